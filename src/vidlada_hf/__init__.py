@@ -1,0 +1,44 @@
+"""VidLaDA, a video LLM whose language model is a masked diffusion model, for Hugging Face Transformers.
+
+Importing this package imports neither torch nor transformers. The public names load on first use, and transformers' Auto
+classes and pipelines learn about VidLaDA when they are themselves imported, before or after this package.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from .registration import register_when_imported
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "modeling.configuration_vidlada": ["VidLaDAConfig", "VidLaDATextConfig"],
+    "modeling.modeling_vidlada": ["VidLaDAForConditionalGeneration", "VidLaDAModel", "VidLaDATextModel"],
+    "modeling.generation_vidlada": ["VidLaDAGenerationConfig", "VidLaDAGenerationOutput"],
+    "modeling.cache_vidlada": ["DenoisingCache", "NoCache", "SequenceLayout"],
+    "modeling.unmasking_vidlada": ["FixedQuota", "UnmaskingStrategy"],
+    "processing.processing_vidlada": ["VidLaDAProcessor"],
+    "processing.video_processing_vidlada": ["VidLaDAVideoProcessor"],
+    "processing.video_reading_vidlada": ["VideoReadingError", "read_video"],
+    "processing.pipeline_vidlada": ["VideoTextToTextPipeline"],
+    "hub.convert": ["convert_official_checkpoint"],
+    "hub.export": ["export_checkpoint"],
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])
+
+
+register_when_imported()

@@ -1,0 +1,152 @@
+"""What a denoising step recomputes: the strategy interface, and the exact strategy that recomputes everything.
+
+A strategy is one object with one method to write, `denoise`. It is handed all rows of the sequence and returns the hidden
+states of the rows that the step wants to predict; how much of the rest it recomputes, and at which depth, is its own
+decision. `VidLaDATextModel.forward` helps with `position_ids` (which rows), `layers` (which depth) and
+`denoising_cache` (whose `attend` sees every layer's queries, keys and values).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """Where everything stands in the sequences of one `generate`, the same columns for all examples (left padding).
+
+    Args:
+        position_ids: (batch, rows), int64, the place of each row in its own example.
+        attention_mask: (batch, rows), bool, False where padded; None when nothing is.
+        frame_index: (batch, rows), int64, the frame that a visual row shows, -1 for text, images, canvas and suffix.
+        canvas: the columns of the answer being denoised. Rows behind it are a fixed suffix.
+    """
+
+    position_ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    frame_index: torch.Tensor
+    canvas: slice
+
+    def repeat(self, times: int) -> "SequenceLayout":
+        """The layout of this batch repeated so many times (classifier-free guidance runs two branches)."""
+        if times == 1:
+            return self
+        mask = None if self.attention_mask is None else self.attention_mask.repeat(times, 1)
+        return SequenceLayout(
+            self.position_ids.repeat(times, 1), mask, self.frame_index.repeat(times, 1), self.canvas
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """Which step of the denoising this is.
+
+    Args:
+        index: steps done before, over all blocks.
+        block: number of the block being denoised, from 0.
+        step_in_block: steps done before in this block.
+        rows: the columns of the block, whose hidden states the step wants.
+    """
+
+    index: int
+    block: int
+    step_in_block: int
+    rows: slice
+
+
+class DenoisingCache(ABC):
+    """Decides what each denoising step recomputes. One object serves one `generate` at a time."""
+
+    layout: SequenceLayout | None = None
+
+    def begin(self, layout: SequenceLayout) -> None:
+        """Called once before the first step.
+
+        Raises:
+            RuntimeError: the object already serves another `generate`.
+        """
+        if self.layout is not None:
+            raise RuntimeError(
+                f"This {type(self).__name__} already serves a running `generate`. Give each call its own object, or the "
+                "strategy's name."
+            )
+        self.layout = layout
+
+    def end(self) -> None:
+        """Called once after the last step, also after an error. Frees what was stored."""
+        self.layout = None
+
+    @abstractmethod
+    def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: Step) -> torch.Tensor:
+        """The hidden states that the step predicts from.
+
+        Args:
+            text_model: the `VidLaDATextModel`.
+            inputs_embeds: (batch, rows, hidden), all rows as they stand now.
+            step: which step this is, and the rows wanted.
+
+        Returns:
+            (batch, rows wanted, hidden), after the final norm.
+        """
+
+    def attend(
+        self,
+        attention: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Called by each layer that a strategy runs with `denoising_cache=self`: store, replace, and attend.
+
+        Args:
+            attention: the layer's `VidLaDAAttention`; `attention.layer_idx` is its depth, `attention.attend` the
+                attention itself.
+            query, key, value: (batch, heads, computed rows, head_dim), already rotated.
+
+        Returns:
+            (batch, computed rows, heads, head_dim).
+        """
+        return attention.attend(query, key, value, attention_mask, **kwargs)[0]
+
+
+class NoCache(DenoisingCache):
+    """"none": recomputes every row at every step. Exact, and what all other strategies are measured against."""
+
+    def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: Step) -> torch.Tensor:
+        """Runs all rows through all layers."""
+        assert self.layout is not None
+        outputs = text_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=self.layout.attention_mask,
+            position_ids=self.layout.position_ids,
+        )
+        return outputs.last_hidden_state[:, step.rows]
+
+
+CACHE_STRATEGIES: dict[str, type[DenoisingCache]] = {"none": NoCache}
+
+
+def resolve_cache_strategy(strategy: str | DenoisingCache) -> DenoisingCache:
+    """A strategy by its name, or the object itself.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    if isinstance(strategy, str):
+        if strategy not in CACHE_STRATEGIES:
+            raise ValueError(f"Unknown `cache_strategy` {strategy!r}; known are {', '.join(map(repr, CACHE_STRATEGIES))}.")
+        return CACHE_STRATEGIES[strategy]()
+    if not callable(getattr(strategy, "denoise", None)):
+        raise ValueError(
+            f"`cache_strategy` must be a name ({', '.join(map(repr, CACHE_STRATEGIES))}) or a DenoisingCache, "
+            f"got {type(strategy).__name__}."
+        )
+    return strategy
+
+
+__all__ = ["CACHE_STRATEGIES", "DenoisingCache", "NoCache", "SequenceLayout", "Step", "resolve_cache_strategy"]

@@ -1,0 +1,185 @@
+"""The configuration of VidLaDA: a SigLIP2 tower, a projector with pooling, and a bidirectional LLaDA text model."""
+
+from typing import Any, Literal, cast
+
+from huggingface_hub.dataclasses import strict
+from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
+from transformers.activations import ACT2FN
+
+from .official_checkpoint_vidlada import is_official_config, read_official_folder, translate_config
+
+NEWLINE_POSITIONS = ("grid", "frame", "one_token", "no_token")
+POOLING_MODES = ("bilinear", "average", "max")
+
+# SigLIP2 so400m/14-384 (google/siglip2-so400m-patch14-384) as VidLaDA uses it: without its last layer and without the
+# pooling head (26 of 27 layers remain).
+SIGLIP2_SO400M_WITHOUT_LAST_LAYER = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+
+
+@strict
+class VidLaDATextConfig(LlamaConfig):
+    """The text model of VidLaDA: Llama's shape, fully bidirectional. The defaults are LLaDA-8B's.
+
+    All fields are those of `LlamaConfig`; `is_causal` is False and must stay so.
+    """
+
+    model_type = "vidlada_text"
+    base_config_key = "text_config"
+    base_model_pp_plan = None
+
+    vocab_size: int = 126464
+    hidden_size: int = 4096
+    intermediate_size: int = 12288
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    max_position_embeddings: int = 16384
+    rms_norm_eps: float = 1e-5
+    pad_token_id: int | None = 126081
+    bos_token_id: int | None = 126080
+    eos_token_id: int | list[int] | tuple[int, ...] | None = (126081, 126348)  # end of text, end of turn
+    use_cache: bool = False
+    is_causal: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.rope_parameters is None and "rope_theta" not in kwargs:
+            self.rope_parameters = {"rope_type": "default", "rope_theta": 500000.0}
+        self.eos_token_id = list(self.eos_token_id) if isinstance(self.eos_token_id, tuple) else self.eos_token_id
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Raises a ValueError that names the field of an impossible shape."""
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`text_config.{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`text_config.hidden_size` ({self.hidden_size}) must be a multiple of "
+                f"`text_config.num_attention_heads` ({self.num_attention_heads})."
+            )
+        if self.num_attention_heads % cast(int, self.num_key_value_heads):
+            raise ValueError(
+                f"`text_config.num_attention_heads` ({self.num_attention_heads}) must be a multiple of "
+                f"`text_config.num_key_value_heads` ({self.num_key_value_heads})."
+            )
+        if self.is_causal:
+            raise ValueError("`text_config.is_causal` must be False: a diffusion language model attends in both ways.")
+
+
+@strict
+class VidLaDAConfig(PreTrainedConfig):
+    """The configuration of a `VidLaDAForConditionalGeneration`. The defaults are the 8B model's.
+
+    Args:
+        text_config: the text model (`VidLaDATextConfig` or a dict of its fields).
+        vision_config: the vision tower (`SiglipVisionConfig` or a dict of its fields). `num_hidden_layers` counts the
+            layers that run: the official loader drops the last of SigLIP2's 27.
+        projector_hidden_act: activation between the two linear layers of the projector.
+        pooling_stride: side of the square of patches that become one visual token.
+        pooling_mode: "bilinear" rounds the pooled side up, "average" and "max" round it down.
+        newline_position: where the learned newline vector is put: after each row of a frame ("grid"), after each
+            frame ("frame"), once after the whole video ("one_token") or nowhere ("no_token").
+        image_token_id, video_token_id: the placeholders in `input_ids` that visual features replace. Their embeddings
+            are never looked up, so they may lie outside the vocabulary.
+        mask_token_id: the token that stands for "not known yet" on the canvas.
+        suppress_tokens: ids that a masked position never becomes (begin and end of text, turn headers).
+    """
+
+    model_type = "vidlada"
+    # Both transformers 5.17 (`sub_configs`) and 5.23 (`sub_configs_defaults`) read this attribute.
+    sub_configs = {"text_config": VidLaDATextConfig, "vision_config": SiglipVisionConfig}
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    projector_hidden_act: str = "gelu"
+    pooling_stride: int = 2
+    pooling_mode: Literal["bilinear", "average", "max"] = "bilinear"
+    newline_position: Literal["grid", "frame", "one_token", "no_token"] = "grid"
+    image_token_id: int = 126349
+    video_token_id: int = 126350
+    mask_token_id: int = 126336
+    suppress_tokens: list[int] | tuple[int, ...] = (126081, 126080, 126346, 126347)
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not isinstance(self.text_config, PreTrainedConfig):
+            self.text_config = VidLaDATextConfig(**(self.text_config or {}))
+        if not isinstance(self.vision_config, PreTrainedConfig):
+            self.vision_config = SiglipVisionConfig(**(SIGLIP2_SO400M_WITHOUT_LAST_LAYER | (self.vision_config or {})))
+        self.suppress_tokens = list(self.suppress_tokens)
+        super().__post_init__(**kwargs)
+
+    @property
+    def vision_grid(self) -> int:
+        """Patches along one side of a frame (27 for the 8B model)."""
+        vision = cast(SiglipVisionConfig, self.vision_config)
+        return cast(int, vision.image_size) // cast(int, vision.patch_size)
+
+    def validate_architecture(self) -> None:
+        """Raises a ValueError that names the field of an impossible value."""
+        vision, text = cast(SiglipVisionConfig, self.vision_config), cast(VidLaDATextConfig, self.text_config)
+        if self.vision_grid < 1:
+            raise ValueError(
+                f"`vision_config.patch_size` ({vision.patch_size}) must not exceed "
+                f"`vision_config.image_size` ({vision.image_size})."
+            )
+        if vision.hidden_size % vision.num_attention_heads:
+            raise ValueError(
+                f"`vision_config.hidden_size` ({vision.hidden_size}) must be a multiple of "
+                f"`vision_config.num_attention_heads` ({vision.num_attention_heads})."
+            )
+        if not 1 <= self.pooling_stride <= self.vision_grid:
+            raise ValueError(
+                f"`pooling_stride` must lie between 1 and the {self.vision_grid} patches of a frame's side, "
+                f"got {self.pooling_stride}."
+            )
+        if self.projector_hidden_act not in ACT2FN:
+            raise ValueError(f"`projector_hidden_act` must be one of {sorted(ACT2FN)}, got {self.projector_hidden_act!r}.")
+        for name in ("image_token_id", "video_token_id", "mask_token_id"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be a token id (0 or more), got {getattr(self, name)}.")
+        if self.mask_token_id >= text.vocab_size:
+            raise ValueError(
+                f"`mask_token_id` ({self.mask_token_id}) must lie in the vocabulary of {text.vocab_size} tokens: "
+                "its embedding is what the canvas starts from."
+            )
+        if len({self.image_token_id, self.video_token_id, self.mask_token_id}) < 3:
+            raise ValueError(
+                "`image_token_id`, `video_token_id` and `mask_token_id` must differ, got "
+                f"{self.image_token_id}, {self.video_token_id} and {self.mask_token_id}."
+            )
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Reads config.json; an official one is translated, with the tower's sizes read off the tensors beside it."""
+        vision_config = kwargs.pop("vision_config", None)
+        config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if is_official_config(config_dict):
+            tensor_shapes, vocabulary = read_official_folder(pretrained_model_name_or_path, **kwargs)
+            config_dict = translate_config(config_dict, tensor_shapes, vocabulary, vision_config)
+        elif vision_config is not None:
+            unused["vision_config"] = vision_config
+        return config_dict, unused
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Also drops `custom_pipelines` where this class comes from the installed package.
+
+        That entry lets the Hub load our pipeline as remote code; with the package installed the pipeline is registered
+        already, and keeping the entry would make `pipeline()` ask for `trust_remote_code`.
+        """
+        config_dict = translate_config(config_dict) if is_official_config(config_dict) else dict(config_dict)
+        if not cls.__module__.startswith("transformers_modules."):
+            config_dict.pop("custom_pipelines", None)
+        return super().from_dict(config_dict, **kwargs)
+
+
+__all__ = ["VidLaDAConfig", "VidLaDATextConfig"]

@@ -1,0 +1,652 @@
+"""The denoising loop: a canvas of masks behind the prompt becomes the answer, several tokens a step, block by block.
+
+There is one loop, `VidLaDAGenerationMixin.generate`. What a step recomputes is decided by a `DenoisingCache`, what it
+commits by an `UnmaskingStrategy`. The rules are the official code's (repository ziHoHe/VidLaDA) where not said otherwise.
+"""
+
+import copy
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers.generation import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils import logging
+
+from .cache_vidlada import DenoisingCache, SequenceLayout, Step, resolve_cache_strategy
+from .stopping_vidlada import StopRules
+from .unmasking_vidlada import UnmaskingStrategy, quota_schedule, resolve_unmasking
+
+logger = logging.get_logger(__name__)
+
+# The official code's argument names -> ours.
+ALIASES = {
+    "gen_length": "max_new_tokens",
+    "steps": "max_denoising_steps",
+    "gen_steps": "max_denoising_steps",
+    "cfg": "cfg_scale",
+    "generation_suffix": "suffix",
+    "generation_context_ids": "canvas",
+}
+# Arguments of autoregressive decoding, with the one value that describes what happens here anyway.
+MEANINGLESS = {"use_cache": False, "do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+
+
+class VidLaDAGenerationConfig(GenerationConfig):
+    """How to denoise. Stored as generation_config.json; each field is also an argument of `generate`.
+
+    Args:
+        max_new_tokens: length of the canvas in tokens (official name `gen_length`).
+        block_length: the canvas is denoised block by block, each of so many tokens. None: 32, or the canvas if shorter.
+        max_denoising_steps: steps over the whole canvas, shared evenly by the blocks (official `steps`, `gen_steps`).
+            None: one token a step.
+        allow_uneven: without it, blocks must divide the canvas and steps must be a multiple of the blocks. With it the
+            last block may be shorter, and the first blocks get one step more.
+        unmasking: the rule that commits tokens: "quota" (so many a step, the most confident first).
+        cache_strategy: what a step recomputes: "none" (everything, exact).
+        temperature: 0 takes the most probable token; above, Gumbel noise in float64 is added to the choice.
+        cfg_scale: classifier-free guidance, logits = un + (scale + 1) (cond - un), where the unconditional branch sees
+            masks instead of the whole prompt, video included. 0 switches it off.
+        remasking: the confidence that orders positions: "low_confidence" (probability of the chosen token, float64) or
+            "random".
+        suppress_tokens: ids that a masked position never becomes. None: the model config's.
+        eos_token_id: ids that end the answer wherever they appear in it; the earliest wins and is cut off. [] for none.
+        stop_token_ids: further stops, each an id or a sequence of ids.
+        stop_strings: further stops as text. They need `tokenizer=`; a token in which a stop begins is cut off whole.
+        official_stop_search: once a stop was found, look only for the first of the stops again, as the official code
+            does by mistake.
+        seed: of the noise ("random" remasking, temperature > 0), where no `generator` is given.
+        return_dict_in_generate: return a `VidLaDAGenerationOutput` instead of the sequences.
+        pad_token_id, bos_token_id: special ids. Rows shorter than the longest are padded on the right.
+
+    Raises:
+        ValueError: a value that is impossible, or a name that is unknown (the message gives the nearest known one).
+    """
+
+    FIELDS: dict[str, Any] = {
+        "max_new_tokens": 128,
+        "block_length": None,
+        "max_denoising_steps": None,
+        "allow_uneven": False,
+        "unmasking": "quota",
+        "cache_strategy": "none",
+        "temperature": 0.0,
+        "cfg_scale": 0.0,
+        "remasking": "low_confidence",
+        "suppress_tokens": None,
+        "eos_token_id": None,
+        "stop_token_ids": None,
+        "stop_strings": None,
+        "official_stop_search": False,
+        "seed": None,
+        "return_dict_in_generate": False,
+        "pad_token_id": None,
+        "bos_token_id": None,
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Not the parent's: its attributes are autoregressive decoding's, and accepting them would swallow mistakes.
+        for name, default in self.FIELDS.items():
+            setattr(self, name, kwargs.pop(name, default))
+        self.transformers_version = kwargs.pop("transformers_version", None)
+        self._from_model_config = kwargs.pop("_from_model_config", False)
+        refuse_unknown([name for name in kwargs if not name.startswith("_")], self.FIELDS)
+        self.validate()
+
+    def validate(self, *_: Any, **__: Any) -> None:
+        """Raises a ValueError that names the first field of an impossible value."""
+        for name in ("max_new_tokens", "block_length", "max_denoising_steps"):
+            value = getattr(self, name)
+            if value is None and name != "max_new_tokens":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+        for name in ("temperature", "cfg_scale"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+                raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+        if self.remasking not in ("low_confidence", "random"):
+            raise ValueError(f"`remasking` must be 'low_confidence' or 'random', got {self.remasking!r}.")
+        resolve_unmasking(self.unmasking)
+        resolve_cache_strategy(self.cache_strategy)
+
+    def blocks(self) -> list[tuple[slice, int]]:
+        """The canvas cut in blocks: (columns within the canvas, steps) each.
+
+        Raises:
+            ValueError: a division is not exact and `allow_uneven` is off, or there are fewer steps than blocks.
+        """
+        length, steps = self.max_new_tokens, self.max_denoising_steps or self.max_new_tokens
+        block = self.block_length or min(32, length)
+        if length % block and not self.allow_uneven:
+            raise ValueError(
+                f"`block_length` ({block}) does not divide `max_new_tokens` ({length}). Take a divisor, or set "
+                "`allow_uneven=True` for a shorter last block."
+            )
+        starts = range(0, length, block)
+        if steps < len(starts):
+            raise ValueError(
+                f"`max_denoising_steps` ({steps}) must be at least the number of blocks ({len(starts)} of {block} tokens)."
+            )
+        if steps % len(starts) and not self.allow_uneven:
+            raise ValueError(
+                f"`max_denoising_steps` ({steps}) is not a multiple of the number of blocks ({len(starts)} of {block} "
+                "tokens). Take a multiple, or set `allow_uneven=True` to give the first blocks one step more."
+            )
+        base, rest = divmod(steps, len(starts))
+        return [(slice(start, min(start + block, length)), base + (i < rest)) for i, start in enumerate(starts)]
+
+    @classmethod
+    def from_model_config(cls, model_config: Any) -> "VidLaDAGenerationConfig":
+        """The defaults, with the special ids of a `VidLaDAConfig`."""
+        text = model_config.get_text_config()
+        return cls(pad_token_id=text.pad_token_id, bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """From a parsed generation_config.json; fields of autoregressive decoding in it are left out with a warning."""
+        foreign = [name for name in GenerationConfig().to_dict() if name in config_dict and name not in cls.FIELDS]
+        told = [name for name in foreign if config_dict[name] and not name.startswith(("_", "transformers_"))]
+        if told:
+            logger.warning("generation_config.json sets %s, which a diffusion model does not use.", ", ".join(told))
+        kept = {k: v for k, v in config_dict.items() if k not in foreign or k == "_from_model_config"}
+        return super().from_dict(kept, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields that are set, so that the stored file says exactly how its results were made."""
+        fields = {name: getattr(self, name) for name in self.FIELDS if getattr(self, name) is not None}
+        for name in ("cache_strategy", "unmasking"):
+            if not isinstance(fields[name], str):
+                raise ValueError(
+                    f"`{name}` is a {type(fields[name]).__name__} object, which cannot be stored: put its name in the "
+                    "generation config and pass the object to `generate`."
+                )
+        return copy.deepcopy(fields)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The same as `to_dict`: nothing is left to a default that may change."""
+        return self.to_dict()
+
+
+@dataclass
+class DenoisedStep:
+    """One step of the denoising, as seen by a `step_callback` and in the trace.
+
+    Args:
+        step: which step it was.
+        tokens: (batch, block), int64, the token chosen at each position of the block.
+        confidence: (batch, block), float, of the chosen tokens; -inf where nothing could be committed.
+        committed: (batch, block), bool, the positions committed in this step.
+        canvas: (batch, canvas), int64, after the step; `mask_token_id` where not known yet.
+    """
+
+    step: Step
+    tokens: torch.Tensor
+    confidence: torch.Tensor
+    committed: torch.Tensor
+    canvas: torch.Tensor
+
+
+@dataclass
+class VidLaDAGenerationOutput(ModelOutput):
+    """What `generate(..., return_dict_in_generate=True)` returns.
+
+    Args:
+        sequences (`torch.LongTensor` of shape `(batch, rows)`): prompt, answer up to its stop, suffix; shorter rows are
+            padded on the right.
+        tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`): tokens committed a forward pass, counting the passes
+            in which the example had something to commit.
+        trace: one `DenoisedStep` a forward pass, on the CPU.
+    """
+
+    sequences: torch.Tensor | None = None
+    tokens_per_forward: torch.Tensor | None = None
+    trace: list[DenoisedStep] | None = None
+
+
+@dataclass
+class Canvas:
+    """The answer being denoised.
+
+    Args:
+        ids: (batch, canvas), int64.
+        masked: (batch, canvas), bool, positions not committed yet. Tracked, never found again by comparing ids.
+        stop: (batch,), int64, the column where the answer ends; the canvas' length while no stop was found.
+        committed, forwards: (batch,), int64, tokens committed and forward passes that could commit any.
+    """
+
+    ids: torch.Tensor
+    masked: torch.Tensor
+    stop: torch.Tensor
+    committed: torch.Tensor = field(init=False)
+    forwards: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.committed, self.forwards = torch.zeros_like(self.stop), torch.zeros_like(self.stop)
+
+    def eligible(self, columns: slice) -> torch.Tensor:
+        """(batch, columns), bool: masked and before the stop."""
+        place = torch.arange(self.ids.shape[1], device=self.ids.device)
+        return (self.masked & (place < self.stop[:, None]))[:, columns]
+
+    def commit(self, columns: slice, tokens: torch.Tensor, chosen: torch.Tensor, active: torch.Tensor) -> None:
+        """Writes the chosen tokens and counts them; `active` marks the examples that could commit in this pass."""
+        self.ids[:, columns] = torch.where(chosen, tokens, self.ids[:, columns])
+        self.masked[:, columns] &= ~chosen
+        self.committed += chosen.sum(-1)
+        self.forwards += active
+
+
+class VidLaDAGenerationMixin:
+    """`generate` for a masked diffusion language model."""
+
+    generation_config_class = VidLaDAGenerationConfig
+    generation_config: VidLaDAGenerationConfig
+    config: Any
+    model: Any
+    lm_head: Any
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_num_frames: torch.Tensor | None = None,
+        video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        vision_batch_size: int | None = 16,
+        generation_config: VidLaDAGenerationConfig | None = None,
+        cache_strategy: str | DenoisingCache | None = None,
+        unmasking: str | UnmaskingStrategy | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | Sequence[str] | None = None,
+        streamer: BaseStreamer | None = None,
+        step_callback: Callable[[DenoisedStep], None] | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        tokenizer: Any = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | VidLaDAGenerationOutput:
+        """Answers the prompts by denoising a canvas of masks behind each.
+
+        1. Preparation
+            a. Check all arguments.
+            b. Encode the video and merge it into the prompt's embeddings, once.
+            c. Lay out prompt, canvas and suffix; hand the layout to the cache strategy.
+        2. For each block of the canvas, for each of its steps, until nothing is left to commit before a stop:
+            a. Embed the canvas as it stands.
+            b. Let the cache strategy compute the hidden states of the block's rows.
+            c. Logits of these rows: guidance, suppressed tokens, logits processors.
+            d. Choose a token and a confidence for each row.
+            e. Let the unmasking strategy commit some of them.
+            f. Look for stops; tell the streamer, the callback and the stopping criteria.
+        3. Cut each answer at its stop, append the suffix, pad on the right.
+
+        Args:
+            input_ids: (batch, rows), prompts as the processor returns them. Padded prompts need the `attention_mask`;
+                each example's result is the one it has alone.
+            attention_mask: (batch, rows), 0 where padded.
+            pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size: as in `forward`.
+            generation_config: replaces the model's; fields of it can also be given as arguments, which win.
+            cache_strategy, unmasking: a name or an object.
+            logits_processor: called with ids (batch x block, rows) and scores (batch x block, vocabulary), one row for
+                each position of the block.
+            stopping_criteria: called after each step with the sequences as they stand; examples for which they return
+                True are left as they are. A list of strings is taken as the official code takes it: each is
+                tokenized, and the answer ends before the first place where these tokens stand.
+            streamer: gets `put(prompt)`, after each step `put_draft(value=canvas from this block on)` if it has that
+                method, after each block `put(block)`, then `end()`.
+            step_callback: called after each step with a `DenoisedStep`.
+            generator: of the noise; or one for each example, so that a batch draws what each example draws alone.
+            tokenizer: needed for `stop_strings`, a `suffix` given as text and strings in `stopping_criteria`.
+            kwargs: fields of `VidLaDAGenerationConfig`; `canvas`, (canvas,) or (batch, canvas) ids with `mask_token_id`
+                where a token is wanted and given tokens elsewhere (infilling); `suffix`, text or ids that stand behind
+                the canvas; and the official names `gen_length`, `steps`, `gen_steps`, `cfg`, `generation_suffix`,
+                `generation_context_ids`.
+
+        Returns:
+            (batch, rows), int64: prompt, answer, suffix, right padding; or a `VidLaDAGenerationOutput`.
+
+        Raises:
+            ValueError: an impossible or unknown argument, before any work is done.
+        """
+        # 1.a Check all arguments.
+        kwargs = rename_aliases(kwargs)
+        canvas_ids, suffix = kwargs.pop("canvas", None), kwargs.pop("suffix", None)
+        if canvas_ids is not None:
+            kwargs.setdefault("max_new_tokens", torch.as_tensor(canvas_ids).shape[-1])
+        settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
+        refuse_unknown(unknown, [*settings.FIELDS, *ALIASES, "canvas", "suffix", *GENERATE_ARGUMENTS])
+        cache = resolve_cache_strategy(cache_strategy if cache_strategy is not None else settings.cache_strategy)
+        unmask = resolve_unmasking(unmasking if unmasking is not None else settings.unmasking)
+        blocks = settings.blocks()
+        if input_ids is None or input_ids.dim() != 2:
+            shape = None if input_ids is None else tuple(input_ids.shape)
+            raise ValueError(f"`input_ids` must be given with shape (batch, rows), got {shape}.")
+        criteria, official_stops = split_criteria(stopping_criteria)
+        stops = StopRules.build(settings, official_stops, tokenizer)
+        suffix_ids = as_suffix(suffix, tokenizer, input_ids.device)
+        canvas = self._prepare_canvas(canvas_ids, settings, len(input_ids), input_ids.device)
+        noise = Noise(settings.seed, generator, len(input_ids), input_ids.device)
+
+        # 1.b Encode the video and merge it into the prompt's embeddings, once.
+        prompt = self.model.merge_features(
+            input_ids, pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size
+        )
+        # 1.c Lay out prompt, canvas and suffix.
+        branches = 2 if settings.cfg_scale > 0 else 1
+        layout = self._prepare_layout(input_ids, attention_mask, video_num_frames, canvas, suffix_ids).repeat(branches)
+        embeddings = self._prepare_embeddings(prompt, canvas, suffix_ids, branches)
+        ids = torch.cat([input_ids, canvas.ids, suffix_ids.expand(len(input_ids), -1)], dim=1)
+        stops.update(canvas)
+        trace: list[DenoisedStep] = []
+        if streamer is not None:
+            streamer.put(input_ids.cpu())
+
+        cache.begin(layout)
+        try:
+            # 2. For each block of the canvas, for each of its steps.
+            for number, (columns, steps) in enumerate(blocks):
+                rows = slice(layout.canvas.start + columns.start, layout.canvas.start + columns.stop)
+                quotas = quota_schedule(canvas.masked[:, columns].sum(-1), steps)
+                for step_in_block in range(steps):
+                    eligible = canvas.eligible(columns)
+                    if not eligible.any():
+                        break
+                    step = Step(len(trace), number, step_in_block, rows)
+                    # 2.a Embed the canvas as it stands.
+                    embeddings[:, layout.canvas] = self.model.get_input_embeddings()(canvas.ids).repeat(branches, 1, 1)
+                    # 2.b Hidden states of the block's rows.
+                    hidden_states = cache.denoise(self.model.language_model, embeddings, step)
+                    # 2.c Logits.
+                    logits = self._block_logits(hidden_states, settings, ids, logits_processor)
+                    # 2.d Choose a token and a confidence for each row.
+                    tokens, confidence = choose(logits, settings.temperature, settings.remasking, noise)
+                    confidence = confidence.masked_fill(~eligible, -torch.inf)
+                    # 2.e Commit some of them.
+                    chosen = unmask.select(confidence, eligible, quotas[:, step_in_block], logits) & eligible
+                    canvas.commit(columns, tokens, chosen, eligible.any(-1))
+                    ids[:, layout.canvas] = canvas.ids
+                    # 2.f Look for stops; tell the streamer, the callback and the stopping criteria.
+                    stops.update(canvas)
+                    done = DenoisedStep(step, tokens, confidence, chosen, canvas.ids.clone())
+                    trace.append(DenoisedStep(step, *(x.cpu() for x in (tokens, confidence, chosen, done.canvas))))
+                    if hasattr(streamer, "put_draft"):
+                        streamer.put_draft(value=canvas.ids[:, columns.start : int(canvas.stop.max())].cpu())
+                    if step_callback is not None:
+                        step_callback(done)
+                    if criteria:
+                        canvas.masked &= ~criteria(ids, None)[:, None]  # these examples commit nothing more
+                if streamer is not None and columns.start < int(canvas.stop.max()):
+                    streamer.put(canvas.ids[:, columns.start : min(columns.stop, int(canvas.stop.max()))].cpu())
+        finally:
+            cache.end()
+        if streamer is not None:
+            streamer.end()
+
+        # 3. Cut each answer at its stop, append the suffix, pad on the right.
+        sequences = finish(input_ids, canvas, suffix_ids, settings.pad_token_id)
+        if not settings.return_dict_in_generate:
+            return sequences
+        return VidLaDAGenerationOutput(sequences, canvas.committed / canvas.forwards.clamp(min=1), trace)
+
+    def _prepare_generation_config(
+        self, generation_config: VidLaDAGenerationConfig | None = None, **kwargs: Any
+    ) -> tuple[VidLaDAGenerationConfig, dict[str, Any]]:
+        """A copy of the given or the model's config with the arguments in it, and the arguments that are none of its."""
+        settings = copy.deepcopy(generation_config if generation_config is not None else self.generation_config)
+        unused = {}
+        for name, value in kwargs.items():
+            if name in settings.FIELDS:
+                setattr(settings, name, value)
+            elif name in MEANINGLESS and value not in (None, MEANINGLESS[name]):
+                raise ValueError(
+                    f"`{name}={value!r}` belongs to autoregressive decoding. VidLaDA draws with `temperature` above 0, and "
+                    "reuses computation with `cache_strategy`."
+                )
+            elif name not in MEANINGLESS:
+                unused[name] = value
+        for name, value in VidLaDAGenerationConfig.from_model_config(self.config).to_dict().items():
+            if name.endswith("_token_id") and getattr(settings, name) is None:
+                setattr(settings, name, value)
+        if settings.suppress_tokens is None:
+            settings.suppress_tokens = self.config.suppress_tokens
+        settings.validate()
+        return settings, unused
+
+    def _prepare_canvas(
+        self, given: Any, settings: VidLaDAGenerationConfig, batch: int, device: torch.device
+    ) -> Canvas:
+        """A canvas of masks, or the given one."""
+        length = settings.max_new_tokens
+        if given is None:
+            ids = torch.full((batch, length), self.config.mask_token_id, device=device)
+        else:
+            ids = torch.as_tensor(given, device=device).long()
+            ids = ids[None].expand(batch, -1).clone() if ids.dim() == 1 else ids.clone()
+            if ids.shape != (batch, length):
+                raise ValueError(
+                    f"`canvas` must have the shape ({length},) or ({batch}, {length}) of `max_new_tokens` and the batch, "
+                    f"got {tuple(torch.as_tensor(given).shape)}."
+                )
+        return Canvas(ids, ids == self.config.mask_token_id, torch.full((batch,), length, device=device))
+
+    def _prepare_layout(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        video_num_frames: torch.Tensor | None,
+        canvas: Canvas,
+        suffix_ids: torch.Tensor,
+    ) -> SequenceLayout:
+        """Where prompt, canvas and suffix stand."""
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"`attention_mask` must have the shape of `input_ids` {tuple(input_ids.shape)}, "
+                f"got {tuple(attention_mask.shape)}."
+            )
+        (batch, prompt_length), canvas_length = input_ids.shape, canvas.ids.shape[1]
+        following = (batch, canvas_length + len(suffix_ids))
+        attended = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+        attended = torch.cat([attended, attended.new_ones(following)], dim=1)
+        frame_index = self.model.frame_index(input_ids, video_num_frames)
+        return SequenceLayout(
+            position_ids=(attended.cumsum(-1) - 1).clamp(min=0),
+            attention_mask=None if bool(attended.all()) else attended.bool(),
+            frame_index=torch.cat([frame_index, frame_index.new_full(following, -1)], dim=1),
+            canvas=slice(prompt_length, prompt_length + canvas_length),
+        )
+
+    def _prepare_embeddings(
+        self, prompt: torch.Tensor, canvas: Canvas, suffix_ids: torch.Tensor, branches: int
+    ) -> torch.Tensor:
+        """(branches x batch, rows, hidden); the second branch, if any, has masks for its whole prompt."""
+        embed = self.model.get_input_embeddings()
+        suffix = embed(suffix_ids).expand(len(prompt), -1, -1)
+        embeddings = torch.cat([prompt, embed(canvas.ids), suffix], dim=1)
+        if branches == 1:
+            return embeddings
+        blind = embeddings.clone()
+        blind[:, : prompt.shape[1]] = embed(canvas.ids.new_tensor(self.config.mask_token_id))
+        return torch.cat([embeddings, blind])
+
+    def _block_logits(
+        self,
+        hidden_states: torch.Tensor,
+        settings: VidLaDAGenerationConfig,
+        ids: torch.Tensor,
+        logits_processor: LogitsProcessorList | None,
+    ) -> torch.Tensor:
+        """(branches x batch, block, hidden) -> (batch, block, vocabulary), float32."""
+        logits = self.lm_head(hidden_states).float()
+        if settings.cfg_scale > 0:
+            conditional, unconditional = logits.chunk(2)
+            logits = unconditional + (settings.cfg_scale + 1) * (conditional - unconditional)
+        logits[..., settings.suppress_tokens] = -torch.inf
+        if logits_processor:
+            block = logits.shape[1]
+            # Placeholders may lie outside the vocabulary, where processors that look ids up would fail.
+            known = ids.masked_fill(ids >= logits.shape[-1], settings.pad_token_id or 0)
+            scores = logits_processor(known.repeat_interleave(block, dim=0), logits.flatten(0, 1))
+            logits = scores.view_as(logits)
+        return logits
+
+    def adjust_generation_fn(
+        self,
+        generation_config: GenerationConfig | None,
+        from_auto_class: bool,
+        from_pipeline: str | None,
+        pretrained_model_name_or_path: Any,
+        cache_dir: Any,
+        force_download: bool,
+        proxies: Any,
+        local_files_only: bool,
+        token: Any,
+        revision: str,
+        subfolder: str,
+        trust_remote_code: bool,
+        **kwargs: Any,
+    ) -> None:
+        """Called by `from_pretrained`: the given config, else generation_config.json, else the model config's ids."""
+        if generation_config is not None:
+            self.generation_config = VidLaDAGenerationConfig.from_dict(generation_config.to_dict())
+            return
+        try:
+            stored = VidLaDAGenerationConfig.from_pretrained(
+                pretrained_model_name_or_path,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+                revision=revision,
+                subfolder=subfolder,
+            )
+        except OSError:
+            return
+        # A file that the official code derived from its model config says nothing that our translation does not know
+        # better: it names one end token, and the model ends its turns with another.
+        if not stored._from_model_config:
+            self.generation_config = stored
+
+
+GENERATE_ARGUMENTS = (
+    "pixel_values", "pixel_values_videos", "video_num_frames", "video_features", "vision_batch_size", "logits_processor",
+    "stopping_criteria", "streamer", "step_callback", "generator", "tokenizer", "generation_config", "attention_mask",
+)  # fmt: skip
+
+
+class Noise:
+    """Random draws of one `generate`, from one generator or from one for each example.
+
+    Raises:
+        ValueError: the number of generators is not the batch size, or both a seed and generators are given.
+    """
+
+    def __init__(
+        self,
+        seed: int | None,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        batch: int,
+        device: torch.device,
+    ) -> None:
+        if seed is not None and generator is not None:
+            raise ValueError("Give `seed` or `generator`, not both.")
+        if seed is not None:
+            generator = torch.Generator(device).manual_seed(seed)
+        self.each = list(generator) if isinstance(generator, Sequence) else None
+        if self.each is not None and len(self.each) != batch:
+            raise ValueError(f"`generator` holds {len(self.each)} generators for a batch of {batch}: give one or {batch}.")
+        self.shared = None if isinstance(generator, Sequence) else generator
+        self.batch, self.device = batch, device
+
+    def uniform(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
+        """(batch, *shape) from [0, 1)."""
+        if self.each is None:
+            return self._draw((self.batch, *shape), self.shared, dtype)
+        return torch.cat([self._draw((1, *shape), generator, dtype) for generator in self.each])
+
+    def _draw(self, shape: tuple[int, ...], generator: torch.Generator | None, dtype: torch.dtype) -> torch.Tensor:
+        device = self.device if generator is None else generator.device
+        return torch.rand(shape, generator=generator, dtype=dtype, device=device).to(self.device)
+
+
+def choose(
+    logits: torch.Tensor, temperature: float, remasking: str, noise: Noise
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A token and a confidence for each position.
+
+    Args:
+        logits: (batch, block, vocabulary), float32.
+
+    Returns:
+        tokens (batch, block), int64, and confidence (batch, block): the token's float64 probability without noise, or
+        uniform draws for "random".
+    """
+    noisy = logits
+    if temperature > 0:
+        uniform = noise.uniform(*logits.shape[1:], dtype=torch.float64)
+        noisy = logits.double() - temperature * (-uniform.log()).log()
+    tokens = noisy.argmax(-1)
+    if remasking == "random":
+        return tokens, noise.uniform(logits.shape[1], dtype=torch.float32)
+    exact = logits.double()
+    return tokens, (exact.gather(-1, tokens[..., None])[..., 0] - exact.logsumexp(-1)).exp()
+
+
+def finish(input_ids: torch.Tensor, canvas: Canvas, suffix_ids: torch.Tensor, pad_token_id: int | None) -> torch.Tensor:
+    """(batch, rows): each prompt, its answer up to the stop, and the suffix, padded on the right."""
+    rows = [
+        torch.cat([prompt, answer[:stop], suffix_ids])
+        for prompt, answer, stop in zip(input_ids, canvas.ids, canvas.stop.tolist(), strict=True)
+    ]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=float(pad_token_id or 0))
+
+
+def as_suffix(suffix: Any, tokenizer: Any, device: torch.device) -> torch.Tensor:
+    """(suffix,), int64, from text or ids; empty without one."""
+    if isinstance(suffix, str):
+        if tokenizer is None:
+            raise ValueError("A `suffix` given as text needs `tokenizer=`.")
+        suffix = tokenizer(suffix, add_special_tokens=False).input_ids
+    return torch.as_tensor([] if suffix is None else suffix, dtype=torch.long, device=device).flatten()
+
+
+def split_criteria(
+    criteria: StoppingCriteriaList | Sequence[Any] | None,
+) -> tuple[StoppingCriteriaList, list[str]]:
+    """Callable criteria, and strings (the official code passes its stop strings under this name)."""
+    given = [] if criteria is None else [criteria] if isinstance(criteria, str) else list(criteria)
+    strings = [criterion for criterion in given if isinstance(criterion, str)]
+    return StoppingCriteriaList(c for c in given if not isinstance(c, str)), strings
+
+
+def rename_aliases(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Official argument names -> ours. `modalities` goes: what the inputs are shows in the inputs.
+
+    Raises:
+        ValueError: two names of one argument with different values.
+    """
+    renamed: dict[str, Any] = {}
+    for name, value in kwargs.items():
+        if name == "modalities":
+            continue
+        ours = ALIASES.get(name, name)
+        if ours in renamed and renamed[ours] is not value and renamed[ours] != value:
+            raise ValueError(f"`{ours}` is given twice with different values: {renamed[ours]!r} and {value!r} (as `{name}`).")
+        renamed[ours] = value
+    return renamed
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises a ValueError for the first unknown name, with the nearest known one."""
+    for name in names:
+        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+        hint = f"Did you mean `{near[0]}`?" if near else f"Known are {', '.join(known)}."
+        raise ValueError(f"Unknown generation argument `{name}`. {hint}")
+
+
+__all__ = ["DenoisedStep", "VidLaDAGenerationConfig", "VidLaDAGenerationMixin", "VidLaDAGenerationOutput"]

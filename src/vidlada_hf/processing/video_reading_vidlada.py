@@ -1,0 +1,513 @@
+"""Reading the few frames of a video that a model looks at, and nothing else.
+
+A model samples some 64 frames of a clip of tens of thousands. So a file is read in two passes:
+
+1. its packets are demuxed **without decoding**, which gives the exact table of time stamps and key frames whatever the
+   container declares (Matroska declares no frame count, variable frame rates have no formula);
+2. for every sampled frame the decoder starts at the last key frame shown before it and stops at the frame.
+
+"Frame `i`" always means the `i`-th frame that a full decode shows, and its pixels are those of a full decode. Only the
+sampled frames are kept in memory.
+"""
+
+import io
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import av
+import numpy as np
+import torch
+from transformers.image_utils import load_image
+from transformers.video_utils import VideoMetadata
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
+# Containers whose header states the duration, so that a file which ends before it was cut short.
+_FORMATS_WITH_DURATION = frozenset({"matroska,webm", "flv"})
+# A seek empties the decoder, whose threads work up to this many frames ahead: a nearer frame is faster reached by going on.
+_SEEK_COST = 16
+_PLAYS = "check that it plays, or re-encode it (`ffmpeg -i IN -c:v libx264 OUT.mp4`)"
+
+
+class VideoReadingError(ValueError):
+    """A video cannot be read. The message names the source and the remedy; `__cause__` is the original error."""
+
+
+def read_video(
+    source: Any, choose_frames: Callable[[VideoMetadata], Sequence[int]]
+) -> tuple[np.ndarray, VideoMetadata]:
+    """Reads the frames of `source` that `choose_frames` asks for.
+
+    Args:
+        source: one video, as one of
+            - the path (`str`, `Path`, `file://`) or `http(s)://` address of a video file;
+            - the content of one: `bytes`, or a file object opened in binary mode (read from its start, left open);
+            - the path of a folder of frame images, taken in natural order (`2.png` before `10.png`);
+            - an array or tensor (frames, height, width, channels) or (frames, channels, height, width), with 1, 3 or 4
+              channels (alpha is dropped), of integers 0..255 or floats 0..1. If both readings fit, channels come last;
+            - a list of frames: PIL images, arrays or tensors of one frame each, or paths of images.
+        choose_frames: gets the metadata (`total_num_frames`; `fps` in Hz and `duration` in seconds, both None where the
+            source has no clock; `width`, `height`) and returns indices in 0..total_num_frames-1, in any order,
+            repeats allowed. What it raises is passed on untouched.
+
+    Returns:
+        frames: uint8 RGB (len(indices), height, width, 3), turned upright as the file's display matrix says.
+        metadata: the same object, with `frames_indices` set.
+
+    Raises:
+        VideoReadingError: for anything that keeps one of the frames from being read.
+    """
+    name = describe_source(source)
+    with _one_error(name):
+        clip = _open_clip(source)
+    with closing(clip):
+        indices = [int(index) for index in choose_frames(clip.metadata)]
+        with _one_error(name):
+            frames = clip.read(indices)
+    clip.metadata.frames_indices = indices
+    clip.metadata.height, clip.metadata.width = frames.shape[1:3]
+    return frames, clip.metadata
+
+
+def describe_source(source: Any) -> str:
+    """A short name of a video for an error message."""
+    if isinstance(source, (str, os.PathLike)):
+        return repr(os.fspath(source))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"<{len(source)} bytes>"
+    if isinstance(source, (np.ndarray, torch.Tensor)):
+        return f"<array of shape {tuple(source.shape)}>"
+    if isinstance(source, (list, tuple)):
+        return f"<list of {len(source)} frames>"
+    return repr(getattr(source, "name", None) or f"<{type(source).__name__}>")
+
+
+class Clip(Protocol):
+    """What `read_video` needs of a source."""
+
+    metadata: VideoMetadata
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames at `indices`, uint8 RGB (len(indices), height, width, 3)."""
+
+    def close(self) -> None:
+        """Frees what the clip holds."""
+
+
+class VideoFile:
+    """A video file opened with PyAV.
+
+    Args:
+        file: an address that FFmpeg opens, or a seekable binary file object.
+
+    Attributes:
+        metadata: `fps` is the stream's average frame rate, `total_num_frames` what the file should hold: the frames
+            found, and those that a file cut short only declares. `duration` = total_num_frames / fps.
+        frames_decoded: how many frames were handed to the decoder so far, the look-ahead of its threads included.
+    """
+
+    def __init__(self, file: str | BinaryIO) -> None:
+        self._file = file
+        self.frames_decoded = 0
+        self._open()
+        try:
+            self.metadata = self._index_packets()
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames at `indices`, uint8 RGB (len(indices), height, width, 3)."""
+        wanted = _checked(indices, self.metadata.total_num_frames)
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(wanted):
+            places.setdefault(index, []).append(place)
+        order = sorted(places)
+        frames: np.ndarray | None = None
+        for count, (index, frame) in enumerate(self._frames(order)):
+            if frame is None or frame.is_corrupt:
+                raise VideoReadingError(
+                    f"frame {index} of {self.metadata.total_num_frames} cannot be decoded, so only {count} of the"
+                    f" {len(order)} sampled frames could be read: the file is cut short or damaged. Fetch it again, or"
+                    " keep the part that plays (`ffmpeg -i IN -c:v libx264 OUT.mp4`)"
+                )
+            image = _upright(frame.to_ndarray(format="rgb24"), _display_matrix(frame))
+            if frames is None:
+                frames = np.empty((len(wanted), *image.shape), np.uint8)
+            if image.shape != frames.shape[1:]:
+                raise _mixed_sizes(frames.shape[1:], image.shape, index)
+            frames[places[index]] = image
+        assert frames is not None
+        return frames
+
+    def close(self) -> None:
+        """Closes the file if it was opened by its name."""
+        self._container.close()
+
+    def _open(self) -> None:
+        """(Re)opens the container at its first packet and finds the video stream, cover pictures left aside."""
+        if not isinstance(self._file, str):
+            self._file.seek(0)
+        self._container = av.open(self._file)
+        picture = av.stream.Disposition.attached_pic
+        streams = [stream for stream in self._container.streams.video if not stream.disposition & picture]
+        if not streams:
+            self._container.close()
+            raise VideoReadingError("it holds no video stream (audio, or a cover picture, only). Pass a file with video")
+        self._stream = streams[0]
+        self._stream.thread_type = "AUTO"
+
+    def _index_packets(self) -> VideoMetadata:
+        """First pass: fills the tables of shown frames and key frames, and derives the metadata from them."""
+        stream = self._stream
+        shown: list[int | None] = []
+        self._key_pts: list[int] = []
+        self._corrupt_pts: set[int | None] = set()
+        packets, end = 0, 0.0
+        for packet in self._container.demux():
+            if packet.pts is not None and packet.time_base is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index != stream.index or (packet.size == 0 and packet.dts is None):
+                continue  # another stream, or the empty packet that ends one
+            packets += 1
+            if not _is_shown(packet, stream.codec_context.name):
+                continue
+            shown.append(packet.pts)
+            if packet.is_keyframe and packet.pts is not None:
+                self._key_pts.append(packet.pts)
+            if packet.is_corrupt:
+                self._corrupt_pts.add(packet.pts)
+            last_duration = packet.duration or 0
+        # AVI stores no time of display: with B-frames FFmpeg fills in the times of decoding.
+        reordered = "avi" in self._container.format.name and stream.codec_context.has_b_frames
+        if reordered or None in shown or len(set(shown)) < len(shown):
+            self._pts, rate = None, stream.average_rate or stream.guessed_rate
+            return self._metadata(sum(1 for _ in self._decode_all()), float(rate) if rate else None)
+
+        self._pts = sorted(pts for pts in shown if pts is not None)
+        self._key_pts.sort()
+        total = len(self._pts) + max(0, stream.frames - packets)
+        if total == 0:
+            raise VideoReadingError(f"it holds no frame. The recording may have failed: {_PLAYS}")
+        rate = self._frame_rate(last_duration) if self._pts else stream.average_rate
+        if self._container.format.name in _FORMATS_WITH_DURATION and self._container.duration and rate:
+            start = (stream.start_time or 0) * float(stream.time_base or 0)
+            missing = self._container.duration / av.time_base - (end - min(start, 0.0))
+            if missing > 0.25 + 0.01 * end:
+                total += round(missing * rate)
+        return self._metadata(total, float(rate) if rate else None)
+
+    def _metadata(self, total: int, fps: float | None) -> VideoMetadata:
+        if total == 0:
+            raise VideoReadingError(f"it holds no frame. The recording may have failed: {_PLAYS}")
+        return VideoMetadata(
+            total_num_frames=total,
+            fps=fps,
+            duration=total / fps if fps else None,
+            width=self._stream.codec_context.width,
+            height=self._stream.codec_context.height,
+            video_backend="pyav",
+        )
+
+    def _frame_rate(self, last_duration: int) -> float | None:
+        """Average frames a second: the declared rate, unless the time stamps contradict it (guessed by a probe)."""
+        assert self._pts
+        tick = float(self._stream.time_base or 0)
+        span = (self._pts[-1] - self._pts[0] + last_duration) * tick
+        declared = self._stream.average_rate or self._stream.guessed_rate
+        if declared and abs(len(self._pts) / declared - span) <= 1 / declared + 0.02 * span:
+            return float(declared)
+        return len(self._pts) / span if span > 0 else (float(declared) if declared else None)
+
+    def _frames(self, order: list[int]) -> Iterator[tuple[int, "av.VideoFrame | None"]]:
+        """Second pass: (index, frame, or None where it cannot be decoded) for ascending indices without repeats."""
+        if self._pts is None:
+            return self._frames_by_counting(order)
+        return self._frames_by_seeking(order)
+
+    def _frames_by_seeking(self, order: list[int]) -> Iterator[tuple[int, "av.VideoFrame | None"]]:
+        assert self._pts is not None
+        self._running: Iterator[av.VideoFrame] = iter(())
+        self._position: int | None = None  # time stamp of the frame that the decoder showed last
+        for index in order:
+            readable = index < len(self._pts) and self._pts[index] not in self._corrupt_pts
+            yield index, self._frame_at(self._pts[index]) if readable else None
+
+    def _frame_at(self, target: int) -> "av.VideoFrame | None":
+        """The frame shown at the time stamp `target`."""
+        for frames in self._attempts(target):
+            self._running = frames
+            for frame in frames:
+                self._position = frame.pts
+                if frame.pts is not None and frame.pts >= target:
+                    break
+            if self._position == target:
+                return frame
+        return None
+
+    def _attempts(self, target: int) -> Iterator[Iterator[av.VideoFrame]]:
+        """Ways to decode up to the frame shown at `target`, cheapest first.
+
+        The last key frame shown at or before the target nearly always does. Further and further ones, and at last the
+        very start, are for containers that seek coarsely or by the time of decoding (MPEG-TS).
+        """
+        assert self._pts is not None
+        key = bisect_right(self._key_pts, target) - 1
+        nearest = self._key_pts[max(key, 0)] if self._key_pts else target
+        if self._position is not None and self._position < target:
+            skipped = bisect_right(self._pts, nearest) - bisect_right(self._pts, self._position)
+            if skipped <= _SEEK_COST:
+                yield self._running
+        step = 1
+        while key >= 0:
+            yield self._decode_from(self._key_pts[key], target)
+            key, step = key - step, step * 2
+        yield self._decode_all()
+
+    def _decode_from(self, start: int, target: int) -> Iterator[av.VideoFrame]:
+        """Decodes from the key frame at `start`; gives up before decoding if the seek landed behind `target`."""
+        try:
+            self._container.seek(start, stream=self._stream)
+        except av.FFmpegError:
+            return  # a container that cannot seek is read from its start
+        landed = False
+        for packet in self._container.demux(self._stream):
+            if not landed:
+                if packet.pts is None or not packet.is_keyframe:
+                    continue
+                if packet.pts > target:
+                    return
+                landed = True
+            self.frames_decoded += packet.size > 0
+            yield from packet.decode()
+
+    def _frames_by_counting(self, order: list[int]) -> Iterator[tuple[int, "av.VideoFrame | None"]]:
+        """For streams without usable time stamps (raw H.264, some AVI): decode everything and count."""
+        frames = enumerate(self._decode_all())
+        for index in order:
+            yield index, next((frame for count, frame in frames if count == index), None)
+
+    def _decode_all(self) -> Iterator[av.VideoFrame]:
+        self.close()
+        self._open()
+        for packet in self._container.demux(self._stream):
+            self.frames_decoded += packet.size > 0
+            yield from packet.decode()
+
+
+class FrameSequence:
+    """Frames that are stored one by one: a list, or the images of a folder. They have no clock."""
+
+    def __init__(self, frames: Sequence[Any]) -> None:
+        if not len(frames):
+            raise VideoReadingError("it holds no frame. Pass at least one")
+        self._frames = frames
+        self.metadata = VideoMetadata(total_num_frames=len(frames))
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames at `indices`, uint8 RGB (len(indices), height, width, 3); only those are opened."""
+        images = [_load_frame(self._frames[index]) for index in _checked(indices, len(self._frames))]
+        for index, image in zip(indices, images, strict=True):
+            if image.shape != images[0].shape:
+                raise _mixed_sizes(images[0].shape, image.shape, index)
+        return np.stack(images)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class FrameArray:
+    """Frames decoded before, in one array or tensor of four dimensions. They have no clock."""
+
+    def __init__(self, frames: np.ndarray | torch.Tensor) -> None:
+        if frames.ndim != 4:
+            raise VideoReadingError(
+                f"an array of {frames.ndim} dimensions is not a video. Pass (frames, height, width, 3) or"
+                " (frames, 3, height, width)"
+            )
+        if not len(frames):
+            raise VideoReadingError("it holds no frame. Pass at least one")
+        self._frames = frames
+        self.metadata = VideoMetadata(total_num_frames=len(frames))
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames at `indices`, uint8 RGB (len(indices), height, width, 3)."""
+        wanted = _checked(indices, len(self._frames))
+        return _as_rgb(self._frames[wanted])
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@contextmanager
+def _one_error(name: str) -> Iterator[None]:
+    """Turns whatever goes wrong into one `VideoReadingError` that starts with the source's name."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except VideoReadingError as error:
+        raise VideoReadingError(f"Cannot read the video {name}: {error}.") from error.__cause__
+    except FileNotFoundError as error:
+        raise VideoReadingError(f"Cannot read the video {name}: no such file or folder. Check the path.") from error
+    except PermissionError as error:
+        raise VideoReadingError(f"Cannot read the video {name}: access is denied. Check its permissions.") from error
+    except Exception as error:
+        raise VideoReadingError(
+            f"Cannot read the video {name}: it is no video that FFmpeg can decode, or it is cut short or damaged"
+            f" ({type(error).__name__}: {error}). To mend it, {_PLAYS}."
+        ) from error
+
+
+def _open_clip(source: Any) -> Clip:
+    if isinstance(source, (str, os.PathLike)):
+        return _open_path(os.fspath(source))
+    if isinstance(source, (np.ndarray, torch.Tensor)):
+        return FrameArray(source)
+    if isinstance(source, (list, tuple)):
+        return FrameSequence(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return VideoFile(io.BytesIO(_not_empty(bytes(source))))
+    if hasattr(source, "read"):
+        return VideoFile(_seekable(source))
+    raise VideoReadingError(
+        f"a {type(source).__name__} is not a video. Pass a path, bytes, a binary file object, an array or a list of frames"
+    )
+
+
+def _open_path(path: str | bytes) -> Clip:
+    path = os.fsdecode(path)
+    if path.startswith("file://"):
+        path = url2pathname(urlparse(path).path)
+    elif "://" in path:
+        return VideoFile(path)
+    if os.path.isdir(path):
+        return FrameSequence(_images_of(Path(path)))
+    if os.stat(path).st_size == 0:  # raises FileNotFoundError, which FFmpeg would word less clearly
+        _not_empty(b"")
+    # The explicit protocol keeps a colon in a file's name from being taken for one.
+    return VideoFile(f"file:{path}")
+
+
+def _images_of(folder: Path) -> list[Path]:
+    """The images of a folder in natural order, hidden files left aside."""
+    images = [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
+    if not images:
+        raise VideoReadingError(
+            f"the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}). Pass a video file, or a folder of frames"
+        )
+    return sorted(images, key=lambda file: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", file.name)])
+
+
+def _seekable(file: Any) -> BinaryIO:
+    """The file itself, or its content if it cannot seek (a pipe, a response)."""
+    if hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable()):
+        file.seek(0)
+        probe = file.read(1)
+    else:
+        probe = file.read()
+        file = io.BytesIO(probe) if isinstance(probe, bytes) else file
+    if isinstance(probe, str):
+        raise VideoReadingError("the file object is in text mode. Open it with mode 'rb'")
+    _not_empty(probe)
+    return file
+
+
+def _not_empty(content: bytes) -> bytes:
+    if not content:
+        raise VideoReadingError("it is empty. The download or the recording may have failed: fetch it again")
+    return content
+
+
+def _is_shown(packet: av.Packet, codec: str) -> bool:
+    """False for the packets that only help to decode others: outside the edit list, or VP8's hidden references."""
+    if packet.is_discard or packet.size == 0:
+        return False
+    # RFC 6386, 9.1: the fifth bit of a VP8 frame is show_frame. VP9 and AV1 pack theirs with a shown frame.
+    return not codec.startswith(("vp8", "libvpx")) or codec.endswith("vp9") or bool(bytes(packet)[0] & 0x10)
+
+
+def _checked(indices: Sequence[int], total: int) -> list[int]:
+    wrong = [index for index in indices if not 0 <= index < total]
+    if wrong or not len(indices):
+        problem = f"frame {wrong[0]} was asked for" if wrong else "no frame was asked for"
+        raise VideoReadingError(f"{problem}, and it has {total} frames. Choose indices from 0 to {total - 1}")
+    return list(indices)
+
+
+def _mixed_sizes(expected: tuple[int, ...], got: tuple[int, ...], index: int) -> VideoReadingError:
+    return VideoReadingError(
+        f"its frames differ in size: {expected[1]}x{expected[0]} (width x height) first, but {got[1]}x{got[0]} at frame"
+        f" {index}. Resize them to one size"
+    )
+
+
+def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
+    """The 2x2 part of a frame's display matrix, rounded to -1, 0, 1; None where there is none."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    # libavutil/display.h: nine int32, row by row (a, b, u, c, d, v, x, y, w), in 16.16 fixed point but for u, v, w.
+    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2] / (1 << 16)
+    return np.rint(matrix).astype(int)
+
+
+def _upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """Applies a display matrix [[a, b], [c, d]], x' = a x + c y and y' = b x + d y, to an image (height, width, 3).
+
+    Covers the quarter turns and the mirrored ones (front cameras). Any other matrix leaves the image as it is.
+    """
+    if matrix is None or abs(matrix).sum() != 2 or abs(matrix).sum(0).max() != 1:
+        return image
+    (a, b), (c, d) = matrix
+    if a == 0:  # x' comes of y alone
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def _load_frame(frame: Any) -> np.ndarray:
+    """One frame (PIL image, array, tensor, path or address) as uint8 RGB (height, width, 3)."""
+    if isinstance(frame, (np.ndarray, torch.Tensor)):
+        if frame.ndim not in (2, 3):
+            raise VideoReadingError(f"a frame of shape {tuple(frame.shape)} is no image. Pass (height, width, 3)")
+        return _as_rgb(frame[..., None] if frame.ndim == 2 else frame)
+    try:
+        image = load_image(os.fspath(frame) if isinstance(frame, os.PathLike) else frame)
+        return np.asarray(image.convert("RGB"))
+    except Exception as error:
+        raise VideoReadingError(
+            f"its frame {str(frame)[:200]!r} is no image that Pillow can open. Replace it or leave it out"
+        ) from error
+
+
+def _as_rgb(frames: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Images (..., height, width, channels) or (..., channels, height, width) as uint8 RGB (..., height, width, 3)."""
+    if isinstance(frames, torch.Tensor):
+        frames = frames.detach().cpu()
+        frames = (frames.float() if frames.is_floating_point() else frames).numpy()
+    if frames.shape[-1] not in (1, 3, 4):
+        if frames.shape[-3] not in (1, 3, 4):
+            raise VideoReadingError(f"no dimension of {frames.shape} holds 1, 3 or 4 channels. Pass RGB frames")
+        frames = np.moveaxis(frames, -3, -1)
+    frames = _as_bytes(frames[..., :3])
+    return np.repeat(frames, 3, axis=-1) if frames.shape[-1] == 1 else frames
+
+
+def _as_bytes(values: np.ndarray) -> np.ndarray:
+    """Integers 0..255, or floats 0..1, as uint8 0..255. Anything else raises, since its scale would be a guess."""
+    if values.dtype == np.uint8 or values.size == 0:
+        return values
+    low, high = values.min(), values.max()
+    if np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1:
+        return np.rint(values * 255).astype(np.uint8)
+    if np.issubdtype(values.dtype, np.integer) and low >= 0 and high <= 255:
+        return values.astype(np.uint8)
+    raise VideoReadingError(
+        f"its values are {values.dtype} from {low} to {high}. Pass uint8 0..255 (`frames.astype('uint8')`) or floats 0..1"
+    )
