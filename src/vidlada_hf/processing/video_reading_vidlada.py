@@ -30,7 +30,7 @@ from transformers.video_utils import VideoMetadata
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
 # Containers whose header states the duration, so that a file which ends before it was cut short.
 _FORMATS_WITH_DURATION = frozenset({"matroska,webm", "flv"})
-# A seek empties the decoder, whose threads work up to this many frames ahead: a nearer frame is faster reached by going on.
+# A seek empties the decoder, whose threads work up to this many frames ahead: a nearer frame is reached by going on.
 _SEEK_COST = 16
 _PLAYS = "check that it plays, or re-encode it (`ffmpeg -i IN -c:v libx264 OUT.mp4`)"
 
@@ -154,12 +154,12 @@ class VideoFile:
         """(Re)opens the container at its first packet and finds the video stream, cover pictures left aside."""
         if not isinstance(self._file, str):
             self._file.seek(0)
-        self._container = av.open(self._file)
+        self._container = av.open(self._file, mode="r")
         picture = av.stream.Disposition.attached_pic
         streams = [stream for stream in self._container.streams.video if not stream.disposition & picture]
         if not streams:
             self._container.close()
-            raise VideoReadingError("it holds no video stream (audio, or a cover picture, only). Pass a file with video")
+            raise VideoReadingError("it holds no video stream, only sound or a cover picture. Pass a file with video")
         self._stream = streams[0]
         self._stream.thread_type = "AUTO"
 
@@ -187,21 +187,21 @@ class VideoFile:
         # AVI stores no time of display: with B-frames FFmpeg fills in the times of decoding.
         reordered = "avi" in self._container.format.name and stream.codec_context.has_b_frames
         if reordered or None in shown or len(set(shown)) < len(shown):
-            self._pts, rate = None, stream.average_rate or stream.guessed_rate
-            return self._metadata(sum(1 for _ in self._decode_all()), float(rate) if rate else None)
+            self._pts, declared = None, stream.average_rate or stream.guessed_rate
+            return self._metadata(sum(1 for _ in self._decode_all()), float(declared) if declared else None)
 
         self._pts = sorted(pts for pts in shown if pts is not None)
         self._key_pts.sort()
         total = len(self._pts) + max(0, stream.frames - packets)
         if total == 0:
             raise VideoReadingError(f"it holds no frame. The recording may have failed: {_PLAYS}")
-        rate = self._frame_rate(last_duration) if self._pts else stream.average_rate
+        rate = self._frame_rate(last_duration)
         if self._container.format.name in _FORMATS_WITH_DURATION and self._container.duration and rate:
             start = (stream.start_time or 0) * float(stream.time_base or 0)
             missing = self._container.duration / av.time_base - (end - min(start, 0.0))
             if missing > 0.25 + 0.01 * end:
                 total += round(missing * rate)
-        return self._metadata(total, float(rate) if rate else None)
+        return self._metadata(total, rate)
 
     def _metadata(self, total: int, fps: float | None) -> VideoMetadata:
         if total == 0:
@@ -217,7 +217,9 @@ class VideoFile:
 
     def _frame_rate(self, last_duration: int) -> float | None:
         """Average frames a second: the declared rate, unless the time stamps contradict it (guessed by a probe)."""
-        assert self._pts
+        assert self._pts is not None
+        if not self._pts:  # a file cut short before its first frame
+            return float(self._stream.average_rate) if self._stream.average_rate else None
         tick = float(self._stream.time_base or 0)
         span = (self._pts[-1] - self._pts[0] + last_duration) * tick
         declared = self._stream.average_rate or self._stream.guessed_rate
@@ -377,7 +379,8 @@ def _open_clip(source: Any) -> Clip:
     if hasattr(source, "read"):
         return VideoFile(_seekable(source))
     raise VideoReadingError(
-        f"a {type(source).__name__} is not a video. Pass a path, bytes, a binary file object, an array or a list of frames"
+        f"a {type(source).__name__} is not a video. Pass a path, bytes, a binary file object, an array or a list of"
+        " frames"
     )
 
 
@@ -430,7 +433,7 @@ def _is_shown(packet: av.Packet, codec: str) -> bool:
     if packet.is_discard or packet.size == 0:
         return False
     # RFC 6386, 9.1: the fifth bit of a VP8 frame is show_frame. VP9 and AV1 pack theirs with a shown frame.
-    return not codec.startswith(("vp8", "libvpx")) or codec.endswith("vp9") or bool(bytes(packet)[0] & 0x10)
+    return not codec.startswith(("vp8", "libvpx")) or codec.endswith("vp9") or bool(memoryview(packet)[0] & 0x10)
 
 
 def _checked(indices: Sequence[int], total: int) -> list[int]:
@@ -450,11 +453,11 @@ def _mixed_sizes(expected: tuple[int, ...], got: tuple[int, ...], index: int) ->
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     """The 2x2 part of a frame's display matrix, rounded to -1, 0, 1; None where there is none."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return None
     # libavutil/display.h: nine int32, row by row (a, b, u, c, d, v, x, y, w), in 16.16 fixed point but for u, v, w.
-    matrix = np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2] / (1 << 16)
+    matrix = np.frombuffer(memoryview(data), np.int32).reshape(3, 3)[:2, :2] / (1 << 16)
     return np.rint(matrix).astype(int)
 
 
@@ -508,6 +511,4 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
         return np.rint(values * 255).astype(np.uint8)
     if np.issubdtype(values.dtype, np.integer) and low >= 0 and high <= 255:
         return values.astype(np.uint8)
-    raise VideoReadingError(
-        f"its values are {values.dtype} from {low} to {high}. Pass uint8 0..255 (`frames.astype('uint8')`) or floats 0..1"
-    )
+    raise VideoReadingError(f"its values are {values.dtype} from {low} to {high}. Pass uint8 0..255, or floats 0..1")
