@@ -27,11 +27,14 @@ class VideoTextToTextPipeline(Pipeline):
         everything else goes to `model.generate`, which checks it.
     """
 
-    _load_processor = True
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    model: Any
+    processor: Any
+
+    _load_processor: Any = True
+    _load_image_processor: Any = False
+    _load_video_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_tokenizer: Any = False
     # `generate` makes its generation config itself, from every argument given to the pipeline. The base class would
     # take a part of them out first, a different one in each version of transformers.
     _pipeline_calls_generate = False
@@ -71,7 +74,7 @@ class VideoTextToTextPipeline(Pipeline):
                 f"Got {len(sources)} videos and {len(questions)} questions: give as many of each, or one of either."
             )
         requests = [{"video": sources[i % len(sources)], "text": questions[i % len(questions)]} for i in range(count)]
-        one_video = videos is None or (len(sources) == 1 and sources[0] is videos)
+        one_video = videos is None or self.processor.is_one_video(videos)
         several = isinstance(text, (list, tuple)) or not one_video
         return super().__call__(requests if several else requests[0], **kwargs)
 
@@ -127,8 +130,7 @@ class VideoTextToTextPipeline(Pipeline):
     def _forward(self, model_inputs: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
         """Generates; keeps what comes after the prompts (which all end at the same column: they are padded left)."""
         requests = model_inputs.pop("request")
-        if "stop_strings" in generate_kwargs:
-            generate_kwargs.setdefault("tokenizer", self.processor.tokenizer)
+        generate_kwargs.setdefault("tokenizer", self.processor.tokenizer)  # for stops and suffixes given as text
         generated = self.model.generate(**model_inputs, **generate_kwargs)
         sequences = getattr(generated, "sequences", generated)
         return {"answer_ids": sequences[:, model_inputs["input_ids"].shape[1] :], "request": requests}
@@ -211,7 +213,7 @@ def _is_chat(value: Any) -> bool:
 def _messages_of(request: Any) -> tuple[list[dict[str, Any]], Any]:
     """The messages of a request in any of its forms, and what the answer's `input_text` is."""
     if isinstance(request, Chat):
-        return request.messages, request.messages
+        return list(request.messages), list(request.messages)
     if _is_chat(request):
         return list(request), list(request)
     if isinstance(request, str):

@@ -14,17 +14,22 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
-from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin, VideosKwargs
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken
 from transformers.video_utils import VideoMetadata
 
 # Imported so that the Hub's copy of this file takes the pipeline's file along.
 from .pipeline_vidlada import VideoTextToTextPipeline  # noqa: F401
-from .video_processing_vidlada import VidLaDAVideoProcessor
+from .video_processing_vidlada import (
+    VidLaDAVideoProcessor,
+    VidLaDAVideosKwargs,
+    frame_stride,
+    frame_timestamps,
+    list_videos,
+)
 
 IMAGE_TOKEN = "<image>"
 VIDEO_TOKEN = "<video>"
@@ -97,7 +102,7 @@ CHAT_TEMPLATE = """\
 """.replace("SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT)
 
 
-class VidLaDAVideosKwargs(VideosKwargs, total=False):
+class VidLaDAPromptKwargs(VidLaDAVideosKwargs, total=False):
     """Options of a call about its videos, besides those of the video processor.
 
     Attributes:
@@ -115,7 +120,7 @@ class VidLaDAVideosKwargs(VideosKwargs, total=False):
 class VidLaDAProcessorKwargs(ProcessingKwargs, total=False):
     """All options of a call, by the sub-processor they go to."""
 
-    videos_kwargs: VidLaDAVideosKwargs
+    videos_kwargs: VidLaDAPromptKwargs  # type: ignore[misc]
     _defaults = {}  # type: ignore[misc]  # read by transformers before 5.20
 
 
@@ -145,24 +150,16 @@ def count_image_tokens(height: int, width: int, patch_size: int) -> int:
     return (height // patch_size) * (width // patch_size) + 1
 
 
-def frame_times(metadata: VideoMetadata, strided_at_fps: float | None = None) -> list[float]:
-    """When the sampled frames are shown.
+def official_times(metadata: VideoMetadata, fps: float) -> list[float]:
+    """The time stamps that the official code writes for frames sampled at `fps` frames a second.
 
-    Args:
-        metadata: of the video, with `fps` and `frames_indices`.
-        strided_at_fps: the frame rate asked for where the official rule of a fixed stride applied: then the result is
-            0, 1, 2..., as in the official code, provided that the frames do lie that stride apart (more frames
-            than allowed are sampled anew, without a stride).
-
-    Returns:
-        Seconds from the start, one a sampled frame, as floats.
+    It divides the indices by the stride it sampled at: 0, 1, 2... whatever the rate. Where that gave more frames than
+    allowed, it sampled anew without a stride and wrote seconds; the indices in `metadata` show which it was.
     """
     indices = list(metadata.frames_indices or ())
-    if strided_at_fps is not None:
-        stride = max(1, round(metadata.fps / strided_at_fps))
-        if indices == list(range(0, metadata.total_num_frames, stride)):
-            return [index / stride for index in indices]
-    return [index / metadata.fps for index in indices]
+    stride = frame_stride(metadata.fps, fps)
+    strided = indices == list(range(0, metadata.total_num_frames, stride))
+    return frame_timestamps(indices, metadata.fps, stride=stride if strided else None)
 
 
 def time_sentence(duration: float, times: Sequence[float], space: str = " ") -> str:
@@ -175,39 +172,17 @@ def time_sentence(duration: float, times: Sequence[float], space: str = " ") -> 
     )
 
 
-def list_videos(videos: Any) -> list[Any]:
-    """Flattens videos given in any nesting into a list with one source a video, without reading any.
-
-    Args:
-        videos: None; one source (a path or URL, a `Path`, bytes, a file object, an array or tensor of 4 dimensions, a
-            list of frames); an array of 5 dimensions; or nested lists of those.
-
-    Returns:
-        The sources, in order. A list whose items are all frames (PIL images or arrays of up to 3 dimensions) is one
-        video.
-    """
-    if videos is None:
-        return []
-    if isinstance(videos, (np.ndarray, torch.Tensor)) and videos.ndim == 5:
-        return list(videos)
-    if not isinstance(videos, (list, tuple)) or _is_frame_list(videos):
-        return [videos]
-    return [source for item in videos for source in list_videos(item)]
-
-
-def _is_frame_list(videos: Sequence[Any]) -> bool:
-    def is_frame(item: Any) -> bool:
-        if isinstance(item, (np.ndarray, torch.Tensor)):
-            return item.ndim <= 3
-        return hasattr(item, "convert")  # a PIL image; PIL itself need not be imported for this
-
-    return len(videos) > 0 and all(is_frame(item) for item in videos)
+def is_one_video(videos: Any) -> bool:
+    """Whether `videos` is a single source, be it a list of frames, and not a list of videos."""
+    if not isinstance(videos, (list, tuple)):
+        return getattr(videos, "ndim", 4) != 5
+    sources = list_videos(videos)
+    frames = sources[0] if len(sources) == 1 and isinstance(sources[0], list) else []
+    return len(frames) > 0 and len(frames) == len(videos) and frames[0] is videos[0]
 
 
 def list_images(images: Any) -> list[Any]:
     """Flattens images (paths, PIL images, arrays of 3 dimensions or batches of 4) in any nesting into a list."""
-    if images is None:
-        return []
     if isinstance(images, (list, tuple)) or getattr(images, "ndim", 3) == 4:
         return [image for item in images for image in list_images(item)]
     return [images]
@@ -223,7 +198,7 @@ def _is_nested_per_text(visuals: Any, texts: Sequence[str]) -> bool:
     return (
         isinstance(visuals, (list, tuple))
         and len(visuals) == len(texts)
-        and all(isinstance(item, (list, tuple)) and not _is_frame_list(item) for item in visuals)
+        and all(isinstance(item, (list, tuple)) and not is_one_video(item) for item in visuals)
     )
 
 
@@ -249,7 +224,7 @@ class VidLaDAProcessor(ProcessorMixin):
         patch_size, pooling_stride, pooling_mode, newline_position: as in the model's configuration; they fix how many
             placeholders a frame gets, see `count_frame_tokens`.
         add_time_instruction: put the sentence about duration and frame times between a video and the question.
-        timestamps: "seconds" or "ordinal", see `VidLaDAVideosKwargs`.
+        timestamps: "seconds" or "ordinal", see `VidLaDAPromptKwargs`.
         think_mode: "think" or "no_think" ends the last user message with `/think` or `/no_think`; None adds nothing.
         official_prompt: None, or the official code's form of a prompt.
             "inference": the first token of each piece of text behind a placeholder is dropped (in the usual prompt,
@@ -261,8 +236,9 @@ class VidLaDAProcessor(ProcessorMixin):
     it belongs to the template). All arguments except the sub-processors are saved in `processor_config.json`.
     """
 
-    valid_processor_kwargs = VidLaDAProcessorKwargs
+    valid_processor_kwargs: Any = VidLaDAProcessorKwargs
     list_videos = staticmethod(list_videos)
+    is_one_video = staticmethod(is_one_video)
 
     def __init__(
         self,
@@ -337,7 +313,7 @@ class VidLaDAProcessor(ProcessorMixin):
 
     def apply_chat_template(
         self,
-        conversation: Sequence[Any],
+        conversation: Any,
         chat_template: str | None = None,
         *,
         processor_kwargs: dict[str, Any] | None = None,
@@ -394,7 +370,7 @@ class VidLaDAProcessor(ProcessorMixin):
             videos: see `list_videos`; assigned to the placeholders in order.
             audio: not supported.
             kwargs: options of the tokenizer, the image processor, the video processor (`num_frames`, `fps`, ...) and
-                `VidLaDAVideosKwargs`, flat or in `text_kwargs`, `images_kwargs`, `videos_kwargs`.
+                `VidLaDAPromptKwargs`, flat or in `text_kwargs`, `images_kwargs`, `videos_kwargs`.
 
         Returns:
             `input_ids` and `attention_mask` (batch, length), padded on the left; `pixel_values_videos` (frames of all
@@ -460,7 +436,7 @@ class VidLaDAProcessor(ProcessorMixin):
             if _is_nested_per_text(visuals, texts):
                 given = [len(flatten(item)) for item in visuals]
             else:
-                expected, given = [sum(expected)], [len(flatten(visuals))]
+                expected, given = [sum(expected)], [0 if visuals is None else len(flatten(visuals))]
             for position, (wanted, got) in enumerate(zip(expected, given, strict=True)):
                 if wanted != got:
                     where = f"prompt {position}" if len(expected) > 1 else "the text"
@@ -514,14 +490,13 @@ class VidLaDAProcessor(ProcessorMixin):
 
         def option(name: str) -> Any:
             value = sampling.get(name)
-            return getattr(self.video_processor, name, None) if value is None else value
+            return getattr(self.video_processor, name) if value is None else value
 
         length = metadata.total_num_frames / metadata.fps
-        if timestamps == "seconds":
-            return time_sentence(metadata.duration or length, frame_times(metadata), space)
-        resampled = option("force_sample") or option("num_frames") is not None
-        strided_at = None if resampled else option("fps") or 1
-        return time_sentence(length, frame_times(metadata, strided_at), space)
+        if timestamps == "ordinal" and not option("force_sample"):
+            return time_sentence(length, official_times(metadata, option("fps") or 1), space)
+        seconds = frame_timestamps(metadata.frames_indices or (), metadata.fps)
+        return time_sentence(metadata.duration or length if timestamps == "seconds" else length, seconds, space)
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
         """The placeholder of one processed image, once for each of its rows."""
