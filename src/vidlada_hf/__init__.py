@@ -1,7 +1,7 @@
 """VidLaDA, a video LLM whose language model is a masked diffusion model, for Hugging Face Transformers.
 
-Importing this package imports neither torch nor transformers. The public names load on first use, and transformers' Auto
-classes and pipelines learn about VidLaDA when they are themselves imported, before or after this package.
+Importing this package imports neither torch nor transformers. The public names load on first use, and transformers'
+Auto classes and pipelines learn about VidLaDA when they are themselves imported, before or after this package.
 """
 
 from importlib import import_module

@@ -1,8 +1,8 @@
 """What a denoising step recomputes: the strategy interface, and the exact strategy that recomputes everything.
 
-A strategy is one object with one method to write, `denoise`. It is handed all rows of the sequence and returns the hidden
-states of the rows that the step wants to predict; how much of the rest it recomputes, and at which depth, is its own
-decision. `VidLaDATextModel.forward` helps with `position_ids` (which rows), `layers` (which depth) and
+A strategy is one object with one method to write, `denoise`. It is handed all rows of the sequence and returns the
+hidden states of the rows that the step wants to predict; how much of the rest it recomputes, and at which depth, is its
+own decision. `VidLaDATextModel.forward` helps with `position_ids` (which rows), `layers` (which depth) and
 `denoising_cache` (whose `attend` sees every layer's queries, keys and values).
 """
 
@@ -35,9 +35,7 @@ class SequenceLayout:
         if times == 1:
             return self
         mask = None if self.attention_mask is None else self.attention_mask.repeat(times, 1)
-        return SequenceLayout(
-            self.position_ids.repeat(times, 1), mask, self.frame_index.repeat(times, 1), self.canvas
-        )
+        return SequenceLayout(self.position_ids.repeat(times, 1), mask, self.frame_index.repeat(times, 1), self.canvas)
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ class DenoisingCache(ABC):
         """
         if self.layout is not None:
             raise RuntimeError(
-                f"This {type(self).__name__} already serves a running `generate`. Give each call its own object, or the "
-                "strategy's name."
+                f"This {type(self).__name__} already serves a running `generate`. Give each call its own object, or "
+                "the strategy's name."
             )
         self.layout = layout
 
@@ -115,7 +113,7 @@ class DenoisingCache(ABC):
 
 
 class NoCache(DenoisingCache):
-    """"none": recomputes every row at every step. Exact, and what all other strategies are measured against."""
+    """Named "none": recomputes every row at every step. Exact, and what all other strategies are measured against."""
 
     def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: Step) -> torch.Tensor:
         """Runs all rows through all layers."""
@@ -139,7 +137,9 @@ def resolve_cache_strategy(strategy: str | DenoisingCache) -> DenoisingCache:
     """
     if isinstance(strategy, str):
         if strategy not in CACHE_STRATEGIES:
-            raise ValueError(f"Unknown `cache_strategy` {strategy!r}; known are {', '.join(map(repr, CACHE_STRATEGIES))}.")
+            raise ValueError(
+                f"Unknown `cache_strategy` {strategy!r}; known are {', '.join(map(repr, CACHE_STRATEGIES))}."
+            )
         return CACHE_STRATEGIES[strategy]()
     if not callable(getattr(strategy, "denoise", None)):
         raise ValueError(

@@ -1,27 +1,17 @@
 """The configuration of VidLaDA: a SigLIP2 tower, a projector with pooling, and a bidirectional LLaDA text model."""
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
 from transformers.activations import ACT2FN
 
-from .official_checkpoint_vidlada import is_official_config, read_official_folder, translate_config
-
-NEWLINE_POSITIONS = ("grid", "frame", "one_token", "no_token")
-POOLING_MODES = ("bilinear", "average", "max")
-
-# SigLIP2 so400m/14-384 (google/siglip2-so400m-patch14-384) as VidLaDA uses it: without its last layer and without the
-# pooling head (26 of 27 layers remain).
-SIGLIP2_SO400M_WITHOUT_LAST_LAYER = {
-    "hidden_size": 1152,
-    "intermediate_size": 4304,
-    "num_hidden_layers": 26,
-    "num_attention_heads": 16,
-    "image_size": 384,
-    "patch_size": 14,
-    "vision_use_head": False,
-}
+from .official_checkpoint_vidlada import (
+    SIGLIP2_WITHOUT_LAST_LAYER,
+    is_official_config,
+    read_official_folder,
+    translate_config,
+)
 
 
 @strict
@@ -49,7 +39,7 @@ class VidLaDATextConfig(LlamaConfig):
     is_causal: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.rope_parameters is None and "rope_theta" not in kwargs:
+        if getattr(self, "rope_parameters", None) is None and "rope_theta" not in kwargs:
             self.rope_parameters = {"rope_type": "default", "rope_theta": 500000.0}
         self.eos_token_id = list(self.eos_token_id) if isinstance(self.eos_token_id, tuple) else self.eos_token_id
         super().__post_init__(**kwargs)
@@ -64,7 +54,7 @@ class VidLaDATextConfig(LlamaConfig):
                 f"`text_config.hidden_size` ({self.hidden_size}) must be a multiple of "
                 f"`text_config.num_attention_heads` ({self.num_attention_heads})."
             )
-        if self.num_attention_heads % cast(int, self.num_key_value_heads):
+        if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"`text_config.num_attention_heads` ({self.num_attention_heads}) must be a multiple of "
                 f"`text_config.num_key_value_heads` ({self.num_key_value_heads})."
@@ -96,8 +86,8 @@ class VidLaDAConfig(PreTrainedConfig):
     # Both transformers 5.17 (`sub_configs`) and 5.23 (`sub_configs_defaults`) read this attribute.
     sub_configs = {"text_config": VidLaDATextConfig, "vision_config": SiglipVisionConfig}
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
+    text_config: Any = None
+    vision_config: Any = None
     projector_hidden_act: str = "gelu"
     pooling_stride: int = 2
     pooling_mode: Literal["bilinear", "average", "max"] = "bilinear"
@@ -113,19 +103,18 @@ class VidLaDAConfig(PreTrainedConfig):
         if not isinstance(self.text_config, PreTrainedConfig):
             self.text_config = VidLaDATextConfig(**(self.text_config or {}))
         if not isinstance(self.vision_config, PreTrainedConfig):
-            self.vision_config = SiglipVisionConfig(**(SIGLIP2_SO400M_WITHOUT_LAST_LAYER | (self.vision_config or {})))
+            self.vision_config = SiglipVisionConfig(**(SIGLIP2_WITHOUT_LAST_LAYER | (self.vision_config or {})))
         self.suppress_tokens = list(self.suppress_tokens)
         super().__post_init__(**kwargs)
 
     @property
     def vision_grid(self) -> int:
         """Patches along one side of a frame (27 for the 8B model)."""
-        vision = cast(SiglipVisionConfig, self.vision_config)
-        return cast(int, vision.image_size) // cast(int, vision.patch_size)
+        return self.vision_config.image_size // self.vision_config.patch_size
 
     def validate_architecture(self) -> None:
         """Raises a ValueError that names the field of an impossible value."""
-        vision, text = cast(SiglipVisionConfig, self.vision_config), cast(VidLaDATextConfig, self.text_config)
+        vision, text = self.vision_config, self.text_config
         if self.vision_grid < 1:
             raise ValueError(
                 f"`vision_config.patch_size` ({vision.patch_size}) must not exceed "
@@ -142,7 +131,9 @@ class VidLaDAConfig(PreTrainedConfig):
                 f"got {self.pooling_stride}."
             )
         if self.projector_hidden_act not in ACT2FN:
-            raise ValueError(f"`projector_hidden_act` must be one of {sorted(ACT2FN)}, got {self.projector_hidden_act!r}.")
+            raise ValueError(
+                f"`projector_hidden_act` must be one of {sorted(ACT2FN)}, got {self.projector_hidden_act!r}."
+            )
         for name in ("image_token_id", "video_token_id", "mask_token_id"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be a token id (0 or more), got {getattr(self, name)}.")
@@ -158,7 +149,9 @@ class VidLaDAConfig(PreTrainedConfig):
             )
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Reads config.json; an official one is translated, with the tower's sizes read off the tensors beside it."""
         vision_config = kwargs.pop("vision_config", None)
         config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)

@@ -1,11 +1,12 @@
 """The denoising loop: a canvas of masks behind the prompt becomes the answer, several tokens a step, block by block.
 
 There is one loop, `VidLaDAGenerationMixin.generate`. What a step recomputes is decided by a `DenoisingCache`, what it
-commits by an `UnmaskingStrategy`. The rules are the official code's (repository ziHoHe/VidLaDA) where not said otherwise.
+commits by an `UnmaskingStrategy`. Where nothing else is said, the rules are those of the official code.
 """
 
 import copy
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,7 +130,8 @@ class VidLaDAGenerationConfig(GenerationConfig):
         starts = range(0, length, block)
         if steps < len(starts):
             raise ValueError(
-                f"`max_denoising_steps` ({steps}) must be at least the number of blocks ({len(starts)} of {block} tokens)."
+                f"`max_denoising_steps` ({steps}) must be at least the number of blocks ({len(starts)} of {block} "
+                "tokens)."
             )
         if steps % len(starts) and not self.allow_uneven:
             raise ValueError(
@@ -197,8 +199,8 @@ class VidLaDAGenerationOutput(ModelOutput):
     Args:
         sequences (`torch.LongTensor` of shape `(batch, rows)`): prompt, answer up to its stop, suffix; shorter rows are
             padded on the right.
-        tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`): tokens committed a forward pass, counting the passes
-            in which the example had something to commit.
+        tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`): tokens committed a forward pass, counting the
+            passes in which the example had something to commit.
         trace: one `DenoisedStep` a forward pass, on the CPU.
     """
 
@@ -320,7 +322,9 @@ class VidLaDAGenerationMixin:
         if canvas_ids is not None:
             kwargs.setdefault("max_new_tokens", torch.as_tensor(canvas_ids).shape[-1])
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
-        refuse_unknown(unknown, [*settings.FIELDS, *ALIASES, "canvas", "suffix", *GENERATE_ARGUMENTS])
+        refuse_unknown(
+            unknown, [*settings.FIELDS, *ALIASES, "canvas", "suffix", *inspect.signature(self.generate).parameters]
+        )
         cache = resolve_cache_strategy(cache_strategy if cache_strategy is not None else settings.cache_strategy)
         unmask = resolve_unmasking(unmasking if unmasking is not None else settings.unmasking)
         blocks = settings.blocks()
@@ -375,7 +379,7 @@ class VidLaDAGenerationMixin:
                     stops.update(canvas)
                     done = DenoisedStep(step, tokens, confidence, chosen, canvas.ids.clone())
                     trace.append(DenoisedStep(step, *(x.cpu() for x in (tokens, confidence, chosen, done.canvas))))
-                    if hasattr(streamer, "put_draft"):
+                    if streamer is not None and hasattr(streamer, "put_draft"):
                         streamer.put_draft(value=canvas.ids[:, columns.start : int(canvas.stop.max())].cpu())
                     if step_callback is not None:
                         step_callback(done)
@@ -397,7 +401,7 @@ class VidLaDAGenerationMixin:
     def _prepare_generation_config(
         self, generation_config: VidLaDAGenerationConfig | None = None, **kwargs: Any
     ) -> tuple[VidLaDAGenerationConfig, dict[str, Any]]:
-        """A copy of the given or the model's config with the arguments in it, and the arguments that are none of its."""
+        """A copy of the given or the model's config with the arguments in it, and the arguments that are none of it."""
         settings = copy.deepcopy(generation_config if generation_config is not None else self.generation_config)
         unused = {}
         for name, value in kwargs.items():
@@ -405,8 +409,8 @@ class VidLaDAGenerationMixin:
                 setattr(settings, name, value)
             elif name in MEANINGLESS and value not in (None, MEANINGLESS[name]):
                 raise ValueError(
-                    f"`{name}={value!r}` belongs to autoregressive decoding. VidLaDA draws with `temperature` above 0, and "
-                    "reuses computation with `cache_strategy`."
+                    f"`{name}={value!r}` belongs to autoregressive decoding. VidLaDA draws with `temperature` above 0, "
+                    "and reuses computation with `cache_strategy`."
                 )
             elif name not in MEANINGLESS:
                 unused[name] = value
@@ -430,8 +434,8 @@ class VidLaDAGenerationMixin:
             ids = ids[None].expand(batch, -1).clone() if ids.dim() == 1 else ids.clone()
             if ids.shape != (batch, length):
                 raise ValueError(
-                    f"`canvas` must have the shape ({length},) or ({batch}, {length}) of `max_new_tokens` and the batch, "
-                    f"got {tuple(torch.as_tensor(given).shape)}."
+                    f"`canvas` must have the shape ({length},) or ({batch}, {length}), as `max_new_tokens` and the "
+                    f"batch say, got {tuple(torch.as_tensor(given).shape)}."
                 )
         return Canvas(ids, ids == self.config.mask_token_id, torch.full((batch,), length, device=device))
 
@@ -533,12 +537,6 @@ class VidLaDAGenerationMixin:
             self.generation_config = stored
 
 
-GENERATE_ARGUMENTS = (
-    "pixel_values", "pixel_values_videos", "video_num_frames", "video_features", "vision_batch_size", "logits_processor",
-    "stopping_criteria", "streamer", "step_callback", "generator", "tokenizer", "generation_config", "attention_mask",
-)  # fmt: skip
-
-
 class Noise:
     """Random draws of one `generate`, from one generator or from one for each example.
 
@@ -559,7 +557,9 @@ class Noise:
             generator = torch.Generator(device).manual_seed(seed)
         self.each = list(generator) if isinstance(generator, Sequence) else None
         if self.each is not None and len(self.each) != batch:
-            raise ValueError(f"`generator` holds {len(self.each)} generators for a batch of {batch}: give one or {batch}.")
+            raise ValueError(
+                f"`generator` holds {len(self.each)} generators for a batch of {batch}: give one or {batch}."
+            )
         self.shared = None if isinstance(generator, Sequence) else generator
         self.batch, self.device = batch, device
 
@@ -574,9 +574,7 @@ class Noise:
         return torch.rand(shape, generator=generator, dtype=dtype, device=device).to(self.device)
 
 
-def choose(
-    logits: torch.Tensor, temperature: float, remasking: str, noise: Noise
-) -> tuple[torch.Tensor, torch.Tensor]:
+def choose(logits: torch.Tensor, temperature: float, remasking: str, noise: Noise) -> tuple[torch.Tensor, torch.Tensor]:
     """A token and a confidence for each position.
 
     Args:
@@ -636,7 +634,9 @@ def rename_aliases(kwargs: Mapping[str, Any]) -> dict[str, Any]:
             continue
         ours = ALIASES.get(name, name)
         if ours in renamed and renamed[ours] is not value and renamed[ours] != value:
-            raise ValueError(f"`{ours}` is given twice with different values: {renamed[ours]!r} and {value!r} (as `{name}`).")
+            raise ValueError(
+                f"`{ours}` is given twice with different values: {renamed[ours]!r} and {value!r} (as `{name}`)."
+            )
         renamed[ours] = value
     return renamed
 

@@ -124,9 +124,7 @@ class VidLaDAAttention(nn.Module):
             self.config._attn_implementation, eager_attention_forward
         )
         dropout = self.config.attention_dropout if self.training else 0.0
-        return interface(
-            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
-        )
+        return interface(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
 
 
 class VidLaDALayer(GradientCheckpointingLayer):
@@ -233,7 +231,7 @@ class VidLaDAPreTrainedModel(PreTrainedModel):
     config: VidLaDAConfig
     config_class = VidLaDAConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "video", "text")
+    input_modalities: tuple[str, ...] = ("image", "video", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["VidLaDALayer", "SiglipEncoderLayer"]
     _supports_flash_attn = True
@@ -259,9 +257,9 @@ class VidLaDAPreTrainedModel(PreTrainedModel):
         if missing := sorted(info["missing_keys"]):
             name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
             raise ValueError(
-                f"The checkpoint {name} lacks {len(missing)} tensors that {cls.__name__} needs: {', '.join(missing[:8])}"
-                f"{', ...' if len(missing) > 8 else ''}. Download it again, or convert the official checkpoint with "
-                "`vidlada convert`."
+                f"The checkpoint {name} lacks {len(missing)} tensors that {cls.__name__} needs: "
+                f"{', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}. Download it again, or "
+                "convert the official checkpoint with `vidlada convert`."
             )
         return (model, info) if output_loading_info else model
 
@@ -323,7 +321,9 @@ class VidLaDATextModel(VidLaDAPreTrainedModel):
         position_embeddings = self.rotary_emb(hidden_states, position_ids)
         layers = range(len(self.layers)) if layers is None else layers
         for i in layers:
-            hidden_states = self.layers[i](hidden_states, position_embeddings, attention_mask, denoising_cache, **kwargs)
+            hidden_states = self.layers[i](
+                hidden_states, position_embeddings, attention_mask, denoising_cache, **kwargs
+            )
         if layers.stop == len(self.layers):
             hidden_states = self.norm(hidden_states)
         return BaseModelOutput(last_hidden_state=hidden_states)
@@ -485,7 +485,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         """Hidden states of every row. See `VidLaDAForConditionalGeneration.forward` for the arguments."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        if inputs_embeds is None:
+        if input_ids is not None:
             inputs_embeds = self.merge_features(
                 input_ids, pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size
             )
@@ -527,7 +527,9 @@ def scatter_features(
             if given == 0
             else "build `input_ids` with the processor that belongs to this checkpoint, from the same frames"
         )
-        raise ValueError(f"`input_ids` holds {wanted} {what} placeholders, but there are {given} {what} features: {remedy}.")
+        raise ValueError(
+            f"`input_ids` holds {wanted} {what} placeholders, but there are {given} {what} features: {remedy}."
+        )
     if features is None:
         return embeddings
     return embeddings.masked_scatter(places[..., None], features.to(embeddings))

@@ -26,9 +26,28 @@ WEIGHT_RENAMINGS = (
     (r"^model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
 )
 
+# SigLIP2 so400m/14-384 (google/siglip2-so400m-patch14-384) as VidLaDA uses it: without its last layer and without the
+# pooling head (26 of 27 layers remain).
+SIGLIP2_WITHOUT_LAST_LAYER: dict[str, Any] = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 16,
+    "image_size": 384,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+
 # LLaDA-8B's ids. A model cut down for tests keeps each at the same distance from the end of its vocabulary.
 OFFICIAL_VOCAB_SIZE = 126464
-OFFICIAL_IDS = {"bos": 126080, "eos": 126081, "mask": 126336, "start_header": 126346, "end_header": 126347, "eot": 126348}
+OFFICIAL_IDS = {
+    "bos": 126080,
+    "eos": 126081,
+    "mask": 126336,
+    "start_header": 126346,
+    "end_header": 126347,
+    "eot": 126348,
+}
 
 # Official settings that change the network and that no released checkpoint uses: field -> values we can serve.
 SERVED_VALUES: dict[str, tuple[Any, ...]] = {
@@ -90,24 +109,21 @@ def tower_config(tensor_shapes: Mapping[str, Iterable[int]] | None, given: Mappi
         sizes = {
             "hidden_size": hidden_size,
             "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"][0],
-            "num_hidden_layers": 1 + max(int(name.split(".")[2]) for name in shapes if name.startswith("encoder.layers.")),
+            "num_hidden_layers": 1 + max(int(name.split(".")[2]) for name in shapes if "encoder.layers." in name),
             "num_channels": channels,
             "patch_size": patch_size,
             "image_size": image_size,
         }
-    overridden = {k: v for k, v in (given or {}).items() if not (k == "num_hidden_layers" and shapes)}
-    sizes |= overridden
-    if "num_attention_heads" not in sizes:
-        if sizes.get("hidden_size", 1152) != 1152:
-            raise ValueError(
-                f"The vision tower has a hidden size of {sizes['hidden_size']}, and its number of attention heads cannot "
-                "be read off the tensors. Give the tower's own config: `vidlada convert ... --vision-config DIR` or "
-                "`from_pretrained(..., vision_config={...})`."
-            )
-        sizes["num_attention_heads"] = 16
-    siglip2 = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 26, "image_size": 384, "patch_size": 14}
-    kept = {k: v for k, v in (siglip2 | sizes).items() if k not in ("architectures", "model_type", "transformers_version")}
-    return kept | {"vision_use_head": False}
+    sizes |= {k: v for k, v in (given or {}).items() if not (k == "num_hidden_layers" and shapes)}
+    siglip2_width = SIGLIP2_WITHOUT_LAST_LAYER["hidden_size"]
+    if "num_attention_heads" not in sizes and sizes.get("hidden_size", siglip2_width) != siglip2_width:
+        raise ValueError(
+            f"The vision tower has a hidden size of {sizes['hidden_size']}, and its number of attention heads cannot "
+            "be read off the tensors. Give the tower's own config: `vidlada convert ... --vision-config DIR` or "
+            "`from_pretrained(..., vision_config={...})`."
+        )
+    sizes = SIGLIP2_WITHOUT_LAST_LAYER | sizes | {"vision_use_head": False}
+    return {k: v for k, v in sizes.items() if k not in ("architectures", "model_type", "transformers_version")}
 
 
 def translate_config(

@@ -30,9 +30,13 @@ class StopRules:
         Raises:
             ValueError: strings without a tokenizer, or an empty stop.
         """
-        strings = [settings.stop_strings] if isinstance(settings.stop_strings, str) else list(settings.stop_strings or ())
+        strings = (
+            [settings.stop_strings] if isinstance(settings.stop_strings, str) else list(settings.stop_strings or ())
+        )
         if (strings or official_strings) and tokenizer is None:
-            raise ValueError(f"Stop strings ({[*strings, *official_strings]}) need `tokenizer=` to be found in the answer.")
+            raise ValueError(
+                f"Stop strings ({[*strings, *official_strings]}) need `tokenizer=` to be found in the answer."
+            )
         sequences = [tokenizer(text, add_special_tokens=False).input_ids for text in official_strings]
         for ids in (settings.eos_token_id, settings.stop_token_ids):
             ids = [ids] if isinstance(ids, int) else ids if ids is not None else []

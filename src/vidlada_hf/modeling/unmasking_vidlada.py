@@ -40,14 +40,14 @@ class UnmaskingStrategy(ABC):
 
 
 class FixedQuota(UnmaskingStrategy):
-    """"quota": the most confident positions, as many as the schedule says (the official rule)."""
+    """Named "quota": the most confident positions, as many as the schedule says (the official rule)."""
 
     def select(
         self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
     ) -> torch.Tensor:
         """The `quota` eligible positions of highest confidence; all of them where fewer are left."""
-        ranked = confidence.masked_fill(~eligible, -torch.inf).argsort(dim=-1, descending=True, stable=True)
-        rank = torch.empty_like(ranked).scatter_(-1, ranked, torch.arange(ranked.shape[-1], device=ranked.device).expand_as(ranked))
+        order = confidence.masked_fill(~eligible, -torch.inf).argsort(dim=-1, descending=True, stable=True)
+        rank = order.argsort(dim=-1)
         return (rank < quota[:, None]) & eligible
 
 
@@ -62,7 +62,9 @@ def resolve_unmasking(strategy: str | UnmaskingStrategy) -> UnmaskingStrategy:
     """
     if isinstance(strategy, str):
         if strategy not in UNMASKING_STRATEGIES:
-            raise ValueError(f"Unknown `unmasking` {strategy!r}; known are {', '.join(map(repr, UNMASKING_STRATEGIES))}.")
+            raise ValueError(
+                f"Unknown `unmasking` {strategy!r}; known are {', '.join(map(repr, UNMASKING_STRATEGIES))}."
+            )
         return UNMASKING_STRATEGIES[strategy]()
     if not callable(getattr(strategy, "select", None)):
         raise ValueError(
