@@ -37,9 +37,9 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def small_processor(tokenizer: Any = None, **options: Any) -> VidLaDAProcessor:
+def small_processor(tokenizer: Any = None, side: int = SIDE, **options: Any) -> VidLaDAProcessor:
     """A processor for frames and images of 28 x 28 pixels: two rows of the model's input a frame."""
-    size = {"height": SIDE, "width": SIDE}
+    size = {"height": side, "width": side}
     return VidLaDAProcessor(
         image_processor=SiglipImageProcessor(size=size),
         tokenizer=byte_tokenizer() if tokenizer is None else tokenizer,
