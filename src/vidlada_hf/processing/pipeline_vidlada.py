@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import os
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Sized
 from typing import Any
 
 import torch
@@ -156,7 +156,7 @@ class VideoTextToTextPipeline(Pipeline):
         preprocess_params: dict[str, Any],
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
-    ) -> Iterator[Any]:
+    ) -> PipelineIterator:
         """As in the base class, but batches keep each video's own frames (the base class pads them with zeros)."""
         dataset_class = PipelineDataset if isinstance(inputs, Sized) else PipelineIterator
         if dataset_class is PipelineIterator:
@@ -169,7 +169,7 @@ class VideoTextToTextPipeline(Pipeline):
             collate_fn=_only_item if batch_size == 1 else self.collate,
         )
         outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
-        return iter(PipelineIterator(outputs, self.postprocess, postprocess_params))
+        return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Joins inputs of one request each: text padded on the left, frames and images one after the other."""

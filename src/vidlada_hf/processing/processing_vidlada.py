@@ -33,9 +33,12 @@ from .video_processing_vidlada import (
 
 IMAGE_TOKEN = "<image>"
 VIDEO_TOKEN = "<video>"
-TIMESTAMPS = ("seconds", "ordinal")
-OFFICIAL_PROMPTS = (None, "inference", "training")
 THINK_MODES = (None, "think", "no_think")
+PROMPT_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "add_time_instruction": (True, False),
+    "timestamps": ("seconds", "ordinal"),
+    "official_prompt": (None, "inference", "training"),
+}
 
 # transformers puts this character before the special tokens that a user typed (`sanitize_control_tokens=True`): a
 # placeholder behind it is plain text.
@@ -102,7 +105,7 @@ CHAT_TEMPLATE = """\
 """.replace("SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT)
 
 
-class VidLaDAPromptKwargs(VidLaDAVideosKwargs, total=False):
+class VidLaDAPromptKwargs(VidLaDAVideosKwargs, total=False):  # type: ignore[call-arg]
     """Options of a call about its videos, besides those of the video processor.
 
     Attributes:
@@ -117,11 +120,11 @@ class VidLaDAPromptKwargs(VidLaDAVideosKwargs, total=False):
     official_prompt: Literal["inference", "training"] | None
 
 
-class VidLaDAProcessorKwargs(ProcessingKwargs, total=False):
+class VidLaDAProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """All options of a call, by the sub-processor they go to."""
 
     videos_kwargs: VidLaDAPromptKwargs  # type: ignore[misc]
-    _defaults = {}  # type: ignore[misc]  # read by transformers before 5.20
+    _defaults = {}  # type: ignore[misc, var-annotated]  # transformers 5.17 reads it
 
 
 def count_frame_tokens(
@@ -257,9 +260,10 @@ class VidLaDAProcessor(ProcessorMixin):
     ) -> None:
         _check_choice("pooling_mode", pooling_mode, ("bilinear", "average", "max"))
         _check_choice("newline_position", newline_position, ("grid", "frame", "one_token", "no_token"))
-        _check_choice("timestamps", timestamps, TIMESTAMPS)
+        _check_choice("add_time_instruction", add_time_instruction, PROMPT_OPTIONS["add_time_instruction"])
+        _check_choice("timestamps", timestamps, PROMPT_OPTIONS["timestamps"])
+        _check_choice("official_prompt", official_prompt, PROMPT_OPTIONS["official_prompt"])
         _check_choice("think_mode", think_mode, THINK_MODES)
-        _check_choice("official_prompt", official_prompt, OFFICIAL_PROMPTS)
         super().__init__(
             image_processor or SiglipImageProcessor(size={"height": 384, "width": 384}),
             tokenizer,
@@ -309,6 +313,23 @@ class VidLaDAProcessor(ProcessorMixin):
             if name not in known:
                 raise ValueError(f"Unknown option `{name}` for {type(self).__name__}.{nearest_name(name, known)}")
 
+    def _take_prompt_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Takes the options of `VidLaDAPromptKwargs` that are not the video processor's out of a call's options.
+
+        Missing ones are the processor's own. None is a value of `official_prompt`, and of the others means missing.
+        """
+        nested = dict(options.get("videos_kwargs") or {})
+        taken = {}
+        for name, choices in PROMPT_OPTIONS.items():
+            default = getattr(self, name)
+            taken[name] = options.pop(name, nested.pop(name, default))
+            if taken[name] is None and None not in choices:
+                taken[name] = default
+            _check_choice(name, taken[name], choices)
+        if "videos_kwargs" in options:
+            options["videos_kwargs"] = nested
+        return taken
+
     # -- conversations --------------------------------------------------------------------------------------------
 
     def apply_chat_template(
@@ -338,21 +359,19 @@ class VidLaDAProcessor(ProcessorMixin):
         """
         if len(conversation) == 0:
             raise ValueError("The conversation is empty: it needs at least one message.")
-        options = {**(processor_kwargs or {})}
+        options = dict(processor_kwargs or {})
         known = self.video_options - {"return_tensors"}
         options.update({name: kwargs.pop(name) for name in list(kwargs) if name in known})
         think_mode = kwargs.pop("think_mode", options.pop("think_mode", self.think_mode))
         _check_choice("think_mode", think_mode, THINK_MODES)
-        official_prompt = options.get("official_prompt", self.official_prompt)
-        _check_choice("official_prompt", official_prompt, OFFICIAL_PROMPTS)
-        if kwargs.get("tokenize"):
-            self._check_options(options)
+        self._check_options(options)
+        prompt_options = self._take_prompt_options(options)
         return super().apply_chat_template(
             conversation,
             chat_template=chat_template,
-            processor_kwargs=options,
+            processor_kwargs={**options, **prompt_options},
             think_mode=think_mode,
-            official_prompt=official_prompt,
+            official_prompt=prompt_options["official_prompt"],
             **kwargs,
         )
 
@@ -392,14 +411,11 @@ class VidLaDAProcessor(ProcessorMixin):
         if images is not None:
             images = self.image_processor.fetch_images(list_images(images))
 
+        prompt_options = self._take_prompt_options(kwargs)
         options = self._merge_kwargs(
             self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
         )
         text_options, video_options = options["text_kwargs"], options["videos_kwargs"]
-        prompt_options = {
-            name: video_options.pop(name, getattr(self, name))
-            for name in ("add_time_instruction", "timestamps", "official_prompt")
-        }
         visuals: dict[str, Any] = {}
         image_texts: list[str] = []
         video_texts: list[str] = []
