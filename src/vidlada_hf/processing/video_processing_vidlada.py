@@ -22,7 +22,7 @@ from transformers.video_utils import VideoMetadata
 from .video_reading_vidlada import IMAGE_SUFFIXES, describe_source, read_video
 
 
-class VidLaDAVideosKwargs(VideosKwargs, total=False):
+class VidLaDAVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """Options of `VidLaDAVideoProcessor` on top of those of every video processor.
 
     max_frames: the most frames that are sampled from one video.
@@ -190,7 +190,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
     model_input_names = ["pixel_values_videos", "video_num_frames"]
 
     def __init__(self, **kwargs: Unpack[VidLaDAVideosKwargs]) -> None:
-        options = _put_aside(kwargs, {"fps": self.fps, "num_frames": self.num_frames})
+        options = _put_aside({**kwargs}, {"fps": self.fps, "num_frames": self.num_frames})
         check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
         super().__init__(**options)
 
@@ -350,7 +350,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         return resized
 
 
-def _put_aside(given: Mapping[str, Any], configured: dict[str, Any]) -> dict[str, Any]:
+def _put_aside(given: Mapping[Any, Any], configured: dict[str, Any]) -> dict[str, Any]:
     """`given` with None for the one of `fps` and `num_frames` that is only configured, where it contradicts."""
     for name, other in (("num_frames", "fps"), ("fps", "num_frames")):
         if given.get(name) is not None and other not in given and configured.get(other) is not None:

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -100,6 +100,17 @@ class Clip(Protocol):
         """Frees what the clip holds."""
 
 
+class _Packet(NamedTuple):
+    """What the first pass keeps of a packet; times in ticks of the stream's time base."""
+
+    pts: int | None
+    dts: int | None
+    duration: int
+    is_key: bool
+    is_shown: bool
+    is_corrupt: bool
+
+
 class VideoFile:
     """A video file opened with PyAV.
 
@@ -115,34 +126,34 @@ class VideoFile:
     def __init__(self, file: str | BinaryIO) -> None:
         self._file = file
         self.frames_decoded = 0
+        self._running: Iterator[av.VideoFrame] = iter(())  # the decoder at work
+        self._position: int | None = None  # the time stamp, or else the number, of the frame that it showed last
         self._open()
         try:
-            self.metadata = self._index_packets()
+            self.metadata = self._index()
         except BaseException:
             self.close()
             raise
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Frames at `indices`, uint8 RGB (len(indices), height, width, 3)."""
-        wanted = _checked(indices, self.metadata.total_num_frames)
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(wanted):
-            places.setdefault(index, []).append(place)
-        order = sorted(places)
+        wanted = np.array(_checked(indices, self.metadata.total_num_frames))
+        order = np.unique(wanted).tolist()
         frames: np.ndarray | None = None
-        for count, (index, frame) in enumerate(self._frames(order)):
+        for count, index in enumerate(order):
+            frame, cause = self._try_frame(index)
             if frame is None or frame.is_corrupt:
                 raise VideoReadingError(
                     f"frame {index} of {self.metadata.total_num_frames} cannot be decoded, so only {count} of the"
                     f" {len(order)} sampled frames could be read: the file is cut short or damaged. Fetch it again, or"
                     " keep the part that plays (`ffmpeg -i IN -c:v libx264 OUT.mp4`)"
-                )
+                ) from cause
             image = _upright(frame.to_ndarray(format="rgb24"), _display_matrix(frame))
             if frames is None:
                 frames = np.empty((len(wanted), *image.shape), np.uint8)
             if image.shape != frames.shape[1:]:
                 raise _mixed_sizes(frames.shape[1:], image.shape, index)
-            frames[places[index]] = image
+            frames[wanted == index] = image
         assert frames is not None
         return frames
 
@@ -163,45 +174,85 @@ class VideoFile:
         self._stream = streams[0]
         self._stream.thread_type = "AUTO"
 
-    def _index_packets(self) -> VideoMetadata:
-        """First pass: fills the tables of shown frames and key frames, and derives the metadata from them."""
-        stream = self._stream
-        shown: list[int | None] = []
-        self._key_pts: list[int] = []
-        self._corrupt_pts: set[int | None] = set()
-        packets, end = 0, 0.0
-        for packet in self._container.demux():
-            if packet.pts is not None and packet.time_base is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream_index != stream.index or (packet.size == 0 and packet.dts is None):
-                continue  # another stream, or the empty packet that ends one
-            packets += 1
-            if not _is_shown(packet, stream.codec_context.name):
-                continue
-            shown.append(packet.pts)
-            if packet.is_keyframe and packet.pts is not None:
-                self._key_pts.append(packet.pts)
-            if packet.is_corrupt:
-                self._corrupt_pts.add(packet.pts)
-            last_duration = packet.duration or 0
-        # AVI stores no time of display: with B-frames FFmpeg fills in the times of decoding.
-        reordered = "avi" in self._container.format.name and stream.codec_context.has_b_frames
-        if reordered or None in shown or len(set(shown)) < len(shown):
-            self._pts, declared = None, stream.average_rate or stream.guessed_rate
-            return self._metadata(sum(1 for _ in self._decode_all()), float(declared) if declared else None)
+    # First pass: which frames are there
 
+    def _index(self) -> VideoMetadata:
+        """Fills `_pts`, the times at which frames are shown (None if the file does not tell), and `_key_pts`."""
+        packets, end = self._demux()
+        shown = [packet.pts for packet in packets if packet.is_shown]
+        lost_packets, lost_seconds = max(0, self._stream.frames - len(packets)), self._lost_seconds(end)
+        self._pts: list[int] | None = None
+        if not self._is_reliable(packets):
+            rate = self._declared_rate()
+            return self._metadata(sum(1 for _ in self._decode_all()) + lost_packets, rate)
+
+        self._corrupt_pts = {packet.pts for packet in packets if packet.is_corrupt}
+        self._key_pts = sorted(packet.pts for packet in packets if packet.is_key and packet.pts is not None)
         self._pts = sorted(pts for pts in shown if pts is not None)
-        self._key_pts.sort()
-        total = len(self._pts) + max(0, stream.frames - packets)
-        if total == 0:
-            raise VideoReadingError(f"it holds no frame. The recording may have failed: {_PLAYS}")
-        rate = self._frame_rate(last_duration)
-        if self._container.format.name in _FORMATS_WITH_DURATION and self._container.duration and rate:
-            start = (stream.start_time or 0) * float(stream.time_base or 0)
-            missing = self._container.duration / av.time_base - (end - min(start, 0.0))
-            if missing > 0.25 + 0.01 * end:
-                total += round(missing * rate)
-        return self._metadata(total, rate)
+        if packets and packets[-1].dts is not None and (lost_packets or lost_seconds):
+            # Cut short. Frames shown later than the last packet's time of decoding may lack one shown before them.
+            self._pts = [pts for pts in self._pts if pts <= packets[-1].dts]
+        rate = self._average_rate(packets[-1].duration if packets else 0)
+        if lost_packets:
+            return self._metadata(len(shown) + lost_packets, rate)
+        if lost_seconds and rate and self._pts:
+            return self._metadata(round((end + lost_seconds - self._seconds(self._pts[0])) * rate), rate)
+        return self._metadata(len(self._pts), rate)
+
+    def _demux(self) -> tuple[list[_Packet], float]:
+        """The video's packets in the order of decoding, and when (in seconds) the last packet of any stream ends."""
+        packets, end = [], 0.0
+        codec = self._stream.codec_context.name
+        for packet in self._container.demux():
+            duration = packet.duration or 0
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + duration) * packet.time_base))
+            if packet.stream_index != self._stream.index or (packet.size == 0 and packet.dts is None):
+                continue  # another stream, or the empty packet that ends this one
+            shown = _is_shown(packet, codec)
+            packets.append(
+                _Packet(packet.pts, packet.dts, duration, packet.is_keyframe, shown, shown and packet.is_corrupt)
+            )
+        return packets, end
+
+    def _is_reliable(self, packets: list[_Packet]) -> bool:
+        """Whether the packets tell which frames are shown and when, so that nothing need be decoded to know."""
+        shown = [packet.pts for packet in packets if packet.is_shown]
+        if None in shown or len(set(shown)) < len(shown):
+            return False
+        # AVI stores no time of display: with B-frames FFmpeg fills in the times of decoding.
+        if "avi" in self._container.format.name and self._stream.codec_context.has_b_frames:
+            return False
+        # A recording that starts between key frames: it depends on the decoder what it shows of the first ones.
+        first = packets[0] if packets else None
+        if first is None or first.pts is None:
+            return first is None
+        return first.is_key and all(packet.pts is None or packet.pts >= first.pts for packet in packets)
+
+    def _lost_seconds(self, end: float) -> float:
+        """What a file that ends at `end` lacks of the duration in its header; 0 if it is complete or does not tell."""
+        declared = self._container.duration
+        if self._container.format.name not in _FORMATS_WITH_DURATION or declared is None:
+            return 0.0
+        lost = declared / av.time_base - end
+        return lost if lost > 0.25 + 0.01 * end else 0.0
+
+    def _average_rate(self, last_duration: int) -> float | None:
+        """Average frames a second: the declared rate, unless the time stamps contradict it (a probe's guess)."""
+        declared = self._declared_rate()
+        if not self._pts:
+            return declared
+        span = self._seconds(self._pts[-1] - self._pts[0] + last_duration)
+        if span <= 0 or (declared and abs(len(self._pts) / declared - span) <= 1 / declared + 0.02 * span):
+            return declared
+        return len(self._pts) / span
+
+    def _declared_rate(self) -> float | None:
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        return float(rate) if rate else None
+
+    def _seconds(self, ticks: int) -> float:
+        return float(ticks * self._stream.time_base) if self._stream.time_base else 0.0
 
     def _metadata(self, total: int, fps: float | None) -> VideoMetadata:
         if total == 0:
@@ -215,33 +266,30 @@ class VideoFile:
             video_backend="pyav",
         )
 
-    def _frame_rate(self, last_duration: int) -> float | None:
-        """Average frames a second: the declared rate, unless the time stamps contradict it (guessed by a probe)."""
-        assert self._pts is not None
-        if not self._pts:  # a file cut short before its first frame
-            return float(self._stream.average_rate) if self._stream.average_rate else None
-        tick = float(self._stream.time_base or 0)
-        span = (self._pts[-1] - self._pts[0] + last_duration) * tick
-        declared = self._stream.average_rate or self._stream.guessed_rate
-        if declared and abs(len(self._pts) / declared - span) <= 1 / declared + 0.02 * span:
-            return float(declared)
-        return len(self._pts) / span if span > 0 else (float(declared) if declared else None)
+    # Second pass: decode the sampled ones
 
-    def _frames(self, order: list[int]) -> Iterator[tuple[int, "av.VideoFrame | None"]]:
-        """Second pass: (index, frame, or None where it cannot be decoded) for ascending indices without repeats."""
-        if self._pts is None:
-            return self._frames_by_counting(order)
-        return self._frames_by_seeking(order)
+    def _try_frame(self, index: int) -> tuple["av.VideoFrame | None", Exception | None]:
+        """Frame `index`, or None and why not. Ascending indices are cheapest."""
+        try:
+            if self._pts is None:
+                return self._frame_by_counting(index), None
+            if index < len(self._pts) and self._pts[index] not in self._corrupt_pts:
+                return self._frame_by_seeking(self._pts[index]), None
+            return None, None
+        except av.FFmpegError as error:
+            return None, error
 
-    def _frames_by_seeking(self, order: list[int]) -> Iterator[tuple[int, "av.VideoFrame | None"]]:
-        assert self._pts is not None
-        self._running: Iterator[av.VideoFrame] = iter(())
-        self._position: int | None = None  # time stamp of the frame that the decoder showed last
-        for index in order:
-            readable = index < len(self._pts) and self._pts[index] not in self._corrupt_pts
-            yield index, self._frame_at(self._pts[index]) if readable else None
+    def _frame_by_counting(self, index: int) -> "av.VideoFrame | None":
+        """For streams whose packets do not tell what is shown (raw H.264, some AVI): decode everything and count."""
+        if self._position is None or self._position >= index:
+            self._running, self._position = self._decode_all(), -1
+        for frame in self._running:
+            self._position += 1
+            if self._position == index:
+                return frame
+        return None
 
-    def _frame_at(self, target: int) -> "av.VideoFrame | None":
+    def _frame_by_seeking(self, target: int) -> "av.VideoFrame | None":
         """The frame shown at the time stamp `target`."""
         for frames in self._attempts(target):
             self._running = frames
@@ -261,10 +309,9 @@ class VideoFile:
         """
         assert self._pts is not None
         key = bisect_right(self._key_pts, target) - 1
-        nearest = self._key_pts[max(key, 0)] if self._key_pts else target
         if self._position is not None and self._position < target:
-            skipped = bisect_right(self._pts, nearest) - bisect_right(self._pts, self._position)
-            if skipped <= _SEEK_COST:
+            nearest = self._key_pts[key] if key >= 0 else target
+            if bisect_right(self._pts, nearest) - bisect_right(self._pts, self._position) <= _SEEK_COST:
                 yield self._running
         step = 1
         while key >= 0:
@@ -289,13 +336,8 @@ class VideoFile:
             self.frames_decoded += packet.size > 0
             yield from packet.decode()
 
-    def _frames_by_counting(self, order: list[int]) -> Iterator[tuple[int, "av.VideoFrame | None"]]:
-        """For streams without usable time stamps (raw H.264, some AVI): decode everything and count."""
-        frames = enumerate(self._decode_all())
-        for index in order:
-            yield index, next((frame for count, frame in frames if count == index), None)
-
     def _decode_all(self) -> Iterator[av.VideoFrame]:
+        """Decodes from the first packet of the reopened file."""
         self.close()
         self._open()
         for packet in self._container.demux(self._stream):
@@ -433,7 +475,7 @@ def _is_shown(packet: av.Packet, codec: str) -> bool:
     if packet.is_discard or packet.size == 0:
         return False
     # RFC 6386, 9.1: the fifth bit of a VP8 frame is show_frame. VP9 and AV1 pack theirs with a shown frame.
-    return not codec.startswith(("vp8", "libvpx")) or codec.endswith("vp9") or bool(memoryview(packet)[0] & 0x10)
+    return codec != "vp8" or bool(memoryview(packet)[0] & 0x10)
 
 
 def _checked(indices: Sequence[int], total: int) -> list[int]:
