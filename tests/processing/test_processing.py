@@ -338,6 +338,18 @@ def test_think_mode_ends_the_last_question(processor: VidLaDAProcessor) -> None:
     assert processor.apply_chat_template(chat, think_mode=None).endswith("Two<|eot_id|>")
 
 
+def test_a_template_of_ones_own_needs_no_options(processor: VidLaDAProcessor) -> None:
+    own = "{% for message in messages %}[{{ message['content'] }}]{% endfor %}"
+    chat = [{"role": "user", "content": "Hi"}]
+    inputs = processor.apply_chat_template(chat, own, tokenize=True, return_dict=True, return_tensors="pt")
+    assert processor.tokenizer.decode(inputs["input_ids"][0]) == "[Hi]"
+    processor.chat_template = {"default": processor.chat_template, "own": own}
+    assert processor.apply_chat_template(chat, "own") == "[Hi]"
+    assert processor.apply_chat_template(chat, think_mode="think").endswith("Hi/think<|eot_id|>")
+    with pytest.raises(ValueError, match="does not use `think_mode`"):
+        processor.apply_chat_template(chat, "own", think_mode="think")
+
+
 def test_question_that_looks_like_json_stays_a_question(processor: VidLaDAProcessor) -> None:
     for question in ("42", '[{"from": "human", "value": "x"}]', "null"):
         assert processor.apply_chat_template(ask(None, question)) == user(question)
@@ -571,6 +583,8 @@ def test_empty_requests_raise(processor: VidLaDAProcessor) -> None:
         processor()
     with pytest.raises(Exception, match="text, video or image"):
         processor.apply_chat_template([{"role": "user", "content": [{"type": "sound"}]}])
+    with pytest.raises(ValueError, match="`text` must be a string"):
+        processor(text=[1, 2])
     with pytest.raises(TypeError, match="tokenizer"):
         VidLaDAProcessor()
 

@@ -370,10 +370,20 @@ class VidLaDAProcessor(ProcessorMixin):
             conversation,
             chat_template=chat_template,
             processor_kwargs={**options, **prompt_options},
-            think_mode=think_mode,
-            official_prompt=prompt_options["official_prompt"],
+            **self._template_options(chat_template, think_mode, prompt_options["official_prompt"]),
             **kwargs,
         )
+
+    def _template_options(
+        self, chat_template: str | None, think_mode: str | None, official_prompt: str | None
+    ) -> dict[str, Any]:
+        """Those of the options that the template knows: a user's own need not know any."""
+        named = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
+        template = named.get(chat_template or "default") or chat_template or ""
+        if think_mode is not None and "think_mode" not in template:
+            raise ValueError(f"`think_mode={think_mode!r}` has no effect: the chat template does not use `think_mode`.")
+        options = {"think_mode": think_mode, "official_prompt": official_prompt}
+        return {name: value for name, value in options.items() if name in template}
 
     # -- text and visuals -----------------------------------------------------------------------------------------
 
@@ -407,6 +417,8 @@ class VidLaDAProcessor(ProcessorMixin):
             raise ValueError("Give at least one of `text`, `videos` and `images`.")
         texts = None if text is None else [text] if isinstance(text, str) else list(text)
         if texts is not None:
+            if not all(isinstance(one, str) for one in texts):
+                raise ValueError("`text` must be a string or a list of strings.")
             texts = self._check_placeholders(texts, images, videos)
         if images is not None:
             images = self.image_processor.fetch_images(list_images(images))
@@ -423,7 +435,7 @@ class VidLaDAProcessor(ProcessorMixin):
             image_inputs, image_texts = self._process_images(images, **options["images_kwargs"])
             visuals.update(image_inputs)
         if videos is not None:
-            video_inputs = self._process_video_list(list_videos(videos), video_options)
+            video_inputs = dict(self.video_processor(list_videos(videos), **{**video_options, "return_metadata": True}))
             video_texts = self._expand_videos(texts or [], video_inputs, video_options, **prompt_options)
             visuals.update(video_inputs)
             if not video_options.get("return_metadata"):
@@ -461,9 +473,6 @@ class VidLaDAProcessor(ProcessorMixin):
                         f"{name}{'s' * (got != 1)}: give one {name} for each placeholder."
                     )
         return texts
-
-    def _process_video_list(self, videos: list[Any], options: dict[str, Any]) -> dict[str, Any]:
-        return dict(self.video_processor(videos, **{**options, "return_metadata": True}))
 
     def _expand_videos(
         self,
