@@ -14,7 +14,7 @@ from .golden_model import IMAGE, PLACEHOLDER, golden_inputs, golden_model, load_
 from .golden_model import VIDEO as GOLDEN_VIDEO
 from .tiny import PAD, VIDEO, batch, example, tiny_model
 
-TOWER, HIDDEN, NOISE = 2e-4, 2e-3, 1e-5  # tolerances of the golden README; float32 noise of the tiny model
+TOWER, HIDDEN, NOISE = 2e-4, 2e-3, 2e-4  # tolerances of the golden README; float32 noise of the tiny model
 
 
 # --- the same numbers as the official code ---------------------------------------------------------------------------

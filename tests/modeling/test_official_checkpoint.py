@@ -32,7 +32,7 @@ def test_every_field_is_mapped(golden):
     assert config.suppress_tokens == load_json(golden, "tables")["suppressed_token_ids"]["mapped"]
     assert config.text_config.eos_token_id == [ids["end_of_text_and_pad"], ids["eot"]]
     assert config.text_config.pad_token_id == ids["end_of_text_and_pad"]
-    assert config.dtype == torch.float32
+    assert golden_model(golden).dtype == torch.float32
 
 
 def test_generation_config_stops_at_the_end_of_a_turn(golden):

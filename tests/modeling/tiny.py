@@ -42,6 +42,9 @@ def tiny_model(seed: int = 0, **fields) -> VidLaDAForConditionalGeneration:
             if parameter.dim() > 1:
                 parameter.normal_(std=parameter.shape[-1] ** -0.5)
         model.get_input_embeddings().weight.normal_()
+        for layer in model.model.language_model.layers:  # sharp attention, which outweighs the masks' own embedding
+            for name, scale in (("q_proj", 3), ("k_proj", 3), ("v_proj", 2), ("o_proj", 2)):
+                getattr(layer.self_attn, name).weight.mul_(scale)
         model.lm_head.weight.mul_(4)
     return model
 

@@ -380,13 +380,14 @@ class VidLaDAGenerationMixin:
                     done = DenoisedStep(step, tokens, confidence, chosen, canvas.ids.clone())
                     trace.append(DenoisedStep(step, *(x.cpu() for x in (tokens, confidence, chosen, done.canvas))))
                     if streamer is not None and hasattr(streamer, "put_draft"):
-                        streamer.put_draft(value=canvas.ids[:, columns.start : int(canvas.stop.max())].cpu())
+                        streamer.put_draft(value=trace[-1].canvas[:, columns.start : int(canvas.stop.max())])
                     if step_callback is not None:
                         step_callback(done)
                     if criteria:
                         canvas.masked &= ~criteria(ids, None)[:, None]  # these examples commit nothing more
-                if streamer is not None and columns.start < int(canvas.stop.max()):
-                    streamer.put(canvas.ids[:, columns.start : min(columns.stop, int(canvas.stop.max()))].cpu())
+                end = min(columns.stop, int(canvas.stop.max()))
+                if streamer is not None and columns.start < end:
+                    streamer.put(canvas.ids[:, columns.start : end].clone().cpu())
         finally:
             cache.end()
         if streamer is not None:

@@ -1,0 +1,444 @@
+import json
+
+import pytest
+import torch
+from transformers import (
+    AutoTokenizer,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+    TextDiffusionStreamer,
+)
+from transformers.generation import MaxTimeCriteria, SuppressTokensLogitsProcessor
+
+from vidlada_hf.modeling.cache_vidlada import NoCache
+from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
+from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+
+from .golden_model import golden_inputs, golden_model, golden_tokenizer, load_json, load_tensors
+from .tiny import EOT, MASK, PAD, batch, example, tiny_model
+
+GOLDEN_CASES = (
+    "gen16_b16_s16", "gen16_b8_s8", "gen32_b8_s32", "gen16_b16_s16_grid", "gen16_b8_s8_grid", "gen16_b16_s16_frame",
+    "gen16_b16_s16_no_token", "gen2_b2_s2_wrapper_default", "gen16_b16_s5_uneven", "gen8_b8_s16_more_steps_than_tokens",
+    "cfg0.5_gen16_b16_s16", "cfg0.5_gen16_b8_s8", "text_only_gen16_b8_s16", "text_only_gen16_b16_s8_cfg1.5",
+    "stop_single_gen16_b16_s16", "stop_single_gen32_b8_s32_block2", "stop_two_tokens_gen16_b16_s16",
+    "stop_second_in_list_gen16_b16_s16", "stop_not_found_gen16_b8_s16", "stop_two_per_step_gen16_b16_s8",
+    "quirk_mask_id_emitted_gen8", "quirk_stop_list_order_1", "quirk_stop_list_order_2", "suffix_gen16_b16_s16",
+    "suffix_gen16_b8_s8_cfg0.5", "suffix_stop_gen16_b16_s16", "context_ids_gen16_b8_s8",
+    "attention_mask_drops_pads_gen8", "temp0.7_gen4_b4_s4", "random_remask_gen16_b8_s16",
+    "quirk_stop_overwrites_decoded_tokens",
+)  # fmt: skip
+
+
+def run_golden(golden, name: str, **changes):
+    """Our output for a recorded case, called with the official argument names."""
+    case = next(c for c in load_json(golden, "generate") if c["name"] == name)
+    model, inputs = golden_model(golden), golden_inputs(golden, case)
+    arguments = {"eos_token_id": [], "tokenizer": golden_tokenizer(golden), "return_dict_in_generate": True}
+    arguments |= case["params"] | changes
+    if "torch_manual_seed" in case:
+        arguments["generator"] = torch.Generator().manual_seed(case["torch_manual_seed"])
+    mask_id = arguments.pop("mask_id", None)
+    before = model.config.mask_token_id
+    model.config.mask_token_id = before if mask_id is None else mask_id
+    try:
+        output = model.generate(**inputs, **arguments)
+    finally:
+        model.config.mask_token_id = before
+    return case, output, output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+# --- the same tokens as the official code ----------------------------------------------------------------------------
+
+
+def test_no_golden_case_is_left_out(golden):
+    assert {case["name"] for case in load_json(golden, "generate")} == set(GOLDEN_CASES)
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN_CASES if name != "quirk_stop_overwrites_decoded_tokens"])
+def test_tokens_and_every_step_are_the_recorded_ones(golden, name):
+    case, output, answer = run_golden(golden, name, official_stop_search=name.startswith("quirk_stop_list"))
+    assert case["strict"]
+    assert answer == case["output_ids"]
+    recorded = [step for block in case["trace"] for step in block["steps"] if step["k"]]
+    assert len(output.trace) == len(recorded)
+    for mine, theirs in zip(output.trace, recorded, strict=True):
+        assert mine.committed[0].nonzero()[:, 0].tolist() == sorted(theirs["selected"])
+        assert mine.tokens[0][mine.committed[0]].tolist() == [
+            theirs["argmax_ids"][i] for i in sorted(theirs["selected"])
+        ]
+        confidence = torch.tensor([float(c) for c in theirs["confidence"]], dtype=torch.float64)
+        eligible = mine.confidence[0].isfinite()
+        torch.testing.assert_close(mine.confidence[0][eligible].double(), confidence[eligible], rtol=5e-3, atol=0)
+
+
+def test_decoded_tokens_are_never_overwritten(golden):
+    """The one case that is no parity target: there the official code replaces tokens that it had decoded."""
+    case, output, answer = run_golden(golden, "quirk_stop_overwrites_decoded_tokens")
+    assert not case["strict"]
+    overwritten = {place: before for place, before, _ in case["overwritten"]}
+    expected = [overwritten.get(place, token) for place, token in enumerate(case["output_ids"])]
+    assert answer == expected
+    commits = torch.stack([step.committed for step in output.trace]).sum(0)
+    assert commits.max() == 1
+
+
+def test_all_stops_are_looked_for_whatever_their_order(golden):
+    """The official code forgets all but the first; ours gives the earliest for both orders."""
+    answers = [run_golden(golden, f"quirk_stop_list_order_{i}")[2] for i in (1, 2)]
+    assert answers[0] == answers[1]
+    assert 30 not in answers[0] and 367 not in answers[0]
+
+
+def test_logits_of_the_first_step_are_the_recorded_ones(golden):
+    case = next(c for c in load_json(golden, "generate") if c["name"] == "cfg0.5_gen16_b16_s16")
+    model, inputs, seen = golden_model(golden), golden_inputs(golden, case), []
+    hook = model.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits.clone()))
+    model.generate(**inputs, **case["params"], eos_token_id=[])
+    hook.remove()
+    recorded = load_tensors(golden, "generate")["cfg0.5_gen16_b16_s16.step0_lm_head_out"]
+    torch.testing.assert_close(seen[0], recorded, atol=2e-3, rtol=0)
+
+
+# --- each example its own result -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model() -> VidLaDAForConditionalGeneration:
+    return tiny_model()
+
+
+def answers(model, inputs, **arguments) -> torch.Tensor:
+    """What `generate` put behind the prompts."""
+    return model.generate(**inputs, **({"max_new_tokens": 12, "block_length": 4} | arguments))[
+        :, inputs["input_ids"].shape[1] :
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"cfg_scale": 0.7},
+        {"max_denoising_steps": 6},
+        {"suffix": [7, 8]},
+        {"canvas": [MASK, 5, MASK, MASK, 9, MASK, MASK, MASK, MASK, MASK, 11, MASK]},
+        {"eos_token_id": list(range(3, 12))},
+        {"max_new_tokens": 10, "block_length": 4, "allow_uneven": True, "max_denoising_steps": 7},
+    ],
+    ids=["plain", "guidance", "two a step", "suffix", "infilling", "stops", "uneven"],
+)
+def test_a_batch_gives_each_example_its_own_answer(model, arguments):
+    examples = [example(model, 3, before=2), example(model, 1, after=9, seed=2), example(model, 0, before=6, seed=3)]
+    together = answers(model, batch(*examples), **arguments)
+    for row, one in zip(together, examples, strict=True):
+        alone = answers(model, one, **arguments)[0]
+        assert row[: len(alone)].tolist() == alone.tolist()
+        assert (row[len(alone) :] == PAD).all()
+
+
+def test_a_batch_draws_what_each_example_draws_alone(model):
+    examples = [example(model, 2), example(model, 1, seed=2)]
+    noisy = {"temperature": 1.0, "remasking": "random"}
+
+    def generators(*seeds: int) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    together = answers(model, batch(*examples), **noisy, generator=generators(1, 2))
+    for i, one in enumerate(examples):
+        assert together[i].tolist() == answers(model, one, **noisy, generator=generators(i + 1))[0].tolist()
+
+
+def test_a_seed_repeats_and_another_differs(model):
+    inputs = example(model, 1)
+    first = answers(model, inputs, temperature=1.0, seed=3)
+    assert torch.equal(first, answers(model, inputs, temperature=1.0, seed=3))
+    assert not torch.equal(first, answers(model, inputs, temperature=1.0, seed=4))
+
+
+def test_features_computed_before_give_the_same_answer(model):
+    inputs = batch(example(model, 3), example(model, 1, seed=2))
+    expected = answers(model, inputs)
+    features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs["video_num_frames"])
+    assert torch.equal(answers(model, inputs, video_features=features), expected)
+
+
+def test_the_video_is_encoded_once(model):
+    calls = []
+    hook = model.model.vision_tower.register_forward_pre_hook(lambda *_: calls.append(1))
+    answers(model, example(model, 2))
+    hook.remove()
+    assert len(calls) == 1
+
+
+def test_the_answer_depends_on_the_video(model):
+    inputs = example(model, 2)
+    expected = answers(model, inputs)
+    inputs["pixel_values_videos"] = inputs["pixel_values_videos"].flip(0)
+    assert not torch.equal(answers(model, inputs), expected)
+
+
+# --- the canvas ------------------------------------------------------------------------------------------------------
+
+
+def test_given_tokens_stay_and_only_the_masks_are_filled(model):
+    canvas = torch.tensor([[MASK, 40, MASK, MASK], [41, 42, 43, 44]])
+    inputs = batch(example(model, 1), example(model, 1, seed=2))
+    output = model.generate(**inputs, canvas=canvas, return_dict_in_generate=True)
+    answer = output.sequences[:, inputs["input_ids"].shape[1] :]
+    assert answer[0, 1] == 40 and answer[1].tolist() == [41, 42, 43, 44]
+    assert (answer != MASK).all()
+    assert len(output.trace) == 3 and output.tokens_per_forward.tolist() == [1.0, 0.0]
+
+
+def test_fewer_steps_commit_more_tokens_a_forward(model):
+    inputs = example(model, 1)
+    for steps, per_forward in ((12, 1.0), (6, 2.0), (3, 4.0)):
+        output = model.generate(
+            **inputs, max_new_tokens=12, block_length=4, max_denoising_steps=steps, return_dict_in_generate=True
+        )
+        assert len(output.trace) == steps
+        assert output.tokens_per_forward.tolist() == [per_forward]
+
+
+def test_a_block_is_finished_before_the_next_begins(model):
+    output = model.generate(**example(model, 1), max_new_tokens=8, block_length=4, return_dict_in_generate=True)
+    for step in output.trace:
+        known = step.canvas[0] != MASK
+        first, last = known[:4].sum(), known[4:].sum()
+        assert last == 0 or first == 4
+
+
+def test_suppressed_tokens_never_appear(model):
+    inputs = example(model, 1)
+    free = answers(model, inputs)
+    banned = free[0].unique().tolist()
+    assert not set(answers(model, inputs, suppress_tokens=banned)[0].tolist()) & set(banned)
+
+
+def test_stock_logits_processors_apply_to_every_position(model):
+    inputs = batch(example(model, 2), example(model, 1, seed=2))
+    banned = answers(model, inputs).unique().tolist()
+    processors = LogitsProcessorList([SuppressTokensLogitsProcessor(banned, device="cpu")])
+    expected = answers(model, inputs, suppress_tokens=[PAD, *banned])
+    assert torch.equal(answers(model, inputs, logits_processor=processors), expected)
+
+
+def test_logits_processors_see_no_id_outside_the_vocabulary(golden):
+    model = golden_model(golden)
+    case = next(c for c in load_json(golden, "generate") if c["name"] == "gen2_b2_s2_wrapper_default")
+    seen = []
+
+    def look(ids, scores):
+        seen.append(ids.max())
+        return scores
+
+    model.generate(**golden_inputs(golden, case), max_new_tokens=2, logits_processor=LogitsProcessorList([look]))
+    assert max(seen) < model.config.text_config.vocab_size
+
+
+def test_stopping_criteria_leave_the_rest_masked(model):
+    inputs = example(model, 1)
+    answer = answers(model, inputs, stopping_criteria=StoppingCriteriaList([MaxTimeCriteria(0.0)]))
+    assert (answer == MASK).sum() == 11
+
+
+# --- stops -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_ends_before_its_first_stop(model):
+    inputs = example(model, 1)
+    free = answers(model, inputs)[0].tolist()
+    stop = free[5]
+    cut = answers(model, inputs, eos_token_id=stop)[0].tolist()
+    assert stop not in cut and len(cut) <= free.index(stop)
+    assert answers(model, inputs, stop_token_ids=[[stop]])[0].tolist() == cut
+
+
+def test_a_stop_saves_the_blocks_behind_it(model):
+    inputs = example(model, 1)
+    free = model.generate(**inputs, max_new_tokens=12, block_length=4, return_dict_in_generate=True)
+    stop = free.sequences[0, inputs["input_ids"].shape[1]].item()
+    cut = model.generate(**inputs, max_new_tokens=12, block_length=4, eos_token_id=stop, return_dict_in_generate=True)
+    assert max(step.step.block for step in cut.trace) == 0 < max(step.step.block for step in free.trace)
+
+
+# --- watching --------------------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """A streamer that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.prompt, self.blocks, self.drafts, self.ended = None, [], [], False
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.prompt is None:
+            self.prompt = value
+        else:
+            self.blocks.append(value)
+
+    def put_draft(self, value: torch.Tensor) -> None:
+        self.drafts.append(value)
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def test_a_streamer_gets_prompt_drafts_and_blocks(model):
+    inputs, streamer, steps = example(model, 1), Recorder(), []
+    expected = answers(model, inputs)
+    answers(model, inputs, streamer=streamer, step_callback=steps.append)
+    assert torch.equal(streamer.prompt, inputs["input_ids"]) and streamer.ended
+    assert torch.equal(torch.cat(streamer.blocks, dim=1), expected)
+    assert [len(d[0]) for d in streamer.drafts] == [12] * 4 + [8] * 4 + [4] * 4
+    assert [int((d == MASK).sum()) for d in streamer.drafts] == list(range(11, -1, -1))
+    assert [step.step.index for step in steps] == list(range(12))
+    assert torch.equal(steps[-1].canvas, expected)
+
+
+def test_the_stock_diffusion_streamer_prints_the_answer(golden, capsys):
+    case = next(c for c in load_json(golden, "generate") if c["name"] == "gen16_b8_s8")
+    streamer = TextDiffusionStreamer(golden_tokenizer(golden), skip_prompt=True)
+    golden_model(golden).generate(
+        **golden_inputs(golden, case), max_new_tokens=16, block_length=8, max_denoising_steps=8, streamer=streamer
+    )
+    assert "\033[33m" in capsys.readouterr().out
+
+
+def test_the_trace_replays_the_answer(model):
+    inputs = example(model, 1)
+    output = model.generate(**inputs, max_new_tokens=8, block_length=4, return_dict_in_generate=True)
+    replayed = torch.full((1, 8), MASK)
+    for step in output.trace:
+        block = slice(4 * step.step.block, 4 * step.step.block + 4)
+        replayed[:, block] = torch.where(step.committed, step.tokens, replayed[:, block])
+        assert torch.equal(step.canvas, replayed)
+    assert torch.equal(replayed, output.sequences[:, inputs["input_ids"].shape[1] :])
+
+
+# --- configuration ---------------------------------------------------------------------------------------------------
+
+
+def test_the_generation_config_round_trips_with_the_model(model, tmp_path):
+    config = VidLaDAGenerationConfig(
+        max_new_tokens=8, block_length=4, temperature=1.0, eos_token_id=[EOT], stop_strings=["."], seed=0
+    )
+    model = tiny_model()
+    model.generation_config = config
+    model.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "generation_config.json").read_text())
+    assert stored["temperature"] == 1.0 and stored["unmasking"] == "quota"
+    again = VidLaDAForConditionalGeneration.from_pretrained(tmp_path).generation_config
+    assert type(again) is VidLaDAGenerationConfig
+    assert again.to_dict() == config.to_dict()
+
+
+def test_arguments_win_over_the_generation_config(model):
+    inputs = example(model, 1)
+    config = VidLaDAGenerationConfig(max_new_tokens=4)
+    assert model.generate(**inputs, generation_config=config).shape[1] == inputs["input_ids"].shape[1] + 4
+    assert (
+        model.generate(**inputs, generation_config=config, max_new_tokens=2).shape[1]
+        == inputs["input_ids"].shape[1] + 2
+    )
+
+
+def test_official_names_are_aliases(model):
+    inputs = example(model, 1)
+    ours = answers(model, inputs, max_new_tokens=8, max_denoising_steps=4, cfg_scale=0.5, block_length=4)
+    theirs = model.generate(
+        **inputs, gen_length=8, steps=4, gen_steps=4, cfg=0.5, block_length=4, modalities=["video"], use_cache=False
+    )
+    assert torch.equal(theirs[:, inputs["input_ids"].shape[1] :], ours)
+
+
+def test_a_stock_generation_config_file_is_read_with_its_foreign_fields_left_out(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    stock = {"max_new_tokens": 16, "top_p": 0.9, "num_beams": 4, "eos_token_id": EOT, "transformers_version": "5.17.0"}
+    (tmp_path / "generation_config.json").write_text(json.dumps(stock))
+    config = VidLaDAForConditionalGeneration.from_pretrained(tmp_path).generation_config
+    assert (config.max_new_tokens, config.eos_token_id) == (16, EOT)
+    assert not hasattr(config, "top_p")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_new_token": 8}, "Unknown generation argument `max_new_token`. Did you mean `max_new_tokens`"),
+        ({"blok_length": 8}, "Did you mean `block_length`"),
+        ({"pixel_value_videos": None}, "Did you mean `pixel_values_videos`"),
+        ({"max_new_tokens": 12, "block_length": 5}, r"`block_length` \(5\) does not divide `max_new_tokens` \(12\)"),
+        ({"max_new_tokens": 12, "block_length": 4, "max_denoising_steps": 7}, r"\(7\) is not a multiple"),
+        ({"max_new_tokens": 12, "block_length": 4, "max_denoising_steps": 2}, r"\(2\) must be at least"),
+        ({"max_new_tokens": 0}, "`max_new_tokens` must be a whole number of at least 1, got 0"),
+        ({"max_new_tokens": 8.0}, "`max_new_tokens` must be a whole number"),
+        ({"temperature": -1}, "`temperature` must be a number of at least 0, got -1"),
+        ({"cfg_scale": "high"}, "`cfg_scale`"),
+        ({"remasking": "confident"}, "`remasking` must be 'low_confidence' or 'random', got 'confident'"),
+        ({"cache_strategy": "marz"}, "Unknown `cache_strategy` 'marz'; known are 'none'"),
+        ({"unmasking": "quotas"}, "Unknown `unmasking` 'quotas'; known are 'quota'"),
+        ({"cache_strategy": 3}, "`cache_strategy` must be a name"),
+        ({"do_sample": True}, "`do_sample=True` belongs to autoregressive decoding"),
+        ({"use_cache": True}, "`use_cache=True` belongs to autoregressive decoding"),
+        ({"gen_length": 8, "max_new_tokens": 4}, "given twice with different values"),
+        ({"stop_strings": ["."]}, "need `tokenizer=`"),
+        ({"stop_token_ids": [[]]}, "A stop is empty"),
+        ({"suffix": "so"}, "needs `tokenizer=`"),
+        ({"canvas": [[MASK, MASK]] * 2}, "`canvas` must have the shape"),
+        ({"canvas": [MASK, MASK], "max_new_tokens": 4}, "`canvas` must have the shape"),
+        ({"seed": 1, "generator": torch.Generator()}, "not both"),
+        ({"generator": [torch.Generator()] * 3}, "3 generators for a batch of 1"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name_before_any_work(model, arguments, message):
+    encoded = []
+    hook = model.model.vision_tower.register_forward_pre_hook(lambda *_: encoded.append(1))
+    try:
+        with pytest.raises(ValueError, match=message):
+            model.generate(**example(model, 1), **arguments)
+    finally:
+        hook.remove()
+    assert not encoded
+
+
+def test_prompts_need_a_shape(model):
+    with pytest.raises(ValueError, match=r"`input_ids` must be given with shape \(batch, rows\), got None"):
+        model.generate()
+    with pytest.raises(ValueError, match=r"got \(3,\)"):
+        model.generate(torch.tensor([1, 2, 3]))
+    with pytest.raises(ValueError, match="`attention_mask` must have the shape"):
+        model.generate(torch.tensor([[5, 6, 7]]), attention_mask=torch.ones(1, 2))
+
+
+# --- strategies plug in ----------------------------------------------------------------------------------------------
+
+
+def test_a_users_own_cache_strategy_plugs_in(model):
+    class Counting(NoCache):
+        steps = 0
+
+        def denoise(self, text_model, inputs_embeds, step):
+            self.steps += 1
+            return super().denoise(text_model, inputs_embeds, step)
+
+    inputs, strategy = example(model, 2), Counting()
+    assert torch.equal(answers(model, inputs, cache_strategy=strategy), answers(model, inputs))
+    assert strategy.steps == 12 and strategy.layout is None
+
+
+def test_a_cache_strategy_is_free_again_after_an_error(model):
+    class Failing(NoCache):
+        def denoise(self, text_model, inputs_embeds, step):
+            raise RuntimeError("no")
+
+    strategy = Failing()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="^no$"):
+            answers(model, example(model, 1), cache_strategy=strategy)
+
+
+def test_text_only_prompts_work(golden):
+    tokenizer = AutoTokenizer.from_pretrained(golden / "tokenizer")
+    ids = tokenizer("Name the three colors.", return_tensors="pt").input_ids
+    assert golden_model(golden).generate(ids, max_new_tokens=4).shape[1] <= ids.shape[1] + 4
