@@ -2,9 +2,12 @@
 
 import io
 import pickle
+import threading
 import tracemalloc
 from contextlib import closing
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -359,6 +362,40 @@ def test_the_original_error_is_the_cause(tmp_path):
         read_video(write(tmp_path / "bad.mp4", b"garbage" * 100), every_frame)
     assert type(caught.value.__cause__).__name__ == "InvalidDataError"
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # crosses a data loader's processes
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/clip.mp4", "nowhere://clip.mp4"])
+def test_an_address_that_does_not_answer(address):
+    with pytest.raises(VideoReadingError, match="Check the address and the connection") as caught:
+        read_video(address, every_frame)
+    assert_names_source_and_remedy(caught.value, repr(address))
+
+
+def test_an_address(tmp_path):
+    path = clips.encode(tmp_path / "clip.mp4", frames=20)
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        frames, _ = read_video(f"http://127.0.0.1:{server.server_port}/clip.mp4", lambda _: [2, 19])
+        server.shutdown()
+    assert np.array_equal(frames, clips.decode_all(path)[[2, 19]])
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        """Nothing: the terminal is the test's."""
+
+
+def test_damage_in_the_middle_costs_no_frame_silently(tmp_path):
+    path = clips.encode(tmp_path / "clip.mp4", frames=60, muxer_options=FAST_START)
+    whole, content = clips.decode_all(path), bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = np.random.default_rng(0).bytes(400)
+    path.write_bytes(content)
+    with pytest.raises(VideoReadingError, match=r"frame \d+ of 60 cannot be decoded") as caught:
+        read_video(path, every_frame)
+    assert_names_source_and_remedy(caught.value, repr(str(path)))
+    assert np.array_equal(read_video(path, lambda _: [0, 3, 59])[0], whole[[0, 3, 59]])  # other groups of pictures
 
 
 @pytest.mark.parametrize("indices", [[], [30], [-1], [0, 31]])

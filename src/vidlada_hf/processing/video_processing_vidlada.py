@@ -166,7 +166,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
 
     Arrays and lists of frames are sampled in the same way, at the frame rate in `video_metadata`; without it their rate
     is unknown, and every frame is taken unless `num_frames` or `max_frames` says otherwise. `do_sample_frames=False`
-    takes every frame of any source.
+    takes every frame of any source. The layout of an array is found from its shape, so `input_data_format` is not used.
 
     Raises `VideoReadingError` for a video that cannot be read, ValueError for options that make no sense, TypeError for
     options that do not exist.

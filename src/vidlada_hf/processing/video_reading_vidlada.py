@@ -431,13 +431,23 @@ def _open_path(path: str | bytes) -> Clip:
     if path.startswith("file://"):
         path = url2pathname(urlparse(path).path)
     elif "://" in path:
-        return VideoFile(path)
+        return _open_address(path)
     if os.path.isdir(path):
         return FrameSequence(_images_of(Path(path)))
     if os.stat(path).st_size == 0:  # raises FileNotFoundError, which FFmpeg would word less clearly
         _not_empty(b"")
     # The explicit protocol keeps a colon in a file's name from being taken for one.
     return VideoFile(f"file:{path}")
+
+
+def _open_address(address: str) -> Clip:
+    try:
+        return VideoFile(address)
+    except av.FFmpegError as error:
+        raise VideoReadingError(
+            f"it cannot be fetched, or is no video ({type(error).__name__}). Check the address and the connection, or"
+            " download the file and pass its path"
+        ) from error
 
 
 def _images_of(folder: Path) -> list[Path]:
