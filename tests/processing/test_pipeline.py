@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import load_file
 from torch.utils.data import Dataset
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from vidlada_hf.processing.pipeline_vidlada import VideoTextToTextPipeline
+from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
 
+from ..modeling.golden_model import golden_model
 from ..modeling.tiny import tiny_model
 from .helpers import ask, clip, small_processor
 
@@ -184,6 +187,42 @@ def test_datasets_and_generators_are_answered_one_by_one(pipe: VideoTextToTextPi
     assert texts(list(pipe(Requests(), batch_size=3, **GENERATE))) == expected
     assert texts(list(pipe(Requests(), batch_size=2, num_workers=1, **GENERATE))) == expected
     assert texts(list(pipe(generator(), **GENERATE))) == expected
+
+
+# -- parity with the official evaluation ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_recorded_answers_from_frames_to_text(golden: Path, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = json.loads((golden / "cases" / "e2e.json").read_text())[index]
+    video = load_file(golden / "cases" / "e2e.safetensors")[case["video"]]
+    settings = case["wrapper_settings"]
+    newlines = settings.get("mm_newline_position", "grid")
+    model = golden_model(golden)
+    monkeypatch.setattr(model.config, "newline_position", newlines)
+    processor = VidLaDAProcessor(
+        tokenizer=AutoTokenizer.from_pretrained(golden / "tokenizer"),
+        newline_position=newlines,
+        timestamps="ordinal",
+        official_prompt="inference",
+    )
+    pipe = VideoTextToTextPipeline(model=model, processor=processor, device="cpu")
+    arguments = case["generate_kwargs"]
+    (output,) = pipe(
+        video,
+        text=case["question"],
+        video_metadata=[{"total_num_frames": len(video), "fps": case["avg_fps"]}],
+        max_frames=settings["max_frames_num"],
+        force_sample=settings["force_sample"],
+        fps=settings.get("video_fps", 1),
+        add_time_instruction=settings.get("add_time_instruction", False),
+        think_mode=case["gen_kwargs"].get("think_mode"),
+        **{
+            name: arguments[name] for name in ("gen_length", "block_length", "steps", "cfg", "remasking", "temperature")
+        },
+        stopping_criteria=arguments["stopping_criteria"],
+    )
+    assert output["generated_text"] == case["result"].strip()
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
