@@ -10,8 +10,6 @@ ORDERS = [
     "from transformers import AutoModelForImageTextToText, pipeline; import vidlada_hf",
     "from vidlada_hf import VideoTextToTextPipeline, VidLaDAForConditionalGeneration",
     "from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig",
-    "from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig",
-    "from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor",
     "from vidlada_hf.processing.video_reading_vidlada import read_video",
 ]
 LOOK_UP = """
