@@ -1,0 +1,158 @@
+"""A checkpoint as a folder for the Hub: it loads where this package is not installed.
+
+Besides weights, configs and tokenizer the folder holds the code (`modeling/` and `processing/`, laid flat), the names
+under which the Auto classes and `pipeline()` find it, and a model card.
+"""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from .. import modeling, processing
+from ..modeling.configuration_vidlada import VidLaDAConfig
+from ..modeling.generation_vidlada import VidLaDAGenerationConfig
+from ..modeling.official_checkpoint_vidlada import is_official_config
+from ..processing.processing_vidlada import VidLaDAProcessor
+from ..registration import TASK
+from .model_card import fill_model_card
+
+MODEL_AUTO_MAP = {
+    "AutoConfig": "configuration_vidlada.VidLaDAConfig",
+    "AutoModel": "modeling_vidlada.VidLaDAModel",
+    "AutoModelForImageTextToText": "modeling_vidlada.VidLaDAForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_vidlada.VidLaDAForConditionalGeneration",
+}
+PROCESSOR_AUTO_MAP = {"AutoProcessor": "processing_vidlada.VidLaDAProcessor"}
+VIDEO_PROCESSOR_AUTO_MAP = {"AutoVideoProcessor": "video_processing_vidlada.VidLaDAVideoProcessor"}
+PIPELINE = {
+    TASK: {
+        "impl": "pipeline_vidlada.VideoTextToTextPipeline",
+        "pt": ["AutoModelForMultimodalLM"],
+        "type": "multimodal",
+    }
+}
+# Where the Hub's loader starts to look for files; it follows their imports, one flat folder deep.
+ENTRY_MODULES = (
+    Path(modeling.__path__[0]) / "modeling_vidlada.py",
+    Path(processing.__path__[0]) / "processing_vidlada.py",
+)
+
+
+def export_checkpoint(
+    model_dir: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    name: str | None = None,
+    base_models: Sequence[str] | None = None,
+    license: str = "apache-2.0",
+) -> Path:
+    """Writes the folder, all of it or nothing.
+
+    Weights are copied file by file and not read. (They are not hard-linked: a later `save_pretrained` into one of the
+    two folders would then change the other.)
+
+    Args:
+        model_dir: a checkpoint in this package's format, with its processor.
+        out_dir: the folder to make; it may exist if it is empty.
+        name: the id that the model will have on the Hub, for the model card; None: `out_dir`'s name.
+        base_models, license: for the model card, see `fill_model_card`.
+
+    Returns:
+        `out_dir`.
+
+    Raises:
+        FileNotFoundError: `model_dir` lacks config, weights or processor.
+        FileExistsError: `out_dir` holds something.
+        ValueError: `model_dir` is an official checkpoint, or another model.
+    """
+    model_dir, out_dir = Path(model_dir), Path(out_dir)
+    weights = find_weights(model_dir)
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise FileExistsError(f"{out_dir} is not an empty folder: pass another one.")
+    config = VidLaDAConfig.from_pretrained(model_dir)
+    processor = VidLaDAProcessor.from_pretrained(model_dir)
+
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}.") as scratch:
+        partial = Path(scratch) / out_dir.name
+        processor.save_pretrained(partial)
+        save_generation_config(model_dir, config, partial)
+        config.save_pretrained(partial)
+        add_auto_map(partial)
+        copy_code(partial)
+        for path in weights:
+            shutil.copyfile(path, partial / path.name)
+        size = sum(path.stat().st_size for path in weights)
+        card = fill_model_card(
+            config, processor, count_parameters(weights), size, name or out_dir.name, base_models, license
+        )
+        card.save(partial / "README.md")
+        os.replace(partial, out_dir)
+    return out_dir
+
+
+def find_weights(model_dir: Path) -> list[Path]:
+    """The weights of a checkpoint in our format and their index; checks that it is one."""
+    path = model_dir / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{model_dir} holds no config.json: pass the folder of a VidLaDA checkpoint.")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if is_official_config(config):
+        raise ValueError(f"{model_dir} is an official checkpoint: run `vidlada convert {model_dir} DIR` first.")
+    if config.get("model_type") != VidLaDAConfig.model_type:
+        raise ValueError(f"{path} says `model_type` {config.get('model_type')!r}, not {VidLaDAConfig.model_type!r}.")
+    if not (model_dir / "processor_config.json").is_file():
+        raise FileNotFoundError(
+            f"{model_dir} holds no processor_config.json: save the processor there too, by `processor.save_pretrained`."
+        )
+    shards = sorted(model_dir.glob("*.safetensors"))
+    if not shards:
+        raise FileNotFoundError(f"{model_dir} holds no *.safetensors files: pass the folder with the weights.")
+    return [*shards, *model_dir.glob("*.safetensors.index.json")]
+
+
+def save_generation_config(model_dir: Path, config: VidLaDAConfig, folder: Path) -> None:
+    """The checkpoint's own generation config, else the defaults with its special ids."""
+    if (model_dir / "generation_config.json").is_file():
+        VidLaDAGenerationConfig.from_pretrained(model_dir).save_pretrained(folder)
+    else:
+        VidLaDAGenerationConfig.from_model_config(config).save_pretrained(folder)
+
+
+def add_auto_map(folder: Path) -> None:
+    """Writes where each Auto class finds its class. transformers itself would keep only the last one registered."""
+    edit_json(folder / "config.json", {"auto_map": MODEL_AUTO_MAP, "custom_pipelines": PIPELINE})
+    path = folder / "processor_config.json"
+    video_processor = json.loads(path.read_text(encoding="utf-8"))["video_processor"]
+    video_processor["auto_map"] = VIDEO_PROCESSOR_AUTO_MAP
+    edit_json(path, {"auto_map": PROCESSOR_AUTO_MAP, "video_processor": video_processor})
+
+
+def edit_json(path: Path, fields: dict[str, Any]) -> None:
+    """Sets fields of a JSON file."""
+    content = json.loads(path.read_text(encoding="utf-8")) | fields
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def copy_code(folder: Path) -> None:
+    """Copies the modules that the Hub's loader will look for, all into one folder."""
+    for entry in ENTRY_MODULES:
+        for source in (entry, *map(Path, get_relative_import_files(entry))):
+            shutil.copyfile(source, folder / source.name)
+
+
+def count_parameters(weights: Sequence[Path]) -> int:
+    """Numbers in all tensors, from the files' headers."""
+    total = 0
+    for path in weights:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total

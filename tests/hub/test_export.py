@@ -1,0 +1,217 @@
+"""An exported folder is complete: it loads, answers and re-saves in a process that cannot import this package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+
+import vidlada_hf  # noqa: F401  # registers
+from vidlada_hf import export_checkpoint
+from vidlada_hf.hub.export import ENTRY_MODULES
+from vidlada_hf.hub.random_checkpoint import build_random_checkpoint
+
+QUESTION = "What happens?"
+
+# Runs in a fresh process. What it prints as its last line is a JSON object, which the tests read.
+WITHOUT_THE_PACKAGE = '''
+import json, os, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "vidlada_hf":
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import vidlada_hf
+    raise SystemExit("the package can be imported after all")
+except ModuleNotFoundError:
+    pass
+
+import torch
+from transformers import (
+    AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, AutoTokenizer,
+    AutoVideoProcessor, pipeline,
+)
+
+torch.set_num_threads(1)
+exported, scratch, question = sys.argv[1:]
+trust = {"trust_remote_code": True}
+video = torch.arange(4 * 20 * 30 * 3).remainder(251).to(torch.uint8).view(4, 20, 30, 3)
+
+
+def load(folder):
+    classes = {}
+    for auto in (AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor,
+                 AutoVideoProcessor, AutoTokenizer):
+        loaded = auto.from_pretrained(folder, **trust)
+        classes[auto.__name__] = [type(loaded).__module__.split(".")[0], type(loaded).__name__]
+    pipe = pipeline("video-text-to-text", model=folder, **trust)
+    classes["pipeline"] = [type(pipe).__module__.split(".")[0], type(pipe).__name__]
+    answer = pipe(video, text=question, max_new_tokens=8)[0]["generated_text"]
+    _, info = AutoModelForMultimodalLM.from_pretrained(folder, output_loading_info=True, **trust)
+    return {"classes": classes, "answer": answer, "info": [k for k, v in info.items() if v]}, pipe
+
+
+report = {}
+report["exported"], pipe = load(exported)
+AutoModelForMultimodalLM.from_pretrained(exported, **trust).save_pretrained(scratch + "/resaved")
+AutoProcessor.from_pretrained(exported, **trust).save_pretrained(scratch + "/resaved")
+report["resaved"], _ = load(scratch + "/resaved")
+pipe.save_pretrained(scratch + "/pipe")
+report["pipe"], _ = load(scratch + "/pipe")
+
+messages = [{"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": question}]}]
+for task in ("image-text-to-text", "any-to-any"):
+    built_in = pipeline(task, model=exported, **trust)
+    options = {"return_full_text": False, "generate_kwargs": {"max_new_tokens": 8}}
+    report[task] = [type(built_in).__name__, built_in(text=messages, **options)[0]["generated_text"].strip()]
+print(json.dumps(report))
+'''
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random tiny checkpoint in the package's format."""
+    return build_random_checkpoint(tmp_path_factory.mktemp("hub") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path) -> Path:
+    """Its export."""
+    return export_checkpoint(checkpoint, checkpoint.parent / "out" / "exported", name="someone/tiny-vidlada")
+
+
+@pytest.fixture(scope="module")
+def answer(checkpoint: Path) -> str:
+    """What the package itself answers."""
+    video = torch.arange(4 * 20 * 30 * 3).remainder(251).to(torch.uint8).view(4, 20, 30, 3)
+    pipe = pipeline("video-text-to-text", model=str(checkpoint))
+    return pipe(video, text=QUESTION, max_new_tokens=8)[0]["generated_text"]
+
+
+@pytest.fixture(scope="module")
+def report(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What a process without the package makes of the folder."""
+    scratch = tmp_path_factory.mktemp("without")
+    environment = os.environ | {
+        "HF_HOME": str(scratch / "hf"),
+        "HF_MODULES_CACHE": str(scratch / "hf" / "modules"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(exported), str(scratch), QUESTION],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=scratch,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("folder", ["exported", "resaved", "pipe"])
+def test_it_loads_without_the_package(report: dict, answer: str, folder: str) -> None:
+    remote = {
+        "AutoConfig": "VidLaDAConfig",
+        "AutoModel": "VidLaDAModel",
+        "AutoModelForImageTextToText": "VidLaDAForConditionalGeneration",
+        "AutoModelForMultimodalLM": "VidLaDAForConditionalGeneration",
+        "AutoProcessor": "VidLaDAProcessor",
+        "AutoVideoProcessor": "VidLaDAVideoProcessor",
+        "pipeline": "VideoTextToTextPipeline",
+    }
+    classes = report[folder]["classes"]
+    assert classes.pop("AutoTokenizer")[0] == "transformers"
+    assert classes == {auto: ["transformers_modules", name] for auto, name in remote.items()}
+    assert report[folder]["info"] == []
+    assert report[folder]["answer"] == answer
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [("image-text-to-text", "ImageTextToTextPipeline"), ("any-to-any", "AnyToAnyPipeline")]
+)
+def test_built_in_pipelines_answer_the_same(report: dict, answer: str, task: str, name: str) -> None:
+    assert report[task] == [name, answer]
+
+
+@pytest.mark.parametrize("which", ["checkpoint", "exported"])
+def test_with_the_package_nothing_asks_for_trust(request: pytest.FixtureRequest, answer: str, which: str) -> None:
+    folder = str(request.getfixturevalue(which))
+    video = torch.arange(4 * 20 * 30 * 3).remainder(251).to(torch.uint8).view(4, 20, 30, 3)
+    assert type(AutoProcessor.from_pretrained(folder)) is vidlada_hf.VidLaDAProcessor
+    assert type(AutoModelForImageTextToText.from_pretrained(folder)) is vidlada_hf.VidLaDAForConditionalGeneration
+    pipe = pipeline("video-text-to-text", model=folder)
+    assert type(pipe) is vidlada_hf.VideoTextToTextPipeline
+    assert pipe(video, text=QUESTION, max_new_tokens=8)[0]["generated_text"] == answer
+
+
+def test_weights_are_the_same_and_independent(checkpoint: Path, exported: Path) -> None:
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (checkpoint, exported))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not (checkpoint / "model.safetensors").samefile(exported / "model.safetensors")
+
+
+def test_code_is_complete_and_flat(exported: Path) -> None:
+    expected = {path.name for entry in ENTRY_MODULES for path in entry.parent.glob("*.py")} - {"__init__.py"}
+    assert {path.name for path in exported.glob("*.py")} == expected
+    assert not [path for path in exported.iterdir() if path.is_dir()]
+    assert not [path.name for path in exported.glob("*.py") if "import vidlada_hf" in path.read_text()]
+
+
+def test_model_card_says_what_it_is(checkpoint: Path, exported: Path) -> None:
+    card = ModelCard.load(exported / "README.md")
+    data = card.data.to_dict()
+    assert (data["library_name"], data["pipeline_tag"], data["license"]) == (
+        "transformers",
+        "video-text-to-text",
+        "apache-2.0",
+    )
+    assert "base_model" not in data  # nothing official went into random weights
+    assert "# tiny-vidlada\n" in card.text and 'model="someone/tiny-vidlada"' in card.text
+    assert "at most 8 a video, 1 a second" in card.text and "56 x 56 pixels" in card.text
+    assert "{{" not in card.content and "{%" not in card.content
+
+    again = export_checkpoint(
+        checkpoint, checkpoint.parent / "with-bases", base_models=["a/b", "c/d"], license="mit"
+    )
+    card = ModelCard.load(again / "README.md")
+    assert (card.data.base_model, card.data.license) == (["a/b", "c/d"], "mit")
+    assert "[a/b](https://huggingface.co/a/b) and [c/d]" in card.text
+
+
+def test_impossible_exports_write_nothing(checkpoint: Path, exported: Path, golden: Path, tmp_path: Path) -> None:
+    out_dir = tmp_path / "out"
+    with pytest.raises(ValueError, match="vidlada convert"):
+        export_checkpoint(golden / "checkpoint", out_dir)
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        export_checkpoint(tmp_path, out_dir)
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        export_checkpoint(checkpoint, exported)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text((checkpoint / "config.json").read_text())
+    with pytest.raises(FileNotFoundError, match="processor.save_pretrained"):
+        export_checkpoint(bare, out_dir)
+    (bare / "processor_config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="safetensors"):
+        export_checkpoint(bare, out_dir)
+    assert [path.name for path in tmp_path.iterdir()] == ["bare"]
+
+
+def test_a_failure_leaves_nothing_behind(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("vidlada_hf.hub.export.fill_model_card", fail)
+    with pytest.raises(OSError, match="No space"):
+        export_checkpoint(checkpoint, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
