@@ -33,6 +33,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .cache_vidlada import DenoisingCache
 from .configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
 from .generation_vidlada import VidLaDAGenerationMixin
+from .objective_vidlada import TimeSampling, diffusion_loss, draw_masks, draw_probabilities
 from .official_checkpoint_vidlada import WEIGHT_RENAMINGS
 
 
@@ -55,11 +56,13 @@ class VidLaDAOutput(ModelOutput):
     """What `VidLaDAForConditionalGeneration` returns.
 
     Args:
+        loss (`torch.FloatTensor`, a scalar): only with `labels`.
         logits (`torch.FloatTensor` of shape `(batch, rows kept, vocabulary)`): for the rows of `logits_to_keep`. Row i
-            predicts the token at row i itself, not the next one.
+            predicts the token at row i itself, not the next one. With `labels`, `(masked tokens, vocabulary)`.
         hidden_states, attentions: one a layer, where asked for.
     """
 
+    loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -576,9 +579,14 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
         video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
         vision_batch_size: int | None = 16,
         logits_to_keep: int | torch.Tensor = 0,
+        labels: torch.LongTensor | None = None,
+        masked: torch.Tensor | None = None,
+        mask_probabilities: torch.Tensor | None = None,
+        time_sampling: TimeSampling = "independent",
+        generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> VidLaDAOutput:
-        """Logits of every row, each for the token at that row.
+        """Logits of every row, each for the token at that row; or with `labels` the training loss.
 
         Args:
             input_ids: (batch, rows), with `rows_per_frame` placeholders a frame; or
@@ -591,25 +599,60 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
             video_features: instead of pixels, what `get_video_features` returned.
             vision_batch_size: frames that the tower encodes at a time; None for all at once.
             logits_to_keep: compute the head only on the last so many rows (0 for all), or on these rows (1-d tensor).
+            labels: (batch, rows), the tokens to learn, -100 elsewhere. Some of them are masked in the input, and the
+                loss is that of predicting these (see `objective_vidlada`). The input holds the answer unmasked.
+            masked, mask_probabilities: (batch, rows) bool and (batch,), the masks and the probabilities with which
+                they were drawn. Drawn here if not given; with `masked` the probabilities must be given too.
+            time_sampling, generator: how the probabilities are drawn, and from what.
 
         Raises:
-            ValueError: ids and embeddings both or neither given; placeholders and features that do not match.
+            ValueError: ids and embeddings both or neither given; placeholders and features that do not match; an
+                example without labels.
         """
+        visual = {
+            "pixel_values": pixel_values,
+            "pixel_values_videos": pixel_values_videos,
+            "video_num_frames": video_num_frames,
+            "video_features": video_features,
+            "vision_batch_size": vision_batch_size,
+        }
+        if labels is not None:
+            if inputs_embeds is None:
+                inputs_embeds, input_ids = self.model.merge_features(input_ids, **visual), None
+                visual = {}
+            covered, rates = self._draw(labels, masked, mask_probabilities, time_sampling, generator)
+            mask = self.get_input_embeddings()(labels.new_tensor(self.config.mask_token_id))
+            inputs_embeds = torch.where(covered[..., None], mask, inputs_embeds)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            pixel_values_videos=pixel_values_videos,
-            video_num_frames=video_num_frames,
-            video_features=video_features,
-            vision_batch_size=vision_batch_size,
+            **visual,
             **kwargs,
         )
+        if labels is not None:
+            logits = self.lm_head(outputs.last_hidden_state[covered])
+            loss = diffusion_loss(logits, labels, covered, rates)
+            return VidLaDAOutput(loss, logits, outputs.hidden_states, outputs.attentions)
         rows = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, rows])
-        return VidLaDAOutput(logits, outputs.hidden_states, outputs.attentions)
+        return VidLaDAOutput(None, logits, outputs.hidden_states, outputs.attentions)
+
+    @staticmethod
+    def _draw(
+        labels: torch.Tensor,
+        masked: torch.Tensor | None,
+        probabilities: torch.Tensor | None,
+        time_sampling: TimeSampling,
+        generator: torch.Generator | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The masks and probabilities given, or drawn in the official order: first all t, then all tokens."""
+        if masked is not None and probabilities is None:
+            raise ValueError("`masked` needs `mask_probabilities`, by which the loss weighs each example.")
+        if probabilities is None:
+            probabilities = draw_probabilities(len(labels), labels.device, generator, time_sampling)
+        return draw_masks(labels, probabilities, generator) if masked is None else masked.bool(), probabilities
 
 
 register_checkpoint_conversion_mapping(

@@ -1,0 +1,213 @@
+import pytest
+import torch
+
+from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_masks, draw_probabilities
+
+from .golden_model import PLACEHOLDER, golden_model, load_json, load_tensors, pixels
+from .tiny import batch, example, tiny_model
+
+CASES = (
+    "batch2_no_attention_mask", "batch2_no_attention_mask_one_token", "batch2_padding_and_conversation_mask",
+    "multi_turn_conversation_mask", "multi_turn_no_mask", "force_mask_first_row", "train_pad_token",
+    "video_plus_text_only", "time_instruction_no_think",
+)  # fmt: skip
+
+
+def merged_inputs(golden, case: dict) -> dict:
+    """The recorded batch as embeddings: each row merged by itself, then padded on the right as the official code does.
+
+    There, padding that the collator added is text (its embedding is the pad token's), padding that merging adds is
+    zeros; both are attended to unless the collator gave an attention mask, which strips its padding before merging.
+    """
+    model = golden_model(golden).model
+    model.config.newline_position = case["config_overrides"].get("mm_newline_position", "grid")
+    recorded = load_tensors(golden, "train")
+    labels = recorded[f"{case['name']}.merged_labels"]
+    masks = case["attention_mask"] or [[1] * len(ids) for ids in case["input_ids"]]
+    rows = []
+    for ids, keep, frames in zip(case["input_ids"], masks, case["frames"], strict=True):
+        ids = [token for token, kept in zip(ids, keep, strict=True) if kept]
+        place = ids.index(PLACEHOLDER) if PLACEHOLDER in ids else len(ids)
+        before, after = ids[:place], ids[place + 1 :]
+        text = model.get_input_embeddings()
+        parts = [text(torch.tensor(before, dtype=torch.long))]
+        if PLACEHOLDER in ids:
+            parts += model.get_video_features(pixels(golden, frames))
+        rows.append(torch.cat([*parts, text(torch.tensor(after, dtype=torch.long))]))
+    embeddings = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    if case["config_overrides"].get("train_pad_token"):
+        padding = torch.tensor([[i >= len(row) for i in range(embeddings.shape[1])] for row in rows])
+        embeddings = torch.where(padding[..., None], model.get_input_embeddings()(torch.tensor(129)), embeddings)
+    inputs = {"inputs_embeds": embeddings, "labels": labels}
+    key = f"{case['name']}.model_attention_mask_u8"
+    if key in recorded:
+        bits = recorded[key][..., None].bitwise_right_shift(torch.arange(7, -1, -1)).bitwise_and(1)
+        inputs["attention_mask"] = bits.flatten(-2)[..., : labels.shape[1]].bool()[:, None]
+    return inputs
+
+
+def recorded_case(golden, name: str) -> dict:
+    return next(case for case in load_json(golden, "train") if case["name"] == name)
+
+
+def test_no_golden_case_is_left_out(golden):
+    assert {case["name"] for case in load_json(golden, "train")} == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_loss_is_the_recorded_one(golden, name):
+    case, recorded = recorded_case(golden, name), load_tensors(golden, "train")
+    masked, probabilities = recorded[f"{name}.masked_indices"].bool(), recorded[f"{name}.p_mask_row"]
+    with torch.no_grad():
+        outputs = golden_model(golden)(**merged_inputs(golden, case), masked=masked, mask_probabilities=probabilities)
+    torch.testing.assert_close(outputs.loss.item(), case["loss"], rtol=2e-4, atol=0)
+    if f"{name}.masked_logits" in recorded:
+        torch.testing.assert_close(outputs.logits, recorded[f"{name}.masked_logits"], atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "force_mask_first_row"])
+def test_the_masks_drawn_are_the_recorded_ones(golden, name):
+    case, recorded = recorded_case(golden, name), load_tensors(golden, "train")
+    labels = recorded[f"{name}.merged_labels"]
+    generator = torch.Generator().manual_seed(case["torch_manual_seed"])
+    probabilities = draw_probabilities(len(labels), labels.device, generator)
+    torch.testing.assert_close(probabilities, recorded[f"{name}.p_mask_row"])
+    assert torch.equal(draw_masks(labels, probabilities, generator), recorded[f"{name}.masked_indices"].bool())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["batch2_no_attention_mask", "multi_turn_conversation_mask"])
+def test_gradients_are_the_recorded_ones(golden, name, checkpointing):
+    model, recorded = golden_model(golden), load_tensors(golden, "train")
+    case = recorded_case(golden, name)
+    model.train()
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        model.zero_grad()
+        masks = {
+            "masked": recorded[f"{name}.masked_indices"].bool(),
+            "mask_probabilities": recorded[f"{name}.p_mask_row"],
+        }
+        model(**merged_inputs(golden, case), **masks).loss.backward()
+        mine = {parameter: p.grad for parameter, p in model.named_parameters()}
+    finally:
+        model.gradient_checkpointing_disable()
+        model.eval()
+    tower = "model.vision_tower"
+    ours = {
+        "model.image_newline": "model.image_newline",
+        "model.mm_projector.0.bias": "model.multi_modal_projector.linear_1.bias",
+        "model.norm.weight": "model.language_model.norm.weight",
+        "model.layers.0.input_layernorm.weight": "model.language_model.layers.0.input_layernorm.weight",
+        f"{tower}.vision_tower.vision_model.encoder.layers.0.layer_norm1.weight": (
+            f"{tower}.encoder.layers.0.layer_norm1.weight"
+        ),
+    }
+    for theirs, name_of_ours in ours.items():
+        expected = recorded[f"{name}.grad.{theirs}"]
+        torch.testing.assert_close(mine[name_of_ours], expected, rtol=2e-3, atol=2e-3 * expected.abs().max().item())
+    row = mine["model.language_model.embed_tokens.weight"][model.config.mask_token_id]
+    expected = recorded[f"{name}.grad.model.embed_tokens.weight[mask_row]"]
+    torch.testing.assert_close(row, expected, rtol=2e-3, atol=2e-3 * expected.abs().max().item())
+    for theirs, name_of_ours in (("model.image_newline", "model.image_newline"), ("lm_head.weight", "lm_head.weight")):
+        torch.testing.assert_close(mine[name_of_ours].norm().item(), case["grad_norms"][theirs], rtol=2e-3, atol=0)
+
+
+# --- properties ------------------------------------------------------------------------------------------------------
+
+
+def labeled(inputs: dict, rows: int = 3) -> torch.Tensor:
+    """Labels for the last rows of each example."""
+    labels = torch.full_like(inputs["input_ids"], -100)
+    labels[:, -rows:] = inputs["input_ids"][:, -rows:]
+    return labels
+
+
+@torch.no_grad()
+def test_padding_changes_no_loss():
+    model = tiny_model()
+    examples = [example(model, 2), example(model, 1, before=1, seed=2)]
+    together = batch(*examples)
+    labels = labeled(together)
+    probabilities, masked = torch.tensor([0.5, 0.25]), (labels != -100) & (torch.arange(labels.shape[1]) % 2 == 0)
+    loss = model(**together, labels=labels, masked=masked, mask_probabilities=probabilities).loss
+    alone = []
+    for i, one in enumerate(examples):
+        length = one["input_ids"].shape[1]
+        arguments = {"masked": masked[i : i + 1, -length:], "mask_probabilities": probabilities[i : i + 1]}
+        alone.append(model(**one, labels=labeled(one), **arguments).loss)
+    torch.testing.assert_close(loss, torch.stack(alone).mean())
+
+
+@torch.no_grad()
+def test_the_loss_does_not_see_what_is_masked():
+    """Changing the ids below the masks changes nothing but the targets."""
+    model = tiny_model()
+    inputs = example(model, 1)
+    labels = labeled(inputs)
+    masks = {"masked": labels != -100, "mask_probabilities": torch.tensor([1.0])}
+    expected = model(**inputs, labels=labels, **masks).loss
+    inputs["input_ids"][:, -3:] = 7
+    torch.testing.assert_close(model(**inputs, labels=labels, **masks).loss, expected)
+
+
+def test_a_generator_makes_the_loss_repeatable():
+    model = tiny_model()
+    inputs = example(model, 1)
+    losses = [
+        model(**inputs, labels=labeled(inputs, 4), generator=torch.Generator().manual_seed(seed)).loss.item()
+        for seed in (1, 1, 2)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("sampling", ["independent", "antithetic", "stratified"])
+@pytest.mark.parametrize("count", [1, 7, 8])
+def test_every_sampling_is_uniform(sampling, count):
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([draw_probabilities(count, torch.device("cpu"), generator, sampling) for _ in range(4000)])
+    assert drawn.shape == (4000, count) and drawn.min() >= 1e-3 and drawn.max() <= 1
+    for each in (drawn[:, 0], drawn[:, -1]):
+        torch.testing.assert_close(each.mean().item(), 0.5005, atol=0.02, rtol=0)
+        torch.testing.assert_close(each.var().item(), 1 / 12, atol=0.01, rtol=0)
+
+
+def test_spread_samplings_lower_the_variance_of_the_loss():
+    """On a loss that falls with the rate, as a trained model's does."""
+    generator = torch.Generator().manual_seed(0)
+
+    def variance(sampling: str) -> float:
+        means = [draw_probabilities(8, torch.device("cpu"), generator, sampling).square().mean() for _ in range(2000)]
+        return torch.stack(means).var().item()
+
+    plain = variance("independent")
+    assert variance("antithetic") < plain / 2 and variance("stratified") < plain / 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": torch.full((1, 13), -100)}, r"Examples \[0\] of the batch have no labeled token"),
+        ({"masked": torch.ones(1, 13, dtype=torch.bool)}, "needs `mask_probabilities`"),
+        (
+            {"masked": torch.ones(1, 13, dtype=torch.bool), "mask_probabilities": torch.ones(1)},
+            "tokens without a label",
+        ),
+        ({"time_sampling": "sobol"}, "Unknown `time_sampling` 'sobol'"),
+    ],
+)
+def test_bad_input_is_refused(arguments, message):
+    model = tiny_model()
+    inputs = example(model, 1)
+    with pytest.raises(ValueError, match=message):
+        model(**inputs, **({"labels": labeled(inputs)} | arguments))
+
+
+def test_the_weight_is_one_over_probability_and_length():
+    labels = torch.tensor([[3, 4, -100], [5, -100, -100]])
+    masked = torch.tensor([[True, False, False], [True, False, False]])
+    logits = torch.randn(2, 8)
+    entropy = torch.nn.functional.cross_entropy(logits, torch.tensor([3, 5]), reduction="none")
+    expected = (entropy[0] / 0.5 / 2 + entropy[1] / 0.25 / 1) / 2
+    torch.testing.assert_close(diffusion_loss(logits, labels, masked, torch.tensor([0.5, 0.25])), expected)
