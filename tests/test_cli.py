@@ -1,0 +1,197 @@
+"""The commands, as a user types them, and what the terminal shows."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+import torch
+
+from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, asking
+from vidlada_hf.cli import app
+from vidlada_hf.demo import encode_moving_disc
+from vidlada_hf.hub.random_checkpoint import build_random_checkpoint
+from vidlada_hf.terminal import MASK_GLYPH, CanvasStreamer, count_rows
+
+QUESTION = "Which shape moves?"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random tiny checkpoint."""
+    return build_random_checkpoint(tmp_path_factory.mktemp("cli") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of H.264."""
+    return encode_moving_disc(tmp_path_factory.mktemp("clip") / "disc.mp4")
+
+
+@pytest.fixture
+def vidlada(capsys: pytest.CaptureFixture[str]):
+    """Runs a command: (exit code, stdout, last lines of stderr that a command wrote itself)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = app([str(argument) for argument in arguments], standalone_mode=False)
+        out, err = capsys.readouterr()
+        return code or 0, out, "\n".join(line for line in err.splitlines() if line.startswith("vidlada: "))
+
+    return run
+
+
+def expected_answer(checkpoint: Path, clip: Path, sampling: dict, **settings: object) -> str:
+    """What the model says by hand."""
+    processor = VidLaDAProcessor.from_pretrained(checkpoint)
+    content = [{"type": "video", "path": str(clip)}, {"type": "text", "text": QUESTION}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+        processor_kwargs=sampling,
+    )
+    sequences = VidLaDAForConditionalGeneration.from_pretrained(checkpoint).generate(**inputs, **settings)
+    return processor.decode(sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+def test_help_is_light() -> None:
+    code = "import sys, vidlada_hf.cli; assert not {'torch', 'transformers', 'av'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_console_script_is_installed() -> None:
+    script = Path(sys.executable).with_name("vidlada")
+    printed = subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(command in printed for command in ("ask", "convert", "export", "demo"))
+
+
+def test_ask_prints_the_answer(vidlada, checkpoint: Path, clip: Path) -> None:
+    code, out, _ = vidlada(
+        "ask", clip, QUESTION, "--model", checkpoint, "--frames", 3, "--max-new-tokens", 16, "--steps", 8
+    )
+    assert (code, out.strip()) == (
+        0,
+        expected_answer(checkpoint, clip, {"num_frames": 3}, max_new_tokens=16, max_denoising_steps=8),
+    )
+
+
+def test_ask_as_json(vidlada, checkpoint: Path, clip: Path) -> None:
+    code, out, _ = vidlada(
+        "ask", clip, QUESTION, "--model", checkpoint, "--fps", 2, "--max-new-tokens", 16, "--steps", 8, "--json"
+    )
+    (line,) = out.splitlines()
+    told = json.loads(line)
+    assert code == 0
+    assert told["frames"] == 6  # two a second of three seconds
+    assert told["answer"] == expected_answer(checkpoint, clip, {"fps": 2}, max_new_tokens=16, max_denoising_steps=8)
+    assert (told["question"], told["video"], told["model"]) == (QUESTION, str(clip), str(checkpoint))
+    assert told["tokens_per_forward"] == 2 and told["seconds"] > 0
+    assert (told["settings"]["max_new_tokens"], told["settings"]["max_denoising_steps"]) == (16, 8)
+
+
+def test_stream_without_a_terminal_is_plain_text(vidlada, checkpoint: Path, clip: Path) -> None:
+    arguments = ("ask", clip, QUESTION, "--model", checkpoint, "--frames", 2, "--max-new-tokens", 64)
+    _, plain, _ = vidlada(*arguments)
+    code, streamed, _ = vidlada(*arguments, "--stream")
+    assert (code, streamed.strip()) == (0, plain.strip())
+    assert "\033" not in streamed and MASK_GLYPH not in streamed
+
+
+def test_canvas_in_a_terminal(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = VidLaDAProcessor.from_pretrained(checkpoint).tokenizer
+    mask = tokenizer.convert_tokens_to_ids("<|mdm_mask|>")
+    known = tokenizer("red disc\033").input_ids
+    streamer = CanvasStreamer(tokenizer, mask)
+    streamer.put(torch.tensor([[1, 2, 3]]))  # the prompt is not shown
+    assert capsys.readouterr().out == ""
+    streamer.put_draft(torch.tensor([[known[0], mask, *known[2:], mask]]))
+    shown = capsys.readouterr().out
+    assert f"r{MASK_GLYPH}d disc {MASK_GLYPH}" in shown  # and the escape code of the answer is a space
+    streamer.put(torch.tensor([known[:-1]]))
+    streamer.put_draft(torch.tensor([[mask]]))
+    assert f"disc{MASK_GLYPH}" in capsys.readouterr().out  # the word that the base class holds back
+    streamer.end()
+    assert capsys.readouterr().out.endswith("disc\n")
+    assert [count_rows(text, 10) for text in ("", "a" * 9, "a" * 10, "a\nb")] == [1, 1, 2, 2]
+
+
+def test_contradicting_options(vidlada, checkpoint: Path, clip: Path) -> None:
+    ask = ("ask", clip, QUESTION, "--model", checkpoint)
+    code, out, message = vidlada(*ask, "--frames", 3, "--fps", 1)
+    assert (code, out) == (2, "") and "--frames" in message and "--fps" in message
+    code, out, message = vidlada(*ask, "--stream", "--json")
+    assert (code, out) == (2, "") and "--stream" in message and "--json" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--max-new-tokens", 33), "`block_length` (32) does not divide `max_new_tokens` (33)"),
+        (("--max-new-tokens", 32, "--block-length", 5), "`block_length` (5)"),
+        (("--temperature", -1), "`temperature`"),
+        (("--frames", 0), "num_frames=0"),
+        (("--fps", -1), "fps=-1"),
+    ],
+)
+def test_impossible_settings_are_one_line_each(vidlada, checkpoint: Path, clip: Path, options, told: str) -> None:
+    code, out, message = vidlada("ask", clip, QUESTION, "--model", checkpoint, *options)
+    assert (code, out, message.count("\n")) == (1, "", 0) and told in message
+
+
+def test_what_cannot_be_read_is_named(vidlada, checkpoint: Path, clip: Path, golden: Path, tmp_path: Path) -> None:
+    (tmp_path / "garbage.mp4").write_bytes(b"no video" * 100)
+    for name in ("missing.mp4", "garbage.mp4"):
+        code, out, message = vidlada("ask", tmp_path / name, QUESTION, "--model", checkpoint)
+        assert (code, out, message.count("\n")) == (1, "", 0) and name in message
+    for folder, told in (
+        (tmp_path / "no" / "such", "is no folder"),
+        (tmp_path, "config.json"),
+        (golden / "checkpoint", "vidlada convert"),
+    ):
+        code, out, message = vidlada("ask", clip, QUESTION, "--model", folder)
+        assert (code, out) == (1, "") and str(folder) in message and told in message
+
+
+def test_without_a_model(vidlada, clip: Path, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(asking, "EMBEDDED_CHECKPOINT", tmp_path)
+    code, _, message = vidlada("ask", clip, QUESTION)
+    assert code == 1 and "--model" in message
+    monkeypatch.setattr(asking, "EMBEDDED_CHECKPOINT", checkpoint)
+    code, out, _ = vidlada("ask", clip, QUESTION, "--max-new-tokens", 8, "--json")
+    assert code == 0 and json.loads(out)["model"] == str(checkpoint)
+
+
+def test_convert_then_export(vidlada, golden: Path, tmp_path: Path) -> None:
+    convert = ("convert", golden / "checkpoint", tmp_path / "converted", "--tokenizer", golden / "tokenizer")
+    code, _, message = vidlada(*convert)
+    assert code == 1 and "--vision-config" in message and list(tmp_path.iterdir()) == []
+    code, out, _ = vidlada(*convert, "--vision-config", golden / "siglip-tiny")
+    assert code == 0 and str(tmp_path / "converted") in out
+    code, _, message = vidlada(*convert, "--vision-config", golden / "siglip-tiny")
+    assert code == 1 and "holds a checkpoint already" in message
+
+    export = ("export", tmp_path / "converted", tmp_path / "exported", "--name", "a/b", "--base-model", "c/d")
+    code, out, _ = vidlada(*export)
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert code == 0 and str(tmp_path / "exported") in out and "- c/d\n" in card and "# b\n" in card
+    code, _, message = vidlada(*export)
+    assert code == 1 and "not an empty folder" in message
+
+
+def test_demo_says_when_its_answer_is_noise(vidlada, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(asking, "EMBEDDED_CHECKPOINT", tmp_path / "none")
+    code, out, _ = vidlada("demo", "--output", tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "answer.json").read_text())
+    assert code == 0 and "RANDOM weights" in out
+    assert told["question"] in out and told["answer"] in out and str(tmp_path / "out" / "clip.mp4") in out
+    with av.open(str(tmp_path / "out" / "clip.mp4")) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+
+    monkeypatch.setattr(asking, "EMBEDDED_CHECKPOINT", checkpoint)
+    code, out, _ = vidlada("demo", "--output", tmp_path / "out")
+    assert code == 0 and "RANDOM" not in out and str(checkpoint) in out
