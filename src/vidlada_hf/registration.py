@@ -1,7 +1,7 @@
 """Tells transformers' Auto classes and pipelines about VidLaDA, once transformers is imported and not before.
 
-transformers imports its Auto modules from the middle of its other modules, so nothing of ours can be imported when one of
-them appears. The one safe moment is the end of `import transformers` itself, which loads little more than names.
+transformers imports its Auto modules from the middle of its other modules, so nothing of ours can be imported when one
+of them appears. The one safe moment is the end of `import transformers` itself, which loads little more than names.
 """
 
 from wrapt import when_imported
