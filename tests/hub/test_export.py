@@ -215,3 +215,17 @@ def test_a_failure_leaves_nothing_behind(checkpoint: Path, tmp_path: Path, monke
     with pytest.raises(OSError, match="No space"):
         export_checkpoint(checkpoint, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sharded_weights_come_along_with_their_index(checkpoint: Path, tmp_path: Path) -> None:
+    sharded = tmp_path / "sharded"
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    model.save_pretrained(sharded, max_shard_size="100KB")
+    AutoProcessor.from_pretrained(checkpoint).save_pretrained(sharded)
+    assert len(list(sharded.glob("*.safetensors"))) > 1
+    exported = export_checkpoint(sharded, tmp_path / "exported")
+    again, info = AutoModelForImageTextToText.from_pretrained(exported, output_loading_info=True)
+    assert not any(info.values())
+    ours, theirs = model.state_dict(), again.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert "76.2 thousand" in (exported / "README.md").read_text()
