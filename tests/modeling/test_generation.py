@@ -297,6 +297,18 @@ def test_a_streamer_gets_prompt_drafts_and_blocks(model):
     assert torch.equal(steps[-1].canvas, expected)
 
 
+def test_a_streamer_is_ended_after_an_error(model):
+    """A reader of an iterating streamer would wait for ever otherwise."""
+    streamer = Recorder()
+
+    def fail(step):
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="^no$"):
+        answers(model, example(model, 1), streamer=streamer, step_callback=fail)
+    assert streamer.ended
+
+
 def test_the_stock_diffusion_streamer_prints_the_answer(golden, capsys):
     case = next(c for c in load_json(golden, "generate") if c["name"] == "gen16_b8_s8")
     streamer = TextDiffusionStreamer(golden_tokenizer(golden), skip_prompt=True)
@@ -379,6 +391,7 @@ def test_a_stock_generation_config_file_is_read_with_its_foreign_fields_left_out
         ({"cache_strategy": "marz"}, "Unknown `cache_strategy` 'marz'; known are 'none'"),
         ({"unmasking": "quotas"}, "Unknown `unmasking` 'quotas'; known are 'quota'"),
         ({"cache_strategy": 3}, "`cache_strategy` must be a name"),
+        ({"generation_config": {"cache_strategy": NoCache()}}, "pass the object itself to `generate`"),
         ({"do_sample": True}, "`do_sample=True` belongs to autoregressive decoding"),
         ({"use_cache": True}, "`use_cache=True` belongs to autoregressive decoding"),
         ({"gen_length": 8, "max_new_tokens": 4}, "given twice with different values"),
@@ -396,6 +409,8 @@ def test_bad_arguments_are_refused_by_name_before_any_work(model, arguments, mes
     hook = model.model.vision_tower.register_forward_pre_hook(lambda *_: encoded.append(1))
     try:
         with pytest.raises(ValueError, match=message):
+            if "generation_config" in arguments:
+                arguments = {"generation_config": VidLaDAGenerationConfig(**arguments["generation_config"])}
             model.generate(**example(model, 1), **arguments)
     finally:
         hook.remove()

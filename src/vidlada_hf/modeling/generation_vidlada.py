@@ -111,8 +111,10 @@ class VidLaDAGenerationConfig(GenerationConfig):
                 raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
         if self.remasking not in ("low_confidence", "random"):
             raise ValueError(f"`remasking` must be 'low_confidence' or 'random', got {self.remasking!r}.")
-        resolve_unmasking(self.unmasking)
-        resolve_cache_strategy(self.cache_strategy)
+        for name, resolve in (("unmasking", resolve_unmasking), ("cache_strategy", resolve_cache_strategy)):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"`{name}` is stored by its name: pass the object itself to `generate`.")
+            resolve(getattr(self, name))
 
     def blocks(self) -> list[tuple[slice, int]]:
         """The canvas cut in blocks: (columns within the canvas, steps) each.
@@ -159,14 +161,7 @@ class VidLaDAGenerationConfig(GenerationConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """All fields that are set, so that the stored file says exactly how its results were made."""
-        fields = {name: getattr(self, name) for name in self.FIELDS if getattr(self, name) is not None}
-        for name in ("cache_strategy", "unmasking"):
-            if not isinstance(fields[name], str):
-                raise ValueError(
-                    f"`{name}` is a {type(fields[name]).__name__} object, which cannot be stored: put its name in the "
-                    "generation config and pass the object to `generate`."
-                )
-        return copy.deepcopy(fields)
+        return copy.deepcopy({name: getattr(self, name) for name in self.FIELDS if getattr(self, name) is not None})
 
     def to_diff_dict(self) -> dict[str, Any]:
         """The same as `to_dict`: nothing is left to a default that may change."""
@@ -277,15 +272,15 @@ class VidLaDAGenerationMixin:
 
         1. Preparation
             a. Check all arguments.
-            b. Encode the video and merge it into the prompt's embeddings, once.
-            c. Lay out prompt, canvas and suffix; hand the layout to the cache strategy.
+            b. Lay out prompt, canvas and suffix.
+            c. Encode the video and merge it into the prompt's embeddings, once.
         2. For each block of the canvas, for each of its steps, until nothing is left to commit before a stop:
             a. Embed the canvas as it stands.
             b. Let the cache strategy compute the hidden states of the block's rows.
             c. Logits of these rows: guidance, suppressed tokens, logits processors.
             d. Choose a token and a confidence for each row.
             e. Let the unmasking strategy commit some of them.
-            f. Look for stops; tell the streamer, the callback and the stopping criteria.
+            f. Look for stops; tell who watches: the streamer, the callback, the stopping criteria.
         3. Cut each answer at its stop, append the suffix, pad on the right.
 
         Args:
@@ -337,21 +332,20 @@ class VidLaDAGenerationMixin:
         canvas = self._prepare_canvas(canvas_ids, settings, len(input_ids), input_ids.device)
         noise = Noise(settings.seed, generator, len(input_ids), input_ids.device)
 
-        # 1.b Encode the video and merge it into the prompt's embeddings, once.
+        audience = Audience(streamer, step_callback, settings.return_dict_in_generate)
+        # 1.b Lay out prompt, canvas and suffix.
+        branches = 2 if settings.cfg_scale > 0 else 1
+        layout = self._prepare_layout(input_ids, attention_mask, video_num_frames, canvas, suffix_ids).repeat(branches)
+        # 1.c Encode the video and merge it into the prompt's embeddings, once.
         prompt = self.model.merge_features(
             input_ids, pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size
         )
-        # 1.c Lay out prompt, canvas and suffix.
-        branches = 2 if settings.cfg_scale > 0 else 1
-        layout = self._prepare_layout(input_ids, attention_mask, video_num_frames, canvas, suffix_ids).repeat(branches)
         embeddings = self._prepare_embeddings(prompt, canvas, suffix_ids, branches)
         ids = torch.cat([input_ids, canvas.ids, suffix_ids.expand(len(input_ids), -1)], dim=1)
         stops.update(canvas)
-        trace: list[DenoisedStep] = []
-        if streamer is not None:
-            streamer.put(input_ids.cpu())
 
         cache.begin(layout)
+        audience.begin(input_ids)
         try:
             # 2. For each block of the canvas, for each of its steps.
             for number, (columns, steps) in enumerate(blocks):
@@ -361,7 +355,7 @@ class VidLaDAGenerationMixin:
                     eligible = canvas.eligible(columns)
                     if not eligible.any():
                         break
-                    step = Step(len(trace), number, step_in_block, rows)
+                    step = Step(audience.steps_seen, number, step_in_block, rows)
                     # 2.a Embed the canvas as it stands.
                     embeddings[:, layout.canvas] = self.model.get_input_embeddings()(canvas.ids).repeat(branches, 1, 1)
                     # 2.b Hidden states of the block's rows.
@@ -375,29 +369,23 @@ class VidLaDAGenerationMixin:
                     chosen = unmask.select(confidence, eligible, quotas[:, step_in_block], logits) & eligible
                     canvas.commit(columns, tokens, chosen, eligible.any(-1))
                     ids[:, layout.canvas] = canvas.ids
-                    # 2.f Look for stops; tell the streamer, the callback and the stopping criteria.
+                    # 2.f Look for stops; tell who watches.
                     stops.update(canvas)
-                    done = DenoisedStep(step, tokens, confidence, chosen, canvas.ids.clone())
-                    trace.append(DenoisedStep(step, *(x.cpu() for x in (tokens, confidence, chosen, done.canvas))))
-                    if streamer is not None and hasattr(streamer, "put_draft"):
-                        streamer.put_draft(value=trace[-1].canvas[:, columns.start : int(canvas.stop.max())])
-                    if step_callback is not None:
-                        step_callback(done)
+                    audience.see_step(
+                        DenoisedStep(step, tokens, confidence, chosen, canvas.ids.clone()), columns, canvas
+                    )
                     if criteria:
                         canvas.masked &= ~criteria(ids, None)[:, None]  # these examples commit nothing more
-                end = min(columns.stop, int(canvas.stop.max()))
-                if streamer is not None and columns.start < end:
-                    streamer.put(canvas.ids[:, columns.start : end].clone().cpu())
+                audience.see_block(columns, canvas)
         finally:
             cache.end()
-        if streamer is not None:
-            streamer.end()
+            audience.end()
 
         # 3. Cut each answer at its stop, append the suffix, pad on the right.
         sequences = finish(input_ids, canvas, suffix_ids, settings.pad_token_id)
         if not settings.return_dict_in_generate:
             return sequences
-        return VidLaDAGenerationOutput(sequences, canvas.committed / canvas.forwards.clamp(min=1), trace)
+        return VidLaDAGenerationOutput(sequences, canvas.committed / canvas.forwards.clamp(min=1), audience.trace)
 
     def _prepare_generation_config(
         self, generation_config: VidLaDAGenerationConfig | None = None, **kwargs: Any
@@ -536,6 +524,44 @@ class VidLaDAGenerationMixin:
         # better: it names one end token, and the model ends its turns with another.
         if not stored._from_model_config:
             self.generation_config = stored
+
+
+class Audience:
+    """Those who watch one `generate`: a streamer, a callback, and the trace if it is kept."""
+
+    def __init__(self, streamer: Any, step_callback: Callable[[DenoisedStep], None] | None, keep_trace: bool) -> None:
+        self.streamer, self.step_callback, self.keep_trace = streamer, step_callback, keep_trace
+        self.steps_seen = 0
+        self.trace: list[DenoisedStep] = []
+
+    def begin(self, input_ids: torch.Tensor) -> None:
+        """Shows the prompts (batch, rows)."""
+        if self.streamer is not None:
+            self.streamer.put(input_ids.cpu())
+
+    def see_step(self, done: DenoisedStep, columns: slice, canvas: Canvas) -> None:
+        """Shows a step, and the canvas from the current block to its end as a draft."""
+        self.steps_seen += 1
+        if self.keep_trace:
+            values = (done.tokens, done.confidence, done.committed, done.canvas)
+            self.trace.append(DenoisedStep(done.step, *(value.cpu() for value in values)))
+        if hasattr(self.streamer, "put_draft"):
+            self.streamer.put_draft(value=done.canvas[:, columns.start : int(canvas.stop.max())].cpu())
+        if self.step_callback is not None:
+            self.step_callback(done)
+
+    def see_block(self, columns: slice, canvas: Canvas) -> None:
+        """Shows a finished block, up to the stop."""
+        if self.streamer is None:
+            return
+        end = min(columns.stop, int(canvas.stop.max()))
+        if columns.start < end:
+            self.streamer.put(canvas.ids[:, columns.start : end].clone().cpu())
+
+    def end(self) -> None:
+        """No more comes: an iterating streamer must not be left waiting, also after an error."""
+        if self.streamer is not None:
+            self.streamer.end()
 
 
 class Noise:

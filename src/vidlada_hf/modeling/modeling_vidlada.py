@@ -450,26 +450,23 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
 
     def frame_index(
         self, input_ids: torch.LongTensor, video_num_frames: torch.Tensor | Sequence[int] | None = None
-    ) -> torch.LongTensor:
-        """The frame that each row shows, (batch, rows): 0, 1, ... within an example, -1 for text and images."""
+    ) -> torch.Tensor:
+        """The frame that each row shows, (batch, rows), int64: 0, 1, ... within an example, -1 for text and images.
+
+        Args:
+            video_num_frames: (videos,); needed only for "one_token" with several videos in an example.
+        """
         is_video = input_ids == self.config.video_token_id
-        extra = 1 if self.config.newline_position == "one_token" else 0
-        if video_num_frames is None:  # one video an example
-            video_num_frames = [n // self.rows_per_frame for n in is_video.sum(-1).tolist() if n]
-        frames = [int(n) for n in video_num_frames]
-        index = torch.full_like(input_ids, -1)
-        if frames:
-            first = torch.tensor([0, *frames[:-1]]).cumsum(0).tolist()
-            rows = [
-                (first_frame + torch.arange(n * self.rows_per_frame + extra) // self.rows_per_frame).clamp(
-                    max=first_frame + n - 1
+        place = is_video.long().cumsum(-1) - 1
+        if self.config.newline_position == "one_token":
+            newline = is_video & (place == place[:, -1:])
+            if video_num_frames is not None:
+                rows = torch.as_tensor(video_num_frames, device=input_ids.device) * self.rows_per_frame + 1
+                newline[is_video] = torch.isin(
+                    torch.arange(int(rows.sum()), device=input_ids.device), rows.cumsum(0) - 1
                 )
-                for first_frame, n in zip(first, frames, strict=True)
-            ]
-            index[is_video] = torch.cat(rows).to(index)
-            start = index.masked_fill(~is_video, sum(frames)).amin(-1, keepdim=True)
-            index = torch.where(is_video, index - start, index)
-        return index  # type: ignore[return-value]
+            place = place - newline.long().cumsum(-1)
+        return torch.where(is_video, place // self.rows_per_frame, -1)
 
     @can_return_tuple
     def forward(
