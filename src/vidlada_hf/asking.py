@@ -88,7 +88,13 @@ def ask(
     streamer = make_streamer(processor.tokenizer, network.config.mask_token_id) if stream else None
     started = time.perf_counter()
     inputs = inputs.to(network.device, network.dtype)
-    output = network.generate(**inputs, generation_config=config, streamer=streamer, return_dict_in_generate=True)
+    output = network.generate(
+        **inputs,
+        generation_config=config,
+        streamer=streamer,
+        tokenizer=processor.tokenizer,
+        return_dict_in_generate=True,
+    )
     seconds += time.perf_counter() - started
     answer_ids = output.sequences[0, inputs["input_ids"].shape[1] :]
     return Answer(

@@ -59,6 +59,13 @@ def test_heads_that_no_shape_tells_are_asked_for(golden):
         VidLaDAConfig.from_pretrained(golden / "checkpoint")
 
 
+def test_a_tower_without_a_tensor_that_tells_its_size_is_refused(golden):
+    shapes = local_tensor_shapes(golden / "checkpoint")
+    shapes.pop("model.vision_tower.vision_tower.vision_model.embeddings.patch_embedding.weight")
+    with pytest.raises(ValueError, match="lacks the tensor .*patch_embedding.weight"):
+        tower_config(shapes, {"num_attention_heads": 4})
+
+
 @pytest.mark.parametrize(
     "field", [{"mm_resampler_type": "spatial_pool"}, {"mm_projector_type": "linear"}, {"add_faster_video": True}]
 )

@@ -10,7 +10,6 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -26,7 +25,6 @@ from ..modeling.generation_vidlada import VidLaDAGenerationConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..modeling.official_checkpoint_vidlada import (
     OFFICIAL_MODEL_TYPE,
-    TOWER_PREFIX,
     WEIGHT_RENAMINGS,
     is_official_config,
     translate_config,
@@ -74,8 +72,7 @@ def convert_official_checkpoint(
     official = read_official_config(official_dir)
     shards = [Shard.open(path) for path in find_shards(official_dir)]
     shapes = {name: shape for shard in shards for name, shape in shard.shapes.items()}
-    with name_missing_tower_tensor():
-        fields = translate_config(official, shapes, vision_config=read_vision_config(vision_config))
+    fields = translate_config(official, shapes, vision_config=read_vision_config(vision_config))
     config = VidLaDAConfig.from_dict(fields)
     check_tensors(shapes, config)
     processor = build_processor(official, config, Path(tokenizer_dir or official_dir))
@@ -158,15 +155,6 @@ def read_vision_config(source: str | os.PathLike | Mapping[str, Any] | None) -> 
     config = json.loads(path.read_text(encoding="utf-8"))
     config = config.get("vision_config", config)
     return {name: value for name, value in config.items() if name not in ("dtype", "torch_dtype")}  # the whole model's
-
-
-@contextmanager
-def name_missing_tower_tensor() -> Iterator[None]:
-    """Turns the KeyError of a tensor that the tower's sizes are read off into the error that names it."""
-    try:
-        yield
-    except KeyError as error:
-        raise ValueError(f"The checkpoint lacks the tensor {TOWER_PREFIX}{error.args[0]}.") from error
 
 
 def build_processor(official: Mapping[str, Any], config: VidLaDAConfig, tokenizer_dir: Path) -> VidLaDAProcessor:

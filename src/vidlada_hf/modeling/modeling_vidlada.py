@@ -342,6 +342,8 @@ def default_position_ids(rows: torch.Tensor, attention_mask: torch.Tensor | None
 class VidLaDAModel(VidLaDAPreTrainedModel):
     """Tower, projector and text model, without the head."""
 
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+
     def __init__(self, config: VidLaDAConfig) -> None:
         super().__init__(config)
         self.vision_tower = VidLaDAVisionTower._from_config(config.vision_config)

@@ -93,28 +93,11 @@ def tower_config(tensor_shapes: Mapping[str, Iterable[int]] | None, given: Mappi
     official loader drops.
 
     Raises:
-        ValueError: the number of heads, which no shape tells, is neither given nor SigLIP2's.
+        ValueError: the number of heads, which no shape tells, is neither given nor SigLIP2's; or the tower lacks a
+            tensor that a size is read off.
     """
-    shapes = {
-        name.removeprefix(TOWER_PREFIX): tuple(shape)
-        for name, shape in (tensor_shapes or {}).items()
-        if name.startswith(TOWER_PREFIX)
-    }
-    sizes: dict[str, Any] = {}
-    if shapes:
-        hidden_size, channels, patch_size, _ = shapes["embeddings.patch_embedding.weight"]
-        grid = math.isqrt(shapes["embeddings.position_embedding.weight"][0])
-        # A side of 384 px with patches of 14 leaves a rest of 6 px, which no shape shows.
-        image_size = 384 if 384 // patch_size == grid else grid * patch_size
-        sizes = {
-            "hidden_size": hidden_size,
-            "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"][0],
-            "num_hidden_layers": 1 + max(int(name.split(".")[2]) for name in shapes if "encoder.layers." in name),
-            "num_channels": channels,
-            "patch_size": patch_size,
-            "image_size": image_size,
-        }
-    sizes |= {k: v for k, v in (given or {}).items() if not (k == "num_hidden_layers" and shapes)}
+    sizes = read_tower_sizes(tensor_shapes or {})
+    sizes |= {k: v for k, v in (given or {}).items() if not (k == "num_hidden_layers" and k in sizes)}
     siglip2_width = SIGLIP2_WITHOUT_LAST_LAYER["hidden_size"]
     if "num_attention_heads" not in sizes and sizes.get("hidden_size", siglip2_width) != siglip2_width:
         raise ValueError(
@@ -124,6 +107,34 @@ def tower_config(tensor_shapes: Mapping[str, Iterable[int]] | None, given: Mappi
         )
     sizes = SIGLIP2_WITHOUT_LAST_LAYER | sizes | {"vision_use_head": False}
     return {k: v for k, v in sizes.items() if k not in ("architectures", "model_type", "transformers_version")}
+
+
+def read_tower_sizes(tensor_shapes: Mapping[str, Iterable[int]]) -> dict[str, Any]:
+    """What the shapes of the tower's tensors tell; nothing if it has none."""
+    shapes = {
+        name.removeprefix(TOWER_PREFIX): tuple(shape)
+        for name, shape in tensor_shapes.items()
+        if name.startswith(TOWER_PREFIX)
+    }
+    if not shapes:
+        return {}
+    try:
+        hidden_size, channels, patch_size, _ = shapes["embeddings.patch_embedding.weight"]
+        grid = math.isqrt(shapes["embeddings.position_embedding.weight"][0])
+        intermediate_size = shapes["encoder.layers.0.mlp.fc1.weight"][0]
+    except KeyError as error:
+        raise ValueError(
+            f"The checkpoint lacks the tensor {TOWER_PREFIX}{error.args[0]}: download it again."
+        ) from error
+    return {
+        "hidden_size": hidden_size,
+        "intermediate_size": intermediate_size,
+        "num_hidden_layers": 1 + max(int(name.split(".")[2]) for name in shapes if "encoder.layers." in name),
+        "num_channels": channels,
+        "patch_size": patch_size,
+        # A side of 384 px with patches of 14 leaves a rest of 6 px, which no shape shows.
+        "image_size": 384 if 384 // patch_size == grid else grid * patch_size,
+    }
 
 
 def translate_config(
