@@ -304,7 +304,7 @@ class VidLaDATextModel(VidLaDAPreTrainedModel):
         Args:
             input_ids: (batch, rows); or
             inputs_embeds: (batch, rows, hidden), which may also be the hidden states that enter `layers`.
-            attention_mask: (batch, keys), 0 where padded; or (batch, 1, rows, keys) as the attention takes it.
+            attention_mask: (batch, keys), 0 where padded; or (batch, 1, rows, keys), bool, True where a row sees a key.
             position_ids: (batch, rows), the place of each computed row in its sequence. By default counted from the
                 first row that is not padded.
             layers: the layers to run, all by default. The final norm is applied only after the last one.
@@ -321,6 +321,12 @@ class VidLaDATextModel(VidLaDAPreTrainedModel):
             position_ids = default_position_ids(hidden_states, attention_mask)
         if denoising_cache is None:
             attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
+            if self.config._attn_implementation == "eager" and getattr(attention_mask, "dtype", None) == torch.bool:
+                # A mask of the caller's own is passed on as it is, and eager attention adds it to the scores.
+                lowest = torch.finfo(hidden_states.dtype).min
+                attention_mask = torch.zeros_like(attention_mask, dtype=hidden_states.dtype).masked_fill(
+                    ~attention_mask, lowest
+                )
         position_embeddings = self.rotary_emb(hidden_states, position_ids)
         layers = range(len(self.layers)) if layers is None else layers
         for i in layers:

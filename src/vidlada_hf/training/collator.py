@@ -1,0 +1,173 @@
+"""Conversations to a training batch: inputs, and labels that say what is learned.
+
+The objective itself masks the labeled tokens (see `modeling/objective_vidlada`). Here is decided which tokens carry a
+label, and which turns see each other.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Which tokens are learned, and who sees whom.
+
+    Args:
+        headers: also label what the official data code labels: begin of text, the header and end-of-turn tokens of
+            every turn, and the whole header of an answer. Off: only the answers, each with its end of turn.
+        padding: label the padding as end of text and let it be attended to, which is how the official model learns
+            where an answer ends. Rows are then padded on the right. Off: padding is on the left, masked, not learned.
+        conversation_mask: a turn sees itself and earlier turns only. Off: everything sees everything, as in the
+            official recipe.
+        max_length: the longest sequence allowed, in tokens; None for no limit.
+    """
+
+    headers: bool = False
+    padding: bool = False
+    conversation_mask: bool = False
+    max_length: int | None = None
+
+
+PRESETS = {"answers": LabelOptions(), "official": LabelOptions(headers=True, padding=True)}
+
+
+class DiffusionCollator:
+    """Makes a batch of conversations.
+
+    Args:
+        processor: a `VidLaDAProcessor`.
+        options: a `LabelOptions` or the name of a preset: "answers" or "official".
+        **processor_kwargs: passed to the processor: `num_frames`, `fps`, ...
+
+    A call takes a list of `{"messages": [...]}` whose last message is an answer, and returns what the model's forward
+    takes: `input_ids` (batch, rows), `labels` (batch, rows) with -100 where nothing is learned, `attention_mask` where
+    something is masked ((batch, rows), or (batch, 1, rows, rows) with `conversation_mask`), and the visual inputs.
+
+    Raises:
+        ValueError: an unknown preset, a conversation without an answer or with an empty one, or one that is too long.
+    """
+
+    def __init__(self, processor: Any, options: LabelOptions | str = "answers", **processor_kwargs: Any) -> None:
+        if isinstance(options, str):
+            if options not in PRESETS:
+                raise ValueError(f"Unknown preset {options!r}; known are {', '.join(map(repr, PRESETS))}.")
+            options = PRESETS[options]
+        self.processor, self.options, self.processor_kwargs = processor, options, processor_kwargs
+        tokenizer = processor.tokenizer
+        self.start_header, self.end_header, self.end_of_turn, self.begin = tokenizer.convert_tokens_to_ids(
+            ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", tokenizer.bos_token]
+        )
+        self.assistant = tokenizer("assistant", add_special_tokens=False).input_ids
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        rows = [self.encode(example["messages"], i) for i, example in enumerate(examples)]
+        batch = self._pad(rows)
+        for name in ("pixel_values_videos", "video_num_frames", "pixel_values"):
+            if found := [row[name] for row in rows if name in row]:
+                batch[name] = torch.cat(found)
+        return batch
+
+    def encode(self, messages: list[dict[str, Any]], index: int = 0) -> dict[str, Any]:
+        """One conversation: `input_ids`, `labels` and `turns` (rows,), and its visual inputs."""
+        check_answers(messages, index)
+        inputs = dict(
+            self.processor.apply_chat_template(
+                messages,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                add_generation_prompt=False,
+                processor_kwargs=self.processor_kwargs,
+            )
+        )
+        ids = inputs["input_ids"][0]
+        if self.options.max_length is not None and len(ids) > self.options.max_length:
+            raise ValueError(
+                f"Example {index} of the batch takes {len(ids)} tokens, more than `max_length` "
+                f"({self.options.max_length}). Sample fewer frames, shorten the text, or leave it out."
+            )
+        labels, turns = self.label(ids)
+        return inputs | {"input_ids": ids, "labels": labels, "turns": turns}
+
+    def label(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels and turn numbers, (rows,) each, of one rendered conversation (rows,).
+
+        A new turn begins with the first message that follows an answer and is none.
+        """
+        labels, turns = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
+        if self.options.headers:
+            for special in (self.begin, self.start_header, self.end_header, self.end_of_turn):
+                labels[ids == special] = special
+        turn, was_answer = 0, False
+        for start, body, end in self.segments(ids.tolist()):
+            is_answer = ids[start + 1 : body - 1].tolist() == self.assistant
+            turn += was_answer and not is_answer
+            was_answer = is_answer
+            turns[start:] = turn
+            if is_answer:
+                first = start if self.options.headers else body
+                labels[first:end] = ids[first:end]
+        return labels, turns
+
+    def segments(self, ids: list[int]) -> list[tuple[int, int, int]]:
+        """Where each message stands: (its header, its text, one past its end of turn)."""
+        found = []
+        for start in (i for i, token in enumerate(ids) if token == self.start_header):
+            body = ids.index(self.end_header, start) + 1
+            found.append((start, body, ids.index(self.end_of_turn, body) + 1))
+        return found
+
+    def _pad(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Joins the rows: on the left, or on the right where padding is learned."""
+        side = "right" if self.options.padding else "left"
+        pad = self.processor.tokenizer.pad_token_id
+        fillers = {"input_ids": pad, "labels": pad if self.options.padding else IGNORED, "turns": -1}
+        joined = {
+            name: torch.nn.utils.rnn.pad_sequence(
+                [row[name] for row in rows], batch_first=True, padding_value=filler, padding_side=side
+            )
+            for name, filler in fillers.items()
+        }
+        turns = joined.pop("turns")
+        if self.options.conversation_mask:
+            joined["attention_mask"] = conversation_mask(turns, attend_padding=self.options.padding)
+        elif (turns < 0).any() and not self.options.padding:
+            joined["attention_mask"] = (turns >= 0).long()
+        return joined
+
+
+def conversation_mask(turns: torch.Tensor, attend_padding: bool = False) -> torch.Tensor:
+    """Who attends to whom: turn j is visible to turn i if j <= i.
+
+    Args:
+        turns: (batch, rows), -1 for padding.
+        attend_padding: padding belongs to the last turn, instead of being invisible.
+
+    Returns:
+        (batch, 1, rows, rows), bool.
+    """
+    if attend_padding:
+        turns = torch.where(turns < 0, turns.amax(-1, keepdim=True), turns)
+    visible = (turns[:, None, :] <= turns[:, :, None]) & (turns >= 0)[:, None, :]
+    return visible[:, None]
+
+
+def check_answers(messages: Sequence[dict[str, Any]], index: int) -> None:
+    """Raises a ValueError unless the conversation ends with an answer and none of its answers is empty."""
+    if not messages or messages[-1]["role"] != "assistant":
+        raise ValueError(
+            f"Example {index} of the batch does not end with an answer: its last message must be assistant's."
+        )
+    for message in messages:
+        content = message["content"]
+        text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+        if message["role"] == "assistant" and not text.strip():
+            raise ValueError(f"Example {index} of the batch has an empty answer: give it text, or leave it out.")
+
+
+__all__ = ["PRESETS", "DiffusionCollator", "LabelOptions", "conversation_mask"]
