@@ -548,6 +548,8 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
+    # The loss is a mean over examples: `Trainer` averages it over accumulated batches instead of passing a token count.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: VidLaDAConfig) -> None:
         super().__init__(config)

@@ -1,0 +1,137 @@
+import pytest
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from tests.modeling.tiny import example, tiny_model
+from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from vidlada_hf.training.optimizer import OptimizerOptions
+from vidlada_hf.training.state import load_state, random_state, save_state, set_random_state
+from vidlada_hf.training.trainer import DiffusionTrainer, last_checkpoint
+
+OPTIONS = OptimizerOptions(tower=1e-3, projector=1e-3, text=3e-3, muon=1e-2)
+
+
+class Examples(torch.utils.data.Dataset):
+    """Four questions about videos of one frame."""
+
+    def __init__(self) -> None:
+        model = tiny_model()
+        self.examples = [example(model, 1, seed=seed) for seed in range(4)]
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, i: int) -> dict:
+        inputs = self.examples[i % 4]
+        labels = torch.full_like(inputs["input_ids"], -100)
+        labels[:, -3:] = inputs["input_ids"][:, -3:]
+        return inputs | {"labels": labels}
+
+
+def join(items: list[dict]) -> dict:
+    return {name: torch.cat([item[name] for item in items]) for name in items[0]}
+
+
+class Die(Exception):
+    """Stands for a kill."""
+
+
+class DieAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise Die
+
+
+def trainer(folder, callbacks=(), **arguments) -> DiffusionTrainer:
+    settings = {
+        "max_steps": 12,
+        "per_device_train_batch_size": 4,
+        "save_steps": 3,
+        "logging_steps": 1,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 2,
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "seed": 3,
+        "data_seed": 3,
+    } | arguments
+    return DiffusionTrainer(
+        model=tiny_model(),
+        args=TrainingArguments(str(folder), **settings),
+        train_dataset=Examples(),
+        data_collator=join,
+        callbacks=list(callbacks),
+        optimizer_options=OPTIONS,
+        time_sampling="stratified",
+    )
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_a_killed_run_goes_on_as_if_undisturbed(tmp_path):
+    """Float32 on one CPU: not even rounding differs."""
+    straight = trainer(tmp_path / "straight")
+    straight.train()
+
+    with pytest.raises(Die):
+        trainer(tmp_path / "killed", callbacks=[DieAt(5)]).train()
+    checkpoint = last_checkpoint(tmp_path / "killed")
+    assert checkpoint.endswith("checkpoint-3")
+    resumed = trainer(tmp_path / "killed")
+    torch.manual_seed(99)  # whatever the new process drew before
+    resumed.train(resume_from_checkpoint=checkpoint)
+    assert torch.equal(weights(resumed.model), weights(straight.model))
+
+
+def test_a_checkpoint_holds_no_pickle(tmp_path):
+    trainer(tmp_path, max_steps=4).train()
+    files = {path.name for path in (tmp_path / "checkpoint-4").iterdir()}
+    assert {"model.safetensors", "optimizer.safetensors", "optimizer.json", "random_0.safetensors"} <= files
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt"))]
+    VidLaDAForConditionalGeneration.from_pretrained(tmp_path / "checkpoint-3")
+
+
+def test_it_learns(tmp_path):
+    run = trainer(tmp_path, max_steps=60, save_strategy="no")
+    run.train()
+    losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
+    assert sum(losses[-8:]) < sum(losses[:8]) / 2
+
+
+def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
+    (tmp_path / "checkpoint-4").mkdir()
+    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-8").mkdir()
+    assert last_checkpoint(tmp_path).endswith("checkpoint-3")
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_states_round_trip(tmp_path):
+    state = {"a": {0: torch.arange(3), 1: [1.5, None, True]}, "b": ("x", (2, torch.ones(2, 2)))}
+    save_state(state, tmp_path / "state")
+    again = load_state(tmp_path / "state")
+    assert list(again["a"]) == [0, 1] and again["a"][1] == [1.5, None, True] and again["b"][0] == "x"
+    assert isinstance(again["b"], tuple) and torch.equal(again["b"][1][1], torch.ones(2, 2))
+    with pytest.raises(TypeError, match="/a: set"):
+        save_state({"a": {1}}, tmp_path / "state")
+    (tmp_path / "state.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"state.safetensors is missing"):
+        load_state(tmp_path / "state")
+
+
+def test_random_states_round_trip(tmp_path):
+    import random
+
+    import numpy as np
+
+    save_state(random_state(), tmp_path / "random")
+    first = (random.random(), np.random.rand(), torch.rand(1).item())
+    set_random_state(load_state(tmp_path / "random"))
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == first
