@@ -109,7 +109,7 @@ def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("{}")
     (tmp_path / "checkpoint-8").mkdir()
-    assert last_checkpoint(tmp_path).endswith("checkpoint-3")
+    assert last_checkpoint(tmp_path).endswith("checkpoint-4")
     assert last_checkpoint(tmp_path / "nothing") is None
 
 
