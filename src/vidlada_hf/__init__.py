@@ -16,7 +16,7 @@ _HOMES = {
     "modeling.modeling_vidlada": ["VidLaDAForConditionalGeneration", "VidLaDAModel", "VidLaDATextModel"],
     "modeling.generation_vidlada": ["VidLaDAGenerationConfig", "VidLaDAGenerationOutput"],
     "modeling.cache_vidlada": ["DenoisingCache", "NoCache", "SequenceLayout"],
-    "modeling.unmasking_vidlada": ["FixedQuota", "UnmaskingStrategy"],
+    "modeling.unmasking_vidlada": ["EntropyBound", "Factor", "FixedQuota", "Threshold", "UnmaskingStrategy"],
     "processing.processing_vidlada": ["VidLaDAProcessor"],
     "processing.video_processing_vidlada": ["VidLaDAVideoProcessor"],
     "processing.video_reading_vidlada": ["VideoReadingError", "read_video"],

@@ -178,6 +178,21 @@ def test_the_answer_depends_on_the_video(model):
     assert not torch.equal(answers(model, inputs), expected)
 
 
+@pytest.mark.parametrize("unmasking", ["threshold", "factor", "entropy"])
+def test_adaptive_rules_finish_in_fewer_steps_and_each_example_alone(model, unmasking):
+    settings = {"unmask_threshold": 0.3, "unmask_factor": 3.0, "unmask_entropy_bound": 4.0, "unmasking": unmasking}
+    settings["suppress_tokens"] = [PAD, MASK]
+    examples = [example(model, 2), example(model, 1, after=7, seed=2)]
+    output = model.generate(
+        **batch(*examples), max_new_tokens=12, block_length=4, return_dict_in_generate=True, **settings
+    )
+    assert len(output.trace) < 12 and (output.tokens_per_forward > 1).all()
+    together = output.sequences[:, -12:]
+    assert (together != MASK).all()
+    for row, one in zip(together, examples, strict=True):
+        assert row.tolist() == answers(model, one, **settings)[0].tolist()
+
+
 # --- the canvas ------------------------------------------------------------------------------------------------------
 
 
@@ -389,7 +404,9 @@ def test_a_stock_generation_config_file_is_read_with_its_foreign_fields_left_out
         ({"cfg_scale": "high"}, "`cfg_scale`"),
         ({"remasking": "confident"}, "`remasking` must be 'low_confidence' or 'random', got 'confident'"),
         ({"cache_strategy": "marz"}, "Unknown `cache_strategy` 'marz'; known are 'none'"),
-        ({"unmasking": "quotas"}, "Unknown `unmasking` 'quotas'; known are 'quota'"),
+        ({"unmasking": "quotas"}, "Unknown `unmasking` 'quotas'; known are 'quota', 'threshold'"),
+        ({"unmasking": "threshold", "unmask_threshold": 0}, "`unmask_threshold` must be a number above 0, got 0"),
+        ({"unmasking": "factor", "unmask_factor": "1"}, "`unmask_factor` must be a number above 0, got '1'"),
         ({"cache_strategy": 3}, "`cache_strategy` must be a name"),
         ({"generation_config": {"cache_strategy": NoCache()}}, "pass the object itself to `generate`"),
         ({"do_sample": True}, "`do_sample=True` belongs to autoregressive decoding"),

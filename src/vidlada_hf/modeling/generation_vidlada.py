@@ -46,7 +46,9 @@ class VidLaDAGenerationConfig(GenerationConfig):
             None: one token a step.
         allow_uneven: without it, blocks must divide the canvas and steps must be a multiple of the blocks. With it the
             last block may be shorter, and the first blocks get one step more.
-        unmasking: the rule that commits tokens: "quota" (so many a step, the most confident first).
+        unmasking: the rule that commits tokens: "quota" (so many a step, the most confident first), "threshold",
+            "factor" or "entropy" (more where the model is sure; see `unmasking_vidlada`).
+        unmask_threshold, unmask_factor, unmask_entropy_bound: of the rule of that name; probability, factor, nats.
         cache_strategy: what a step recomputes: "none" (everything, exact).
         temperature: 0 takes the most probable token; above, Gumbel noise in float64 is added to the choice.
         cfg_scale: classifier-free guidance, logits = un + (scale + 1) (cond - un), where the unconditional branch sees
@@ -73,6 +75,9 @@ class VidLaDAGenerationConfig(GenerationConfig):
         "max_denoising_steps": None,
         "allow_uneven": False,
         "unmasking": "quota",
+        "unmask_threshold": 0.9,
+        "unmask_factor": 1.0,
+        "unmask_entropy_bound": 0.1,
         "cache_strategy": "none",
         "temperature": 0.0,
         "cfg_scale": 0.0,
@@ -111,10 +116,11 @@ class VidLaDAGenerationConfig(GenerationConfig):
                 raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
         if self.remasking not in ("low_confidence", "random"):
             raise ValueError(f"`remasking` must be 'low_confidence' or 'random', got {self.remasking!r}.")
-        for name, resolve in (("unmasking", resolve_unmasking), ("cache_strategy", resolve_cache_strategy)):
+        for name in ("unmasking", "cache_strategy"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"`{name}` is stored by its name: pass the object itself to `generate`.")
-            resolve(getattr(self, name))
+        resolve_unmasking(self.unmasking, self)
+        resolve_cache_strategy(self.cache_strategy)
 
     def blocks(self) -> list[tuple[slice, int]]:
         """The canvas cut in blocks: (columns within the canvas, steps) each.
@@ -321,7 +327,7 @@ class VidLaDAGenerationMixin:
             unknown, [*settings.FIELDS, *ALIASES, "canvas", "suffix", *inspect.signature(self.generate).parameters]
         )
         cache = resolve_cache_strategy(cache_strategy if cache_strategy is not None else settings.cache_strategy)
-        unmask = resolve_unmasking(unmasking if unmasking is not None else settings.unmasking)
+        unmask = resolve_unmasking(unmasking if unmasking is not None else settings.unmasking, settings)
         blocks = settings.blocks()
         if input_ids is None or input_ids.dim() != 2:
             shape = None if input_ids is None else tuple(input_ids.shape)

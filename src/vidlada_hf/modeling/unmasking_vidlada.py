@@ -1,12 +1,17 @@
-"""Which masked tokens a denoising step commits."""
+"""Which masked tokens a denoising step commits.
+
+All rules commit at least this step's share of the fixed schedule, so that a block is always finished in its steps; the
+adaptive ones commit more where the model is sure, and so need fewer steps.
+"""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 
 
 def quota_schedule(masked: torch.Tensor, steps: int) -> torch.Tensor:
-    """How many tokens each step of a block commits (reference_behaviour: masked // steps, the rest to the first steps).
+    """How many tokens each step of a block commits by the official rule: masked // steps, the rest to the first steps.
 
     Args:
         masked: (batch,), int64, masked positions at the start of the block.
@@ -19,6 +24,11 @@ def quota_schedule(masked: torch.Tensor, steps: int) -> torch.Tensor:
     return base[:, None] + (torch.arange(steps, device=masked.device) < rest[:, None]).long()
 
 
+def rank(values: torch.Tensor) -> torch.Tensor:
+    """The place of each value in its row, from the largest (0) down; equal values keep their order. (batch, n)."""
+    return values.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+
+
 class UnmaskingStrategy(ABC):
     """Chooses among the masked positions of the current block. Stateless: one object serves any number of calls."""
 
@@ -29,7 +39,7 @@ class UnmaskingStrategy(ABC):
         """The positions to commit.
 
         Args:
-            confidence: (batch, block), float, of the token chosen at each position.
+            confidence: (batch, block), float, of the token chosen at each position; -inf where not eligible.
             eligible: (batch, block), bool, masked positions that may be committed (before any stop).
             quota: (batch,), int64, this step's share of the block by the fixed schedule.
             logits: (batch, block, vocabulary), float32, after guidance, suppression and processors.
@@ -46,26 +56,85 @@ class FixedQuota(UnmaskingStrategy):
         self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
     ) -> torch.Tensor:
         """The `quota` eligible positions of highest confidence; all of them where fewer are left."""
-        order = confidence.masked_fill(~eligible, -torch.inf).argsort(dim=-1, descending=True, stable=True)
-        rank = order.argsort(dim=-1)
-        return (rank < quota[:, None]) & eligible
+        return (rank(confidence.masked_fill(~eligible, -torch.inf)) < quota[:, None]) & eligible
 
 
-UNMASKING_STRATEGIES: dict[str, type[UnmaskingStrategy]] = {"quota": FixedQuota}
+class Threshold(FixedQuota):
+    """Named "threshold": every position whose confidence reaches a bound (Fast-dLLM, arXiv 2505.22618)."""
+
+    def __init__(self, threshold: float = 0.9) -> None:
+        self.threshold = check_positive("unmask_threshold", threshold)
+
+    def select(
+        self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
+    ) -> torch.Tensor:
+        """All eligible positions at or above the threshold, and at least the quota."""
+        return (confidence >= self.threshold) | super().select(confidence, eligible, quota, logits)
 
 
-def resolve_unmasking(strategy: str | UnmaskingStrategy) -> UnmaskingStrategy:
-    """A strategy by its name, or the object itself.
+class Factor(FixedQuota):
+    """Named "factor": the n most confident, n the largest with confidence_n >= 1 - factor / (n + 1) (Fast-dLLM)."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = check_positive("unmask_factor", factor)
+
+    def select(
+        self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
+    ) -> torch.Tensor:
+        """The longest run, from the most confident down, whose last one passes; and at least the quota."""
+        place = rank(confidence.masked_fill(~eligible, -torch.inf))
+        passes = (confidence >= 1 - self.factor / (place + 2)) & eligible
+        longest = torch.where(passes, place + 1, 0).amax(-1)
+        return (place < torch.maximum(longest, quota)[:, None]) & eligible
+
+
+class EntropyBound(FixedQuota):
+    """Named "entropy": the k of lowest entropy whose sum, the largest left out, keeps a bound (arXiv 2505.24857)."""
+
+    def __init__(self, bound: float = 0.1) -> None:
+        self.bound = check_positive("unmask_entropy_bound", bound)
+
+    def select(
+        self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
+    ) -> torch.Tensor:
+        """As many as keep the bound (in nats, at least one), and at least the quota of the most confident."""
+        entropy = torch.distributions.Categorical(logits=logits.double(), validate_args=False).entropy()
+        entropy = entropy.masked_fill(~eligible, torch.inf)
+        ordered, order = entropy.sort(dim=-1, stable=True)
+        within = ordered.cumsum(-1) - ordered <= self.bound  # sorted: the largest of the first k is the k-th
+        return torch.zeros_like(eligible).scatter(-1, order, within) | super().select(
+            confidence, eligible, quota, logits
+        )
+
+
+def check_positive(name: str, value: Any) -> float:
+    """The number, or a ValueError that names it."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise ValueError(f"`{name}` must be a number above 0, got {value!r}.")
+    return float(value)
+
+
+# Name -> class, and the field of the generation config that it is made with.
+UNMASKING_STRATEGIES: dict[str, tuple[Any, str | None]] = {
+    "quota": (FixedQuota, None),
+    "threshold": (Threshold, "unmask_threshold"),
+    "factor": (Factor, "unmask_factor"),
+    "entropy": (EntropyBound, "unmask_entropy_bound"),
+}
+
+
+def resolve_unmasking(strategy: str | UnmaskingStrategy, settings: Any = None) -> UnmaskingStrategy:
+    """A strategy by its name, made with its field of a generation config if one is given; or the object itself.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.
+        ValueError: an unknown name; the message lists the known ones. An impossible value of its field.
     """
     if isinstance(strategy, str):
         if strategy not in UNMASKING_STRATEGIES:
-            raise ValueError(
-                f"Unknown `unmasking` {strategy!r}; known are {', '.join(map(repr, UNMASKING_STRATEGIES))}."
-            )
-        return UNMASKING_STRATEGIES[strategy]()
+            known = ", ".join(map(repr, UNMASKING_STRATEGIES))
+            raise ValueError(f"Unknown `unmasking` {strategy!r}; known are {known}.")
+        build, field = UNMASKING_STRATEGIES[strategy]
+        return build() if field is None or settings is None else build(getattr(settings, field))
     if not callable(getattr(strategy, "select", None)):
         raise ValueError(
             f"`unmasking` must be a name ({', '.join(map(repr, UNMASKING_STRATEGIES))}) or an UnmaskingStrategy, "
@@ -74,4 +143,13 @@ def resolve_unmasking(strategy: str | UnmaskingStrategy) -> UnmaskingStrategy:
     return strategy
 
 
-__all__ = ["UNMASKING_STRATEGIES", "FixedQuota", "UnmaskingStrategy", "quota_schedule", "resolve_unmasking"]
+__all__ = [
+    "UNMASKING_STRATEGIES",
+    "EntropyBound",
+    "Factor",
+    "FixedQuota",
+    "Threshold",
+    "UnmaskingStrategy",
+    "quota_schedule",
+    "resolve_unmasking",
+]
