@@ -1,6 +1,8 @@
 """The reader against a plain full decode of real files, and every way in which a video can be unreadable."""
 
+import gc
 import io
+import multiprocessing
 import pickle
 import threading
 import tracemalloc
@@ -416,3 +418,23 @@ def test_a_cover_picture_is_not_the_video(tmp_path):
     path = clips.add_cover(clips.encode(tmp_path / "clip.mp4", frames=10))
     metadata = assert_reads_like_a_full_decode(path)
     assert (metadata.width, metadata.height) == (80, 64)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="workers are forked on Linux only")
+def test_a_worker_forked_after_reading_does_not_hang():
+    """DataLoader forks its workers: one that frees a decoder of its parent would wait for threads it does not have."""
+    for clip in clips.camera_clips():
+        read_video(clip, lambda metadata: [0, metadata.total_num_frames - 1])
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+
+    def free_and_answer() -> None:
+        gc.collect()
+        answers.put("done")
+
+    worker = context.Process(target=free_and_answer, daemon=True)
+    worker.start()
+    try:
+        assert answers.get(timeout=20) == "done"
+    finally:
+        worker.kill()

@@ -24,6 +24,7 @@ from urllib.request import url2pathname
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from transformers.image_utils import load_image
 from transformers.video_utils import VideoMetadata
 
@@ -126,6 +127,9 @@ class VideoFile:
     def __init__(self, file: str | BinaryIO) -> None:
         self._file = file
         self.frames_decoded = 0
+        # Not the frames' own (`frame.to_ndarray("rgb24")`): PyAV's frames outlive their last use where side data were
+        # asked for, and in a forked worker that frees them their converter waits for threads that are not there.
+        self._reformatter = VideoReformatter()
         self._running: Iterator[av.VideoFrame] = iter(())  # the decoder at work
         self._position: int | None = None  # the time stamp, or else the number, of the frame that it showed last
         self._open()
@@ -148,7 +152,8 @@ class VideoFile:
                     f" {len(order)} sampled frames could be read: the file is cut short or damaged. Fetch it again, or"
                     " keep the part that plays (`ffmpeg -i IN -c:v libx264 OUT.mp4`)"
                 ) from cause
-            image = _upright(frame.to_ndarray(format="rgb24"), _display_matrix(frame))
+            rgb = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+            image = _upright(rgb, _display_matrix(frame))
             if frames is None:
                 frames = np.empty((len(wanted), *image.shape), np.uint8)
             if image.shape != frames.shape[1:]:
@@ -158,7 +163,8 @@ class VideoFile:
         return frames
 
     def close(self) -> None:
-        """Closes the file if it was opened by its name."""
+        """Closes the file if it was opened by its name. Ends the reading, which holds on to this object otherwise."""
+        self._running = iter(())
         self._container.close()
 
     def _open(self) -> None:
@@ -338,7 +344,7 @@ class VideoFile:
 
     def _decode_all(self) -> Iterator[av.VideoFrame]:
         """Decodes from the first packet of the reopened file."""
-        self.close()
+        self._container.close()
         self._open()
         for packet in self._container.demux(self._stream):
             self.frames_decoded += packet.size > 0
