@@ -327,3 +327,16 @@ def test_load_with_another_way_of_sampling(tmp_path):
     VidLaDAVideoProcessor(fps=2).save_pretrained(tmp_path)
     changed = VidLaDAVideoProcessor.from_pretrained(tmp_path, num_frames=8)
     assert (changed.fps, changed.num_frames) == (None, 8)
+
+
+def test_misspelt_options_are_refused_where_the_processor_is_made(tmp_path):
+    with pytest.raises(TypeError, match="`num_frame`.*Did you mean `num_frames`"):
+        VidLaDAVideoProcessor(num_frame=3)
+    VidLaDAVideoProcessor().save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="`max_frame`.*Did you mean `max_frames`"):
+        VidLaDAVideoProcessor.from_pretrained(tmp_path, max_frame=3)
+
+
+def test_sampling_options_without_sampling_are_refused():
+    with pytest.raises(ValueError, match="`do_sample_frames=False` takes every frame, so `num_frames` has no effect"):
+        VidLaDAVideoProcessor()(np.zeros((4, 8, 8, 3), np.uint8), do_sample_frames=False, num_frames=2)

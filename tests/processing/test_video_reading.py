@@ -12,6 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -438,3 +439,15 @@ def test_a_worker_forked_after_reading_does_not_hang():
         assert answers.get(timeout=20) == "done"
     finally:
         worker.kill()
+
+
+def test_no_decoded_frame_outlives_the_reading():
+    """Not even until the garbage collector runs: sampled frames would be in memory twice."""
+    gc.collect()
+    gc.disable()
+    try:
+        read_video(clips.camera_clips()[0], lambda metadata: range(0, metadata.total_num_frames, 10))
+        left = [thing for thing in gc.get_objects() if isinstance(thing, av.VideoFrame)]
+    finally:
+        gc.enable()
+    assert len(left) <= 1  # the one that was asked for the display matrix

@@ -141,10 +141,10 @@ def resolve_cache_strategy(strategy: str | DenoisingCache) -> DenoisingCache:
                 f"Unknown `cache_strategy` {strategy!r}; known are {', '.join(map(repr, CACHE_STRATEGIES))}."
             )
         return CACHE_STRATEGIES[strategy]()
-    if not callable(getattr(strategy, "denoise", None)):
+    if not all(callable(getattr(strategy, method, None)) for method in ("begin", "denoise", "end")):
         raise ValueError(
-            f"`cache_strategy` must be a name ({', '.join(map(repr, CACHE_STRATEGIES))}) or a DenoisingCache, "
-            f"got {type(strategy).__name__}."
+            f"`cache_strategy` must be a name ({', '.join(map(repr, CACHE_STRATEGIES))}) or an object of a subclass of "
+            f"DenoisingCache, got {type(strategy).__name__}."
         )
     return strategy
 

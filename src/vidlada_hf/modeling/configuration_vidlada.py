@@ -54,11 +54,15 @@ class VidLaDATextConfig(LlamaConfig):
                 f"`text_config.hidden_size` ({self.hidden_size}) must be a multiple of "
                 f"`text_config.num_attention_heads` ({self.num_attention_heads})."
             )
-        if self.num_attention_heads % self.num_key_value_heads:
+        if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
-                f"`text_config.num_attention_heads` ({self.num_attention_heads}) must be a multiple of "
+                f"`text_config.num_attention_heads` ({self.num_attention_heads}) must be a positive multiple of "
                 f"`text_config.num_key_value_heads` ({self.num_key_value_heads})."
             )
+        if not self.rms_norm_eps > 0:
+            raise ValueError(f"`text_config.rms_norm_eps` must be above 0, got {self.rms_norm_eps}.")
+        if not 0 <= self.attention_dropout < 1:
+            raise ValueError(f"`text_config.attention_dropout` must lie in [0, 1), got {self.attention_dropout}.")
         if self.is_causal:
             raise ValueError("`text_config.is_causal` must be False: a diffusion language model attends in both ways.")
 
@@ -105,6 +109,7 @@ class VidLaDAConfig(PreTrainedConfig):
         if not isinstance(self.vision_config, PreTrainedConfig):
             self.vision_config = SiglipVisionConfig(**(SIGLIP2_WITHOUT_LAST_LAYER | (self.vision_config or {})))
         self.suppress_tokens = list(self.suppress_tokens)
+        self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings
         super().__post_init__(**kwargs)
 
     @property
@@ -115,6 +120,9 @@ class VidLaDAConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Raises a ValueError that names the field of an impossible value."""
         vision, text = self.vision_config, self.text_config
+        for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "patch_size"):
+            if getattr(vision, name) < 1:
+                raise ValueError(f"`vision_config.{name}` must be at least 1, got {getattr(vision, name)}.")
         if self.vision_grid < 1:
             raise ValueError(
                 f"`vision_config.patch_size` ({vision.patch_size}) must not exceed "
@@ -137,6 +145,11 @@ class VidLaDAConfig(PreTrainedConfig):
         for name in ("image_token_id", "video_token_id", "mask_token_id"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must be a token id (0 or more), got {getattr(self, name)}.")
+        for token in self.suppress_tokens:
+            if not 0 <= token < text.vocab_size:
+                raise ValueError(
+                    f"`suppress_tokens` holds the id {token}, outside the vocabulary of {text.vocab_size} tokens."
+                )
         if self.mask_token_id >= text.vocab_size:
             raise ValueError(
                 f"`mask_token_id` ({self.mask_token_id}) must lie in the vocabulary of {text.vocab_size} tokens: "

@@ -7,15 +7,17 @@ commits by an `UnmaskingStrategy`. Where nothing else is said, the rules are tho
 import copy
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from transformers.generation import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import ModelOutput
-from transformers.utils import logging
+from transformers.utils import GENERATION_CONFIG_NAME, cached_file, logging
 
 from .cache_vidlada import DenoisingCache, SequenceLayout, Step, resolve_cache_strategy
 from .stopping_vidlada import StopRules
@@ -41,7 +43,8 @@ class VidLaDAGenerationConfig(GenerationConfig):
 
     Args:
         max_new_tokens: length of the canvas in tokens (official name `gen_length`).
-        block_length: the canvas is denoised block by block, each of so many tokens. None: 32, or the canvas if shorter.
+        block_length: the canvas is denoised block by block, each of so many tokens. None: 32, the last block shorter
+            where 32 does not divide the canvas.
         max_denoising_steps: steps over the whole canvas, shared evenly by the blocks (official `steps`, `gen_steps`).
             None: one token a step.
         allow_uneven: without it, blocks must divide the canvas and steps must be a multiple of the blocks. With it the
@@ -61,7 +64,8 @@ class VidLaDAGenerationConfig(GenerationConfig):
         stop_strings: further stops as text. They need `tokenizer=`; a token in which a stop begins is cut off whole.
         official_stop_search: once a stop was found, look only for the first of the stops again, as the official code
             does by mistake.
-        seed: of the noise ("random" remasking, temperature > 0), where no `generator` is given.
+        seed: of the noise ("random" remasking, temperature > 0), where no `generator` is given. Each example of a batch
+            draws from a generator of its own with this seed, and so gets what it gets alone.
         return_dict_in_generate: return a `VidLaDAGenerationOutput` instead of the sequences.
         pad_token_id, bos_token_id: special ids. Rows shorter than the longest are padded on the right.
 
@@ -108,11 +112,12 @@ class VidLaDAGenerationConfig(GenerationConfig):
             value = getattr(self, name)
             if value is None and name != "max_new_tokens":
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+            setattr(self, name, int(value))  # numpy's whole numbers cannot be stored as JSON
         for name in ("temperature", "cfg_scale"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < math.inf:
                 raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
         if self.remasking not in ("low_confidence", "random"):
             raise ValueError(f"`remasking` must be 'low_confidence' or 'random', got {self.remasking!r}.")
@@ -125,17 +130,22 @@ class VidLaDAGenerationConfig(GenerationConfig):
     def blocks(self) -> list[tuple[slice, int]]:
         """The canvas cut in blocks: (columns within the canvas, steps) each.
 
+        Where no block length was asked for, the last block may be shorter than 32.
+
         Raises:
             ValueError: a division is not exact and `allow_uneven` is off, or there are fewer steps than blocks.
         """
-        length, steps = self.max_new_tokens, self.max_denoising_steps or self.max_new_tokens
+        length, steps = self.max_new_tokens, self.max_denoising_steps
         block = self.block_length or min(32, length)
-        if length % block and not self.allow_uneven:
+        if length % block and self.block_length is not None and not self.allow_uneven:
             raise ValueError(
                 f"`block_length` ({block}) does not divide `max_new_tokens` ({length}). Take a divisor, or set "
                 "`allow_uneven=True` for a shorter last block."
             )
         starts = range(0, length, block)
+        columns = [slice(start, min(start + block, length)) for start in starts]
+        if steps is None:
+            return [(block, block.stop - block.start) for block in columns]
         if steps < len(starts):
             raise ValueError(
                 f"`max_denoising_steps` ({steps}) must be at least the number of blocks ({len(starts)} of {block} "
@@ -147,13 +157,20 @@ class VidLaDAGenerationConfig(GenerationConfig):
                 "tokens). Take a multiple, or set `allow_uneven=True` to give the first blocks one step more."
             )
         base, rest = divmod(steps, len(starts))
-        return [(slice(start, min(start + block, length)), base + (i < rest)) for i, start in enumerate(starts)]
+        return [(block, base + (i < rest)) for i, block in enumerate(columns)]
 
     @classmethod
     def from_model_config(cls, model_config: Any) -> "VidLaDAGenerationConfig":
         """The defaults, with the special ids of a `VidLaDAConfig`."""
         text = model_config.get_text_config()
         return cls(pad_token_id=text.pad_token_id, bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id)
+
+    @classmethod
+    def of(cls, config: GenerationConfig) -> "VidLaDAGenerationConfig":
+        """A copy of a config, which may be a stock `GenerationConfig`: what is set in it and means something here."""
+        if hasattr(config, "FIELDS"):
+            return copy.deepcopy(config)  # type: ignore[return-value]
+        return cls.from_dict({name: value for name, value in config.to_dict().items() if value is not None})
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -278,8 +295,8 @@ class VidLaDAGenerationMixin:
 
         1. Preparation
             a. Check all arguments.
-            b. Lay out prompt, canvas and suffix.
-            c. Encode the video and merge it into the prompt's embeddings, once.
+            b. Encode the video and merge it into the prompt's embeddings, once.
+            c. Lay out prompt, canvas and suffix.
         2. For each block of the canvas, for each of its steps, until nothing is left to commit before a stop:
             a. Embed the canvas as it stands.
             b. Let the cache strategy compute the hidden states of the block's rows.
@@ -332,6 +349,11 @@ class VidLaDAGenerationMixin:
         if input_ids is None or input_ids.dim() != 2:
             shape = None if input_ids is None else tuple(input_ids.shape)
             raise ValueError(f"`input_ids` must be given with shape (batch, rows), got {shape}.")
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"`attention_mask` must have the shape of `input_ids` {tuple(input_ids.shape)}, "
+                f"got {tuple(attention_mask.shape)}."
+            )
         criteria, official_stops = split_criteria(stopping_criteria)
         stops = StopRules.build(settings, official_stops, tokenizer)
         suffix_ids = as_suffix(suffix, tokenizer, input_ids.device)
@@ -339,20 +361,20 @@ class VidLaDAGenerationMixin:
         noise = Noise(settings.seed, generator, len(input_ids), input_ids.device)
 
         audience = Audience(streamer, step_callback, settings.return_dict_in_generate)
-        # 1.b Lay out prompt, canvas and suffix.
-        branches = 2 if settings.cfg_scale > 0 else 1
-        layout = self._prepare_layout(input_ids, attention_mask, video_num_frames, canvas, suffix_ids).repeat(branches)
-        # 1.c Encode the video and merge it into the prompt's embeddings, once.
+        # 1.b Encode the video and merge it into the prompt's embeddings, once.
         prompt = self.model.merge_features(
             input_ids, pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size
         )
+        # 1.c Lay out prompt, canvas and suffix.
+        branches = 2 if settings.cfg_scale > 0 else 1
+        layout = self._prepare_layout(input_ids, attention_mask, video_num_frames, canvas, suffix_ids).repeat(branches)
         embeddings = self._prepare_embeddings(prompt, canvas, suffix_ids, branches)
         ids = torch.cat([input_ids, canvas.ids, suffix_ids.expand(len(input_ids), -1)], dim=1)
         stops.update(canvas)
 
         cache.begin(layout)
-        audience.begin(input_ids)
         try:
+            audience.begin(input_ids)
             # 2. For each block of the canvas, for each of its steps.
             for number, (columns, steps) in enumerate(blocks):
                 rows = slice(layout.canvas.start + columns.start, layout.canvas.start + columns.stop)
@@ -369,11 +391,13 @@ class VidLaDAGenerationMixin:
                     # 2.c Logits.
                     logits = self._block_logits(hidden_states, settings, ids, logits_processor)
                     # 2.d Choose a token and a confidence for each row.
-                    tokens, confidence = choose(logits, settings.temperature, settings.remasking, noise)
+                    active = eligible.any(-1)
+                    tokens, confidence = choose(logits, settings.temperature, settings.remasking, noise, active)
                     confidence = confidence.masked_fill(~eligible, -torch.inf)
-                    # 2.e Commit some of them.
+                    # 2.e Commit some of them; in the last step whatever a user's own rule has left.
                     chosen = unmask.select(confidence, eligible, quotas[:, step_in_block], logits) & eligible
-                    canvas.commit(columns, tokens, chosen, eligible.any(-1))
+                    chosen = eligible if step_in_block == steps - 1 else chosen
+                    canvas.commit(columns, tokens, chosen, active)
                     ids[:, layout.canvas] = canvas.ids
                     # 2.f Look for stops; tell who watches.
                     stops.update(canvas)
@@ -397,7 +421,9 @@ class VidLaDAGenerationMixin:
         self, generation_config: VidLaDAGenerationConfig | None = None, **kwargs: Any
     ) -> tuple[VidLaDAGenerationConfig, dict[str, Any]]:
         """A copy of the given or the model's config with the arguments in it, and the arguments that are none of it."""
-        settings = copy.deepcopy(generation_config if generation_config is not None else self.generation_config)
+        settings = VidLaDAGenerationConfig.of(
+            generation_config if generation_config is not None else self.generation_config
+        )
         unused = {}
         for name, value in kwargs.items():
             if name in settings.FIELDS:
@@ -414,6 +440,7 @@ class VidLaDAGenerationMixin:
                 setattr(settings, name, value)
         if settings.suppress_tokens is None:
             settings.suppress_tokens = self.config.suppress_tokens
+        check_ids("suppress_tokens", settings.suppress_tokens, self.config.get_text_config().vocab_size)
         settings.validate()
         return settings, unused
 
@@ -432,6 +459,7 @@ class VidLaDAGenerationMixin:
                     f"`canvas` must have the shape ({length},) or ({batch}, {length}), as `max_new_tokens` and the "
                     f"batch say, got {tuple(torch.as_tensor(given).shape)}."
                 )
+            check_ids("canvas", ids.flatten().tolist(), self.config.get_text_config().vocab_size)
         return Canvas(ids, ids == self.config.mask_token_id, torch.full((batch,), length, device=device))
 
     def _prepare_layout(
@@ -443,11 +471,6 @@ class VidLaDAGenerationMixin:
         suffix_ids: torch.Tensor,
     ) -> SequenceLayout:
         """Where prompt, canvas and suffix stand."""
-        if attention_mask is not None and attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"`attention_mask` must have the shape of `input_ids` {tuple(input_ids.shape)}, "
-                f"got {tuple(attention_mask.shape)}."
-            )
         (batch, prompt_length), canvas_length = input_ids.shape, canvas.ids.shape[1]
         following = (batch, canvas_length + len(suffix_ids))
         attended = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
@@ -481,7 +504,7 @@ class VidLaDAGenerationMixin:
         logits_processor: LogitsProcessorList | None,
     ) -> torch.Tensor:
         """(branches x batch, block, hidden) -> (batch, block, vocabulary), float32."""
-        logits = self.lm_head(hidden_states).float()
+        logits = self.lm_head(hidden_states).float().to(ids.device)  # a spread model may have its head elsewhere
         if settings.cfg_scale > 0:
             conditional, unconditional = logits.chunk(2)
             logits = unconditional + (settings.cfg_scale + 1) * (conditional - unconditional)
@@ -490,7 +513,7 @@ class VidLaDAGenerationMixin:
             block = logits.shape[1]
             # Placeholders may lie outside the vocabulary, where processors that look ids up would fail.
             known = ids.masked_fill(ids >= logits.shape[-1], settings.pad_token_id or 0)
-            scores = logits_processor(known.repeat_interleave(block, dim=0), logits.flatten(0, 1))
+            scores = LogitsProcessorList(logits_processor)(known.repeat_interleave(block, dim=0), logits.flatten(0, 1))
             logits = scores.view_as(logits)
         return logits
 
@@ -512,20 +535,21 @@ class VidLaDAGenerationMixin:
     ) -> None:
         """Called by `from_pretrained`: the given config, else generation_config.json, else the model config's ids."""
         if generation_config is not None:
-            self.generation_config = VidLaDAGenerationConfig.from_dict(generation_config.to_dict())
+            self.generation_config = VidLaDAGenerationConfig.of(generation_config)
             return
-        try:
-            stored = VidLaDAGenerationConfig.from_pretrained(
-                pretrained_model_name_or_path,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-                revision=revision,
-                subfolder=subfolder,
-            )
-        except OSError:
+        source = {
+            "cache_dir": cache_dir,
+            "force_download": force_download,
+            "local_files_only": local_files_only,
+            "token": token,
+            "revision": revision,
+            "subfolder": subfolder,
+        }
+        name = pretrained_model_name_or_path
+        # Only a file that is not there is passed over: one that cannot be read must not silently become the defaults.
+        if cached_file(name, GENERATION_CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **source) is None:
             return
+        stored = VidLaDAGenerationConfig.from_pretrained(name, **source)
         # A file that the official code derived from its model config says nothing that our translation does not know
         # better: it names one end token, and the model ends its turns with another.
         if not stored._from_model_config:
@@ -587,7 +611,7 @@ class Noise:
         if seed is not None and generator is not None:
             raise ValueError("Give `seed` or `generator`, not both.")
         if seed is not None:
-            generator = torch.Generator(device).manual_seed(seed)
+            generator = [torch.Generator(device).manual_seed(seed) for _ in range(batch)]
         self.each = list(generator) if isinstance(generator, Sequence) else None
         if self.each is not None and len(self.each) != batch:
             raise ValueError(
@@ -596,22 +620,36 @@ class Noise:
         self.shared = None if isinstance(generator, Sequence) else generator
         self.batch, self.device = batch, device
 
-    def uniform(self, *shape: int, dtype: torch.dtype) -> torch.Tensor:
-        """(batch, *shape) from [0, 1)."""
+    def uniform(self, *shape: int, dtype: torch.dtype, active: torch.Tensor) -> torch.Tensor:
+        """(batch, *shape) from [0, 1).
+
+        Args:
+            active: (batch,), bool. An example's own generator is left alone where the example has nothing to draw for,
+                so that what it draws later does not depend on the rest of the batch.
+        """
         if self.each is None:
             return self._draw((self.batch, *shape), self.shared, dtype)
-        return torch.cat([self._draw((1, *shape), generator, dtype) for generator in self.each])
+        nothing = torch.full((1, *shape), 0.5, dtype=dtype, device=self.device)
+        return torch.cat(
+            [
+                self._draw((1, *shape), generator, dtype) if draws else nothing
+                for generator, draws in zip(self.each, active.tolist(), strict=True)
+            ]
+        )
 
     def _draw(self, shape: tuple[int, ...], generator: torch.Generator | None, dtype: torch.dtype) -> torch.Tensor:
         device = self.device if generator is None else generator.device
         return torch.rand(shape, generator=generator, dtype=dtype, device=device).to(self.device)
 
 
-def choose(logits: torch.Tensor, temperature: float, remasking: str, noise: Noise) -> tuple[torch.Tensor, torch.Tensor]:
+def choose(
+    logits: torch.Tensor, temperature: float, remasking: str, noise: Noise, active: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A token and a confidence for each position.
 
     Args:
         logits: (batch, block, vocabulary), float32.
+        active: (batch,), bool, examples that have something to commit.
 
     Returns:
         tokens (batch, block), int64, and confidence (batch, block): the token's float64 probability without noise, or
@@ -619,11 +657,11 @@ def choose(logits: torch.Tensor, temperature: float, remasking: str, noise: Nois
     """
     noisy = logits
     if temperature > 0:
-        uniform = noise.uniform(*logits.shape[1:], dtype=torch.float64)
+        uniform = noise.uniform(*logits.shape[1:], dtype=torch.float64, active=active)
         noisy = logits.double() - temperature * (-uniform.log()).log()
     tokens = noisy.argmax(-1)
     if remasking == "random":
-        return tokens, noise.uniform(logits.shape[1], dtype=torch.float32)
+        return tokens, noise.uniform(logits.shape[1], dtype=torch.float32, active=active)
     exact = logits.double()
     return tokens, (exact.gather(-1, tokens[..., None])[..., 0] - exact.logsumexp(-1)).exp()
 
@@ -643,14 +681,26 @@ def as_suffix(suffix: Any, tokenizer: Any, device: torch.device) -> torch.Tensor
         if tokenizer is None:
             raise ValueError("A `suffix` given as text needs `tokenizer=`.")
         suffix = tokenizer(suffix, add_special_tokens=False).input_ids
-    return torch.as_tensor([] if suffix is None else suffix, dtype=torch.long, device=device).flatten()
+    if isinstance(suffix, (list, tuple)) and any(isinstance(item, str) for item in suffix):
+        raise ValueError(f"`suffix` is one text for the whole batch, got a list of {len(suffix)}.")
+    ids = torch.as_tensor([] if suffix is None else suffix, dtype=torch.long, device=device)
+    if ids.dim() != 1:
+        raise ValueError(f"`suffix` is one row of ids for the whole batch, got the shape {tuple(ids.shape)}.")
+    return ids
+
+
+def check_ids(name: str, ids: Iterable[int], vocab_size: int) -> None:
+    """Raises a ValueError for the first id outside the vocabulary."""
+    for token in ids:
+        if not 0 <= token < vocab_size:
+            raise ValueError(f"`{name}` holds the id {token}, outside the vocabulary of {vocab_size} tokens.")
 
 
 def split_criteria(
     criteria: StoppingCriteriaList | Sequence[Any] | None,
 ) -> tuple[StoppingCriteriaList, list[str]]:
     """Callable criteria, and strings (the official code passes its stop strings under this name)."""
-    given = [] if criteria is None else [criteria] if isinstance(criteria, str) else list(criteria)
+    given = list(criteria) if isinstance(criteria, (list, tuple)) else [] if criteria is None else [criteria]
     strings = [criterion for criterion in given if isinstance(criterion, str)]
     return StoppingCriteriaList(c for c in given if not isinstance(c, str)), strings
 
@@ -677,7 +727,7 @@ def rename_aliases(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
     """Raises a ValueError for the first unknown name, with the nearest known one."""
     for name in names:
-        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
         hint = f"Did you mean `{near[0]}`?" if near else f"Known are {', '.join(known)}."
         raise ValueError(f"Unknown generation argument `{name}`. {hint}")
 

@@ -410,7 +410,9 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         if sum(counts) != len(pixel_values_videos) or min(counts, default=0) < 1:
             raise ValueError(
                 f"`video_num_frames` is {counts} (sum {sum(counts)}) but `pixel_values_videos` holds "
-                f"{len(pixel_values_videos)} frames; each video needs at least one, and all must add up."
+                f"{len(pixel_values_videos)} frames; each video needs at least one, and all must add up. (The batching "
+                "of transformers' own pipelines cuts frames off: use batch_size=1 there, or the pipeline "
+                "'video-text-to-text'.)"
             )
         frames = self._encode(pixel_values_videos, pool=True, vision_batch_size=vision_batch_size)
         position = self.config.newline_position
@@ -623,7 +625,11 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
             "video_features": video_features,
             "vision_batch_size": vision_batch_size,
         }
+        if labels is None and (masked is not None or mask_probabilities is not None):
+            raise ValueError("`masked` and `mask_probabilities` belong to training: give `labels` too.")
         if labels is not None:
+            if (input_ids is None) == (inputs_embeds is None):
+                raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
             if inputs_embeds is None:
                 inputs_embeds, input_ids = self.model.merge_features(input_ids, **visual), None
                 visual = {}

@@ -14,7 +14,7 @@ class StopRules:
     Args:
         sequences: token sequences, any of which ends the answer where it begins.
         strings: texts, any of which ends the answer at the token in which it begins.
-        mask_free: decoding of strings needs the `tokenizer`.
+        tokenizer: decodes the answer to find strings in it; not needed without strings.
         first_only: once a stop was found, search only for the first sequence (the official code's fault).
     """
 

@@ -87,7 +87,7 @@ class VideoTextToTextPipeline(Pipeline):
         **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sorts the options by the step they belong to; a misspelt one raises with the nearest known name."""
-        for_processor = self.processor.video_options | {"think_mode", "chat_template"} - _NOT_FOR_PROCESSOR
+        for_processor = (self.processor.video_options | {"think_mode", "chat_template"}) - _NOT_FOR_PROCESSOR
         for_generate = _names_of_generate(self.model)
         own = {"return_full_text", "skip_special_tokens", "processor_kwargs", "generate_kwargs"}
 

@@ -4,6 +4,7 @@ Which frames are chosen is the official rule, see `sample_frame_indices`. The fr
 in one flat tensor with the count of each video, so that videos of different lengths need no padding.
 """
 
+import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,8 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .video_reading_vidlada import IMAGE_SUFFIXES, describe_source, read_video
+
+_SAMPLING_OPTIONS = ("num_frames", "fps", "max_frames", "force_sample", "do_sample_frames")
 
 
 class VidLaDAVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
@@ -190,6 +193,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
     model_input_names = ["pixel_values_videos", "video_num_frames"]
 
     def __init__(self, **kwargs: Unpack[VidLaDAVideosKwargs]) -> None:
+        _refuse_misspelt(kwargs)
         options = _put_aside({**kwargs}, {"fps": self.fps, "num_frames": self.num_frames})
         check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
         super().__init__(**options)
@@ -197,6 +201,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As in the parent class; a sampling option in `kwargs` puts aside what it contradicts in the dictionary."""
+        _refuse_misspelt(kwargs)
         configured = {"fps": cls.fps, "num_frames": cls.num_frames, **video_processor_dict}
         asked = {name: kwargs[name] for name in ("fps", "num_frames") if name in kwargs}
         return super().from_dict({**video_processor_dict, **_put_aside(asked, configured)}, **kwargs)
@@ -209,6 +214,11 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
             known = ", ".join(sorted(self.valid_kwargs.__annotations__))
             raise TypeError(f"Unknown options of the video processor: {', '.join(unknown)}. Known are: {known}.")
         check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
+        asked = [name for name in ("num_frames", "fps", "max_frames") if options.get(name) is not None]
+        if asked and options.get("do_sample_frames") is False:
+            raise ValueError(
+                f"`do_sample_frames=False` takes every frame, so `{asked[0]}` has no effect: pass one of them."
+            )
         options = _put_aside(options, {"fps": self.fps, "num_frames": self.num_frames})
         if options.get("num_frames", self.num_frames) is not None:
             options.setdefault("max_frames", None)  # the configured limit is one on `fps`
@@ -348,6 +358,14 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
             picture = tvF.to_pil_image(frame).resize((size.width, size.height), resample)
             place.copy_(tvF.pil_to_tensor(picture))
         return resized
+
+
+def _refuse_misspelt(options: Mapping[str, Any]) -> None:
+    """Raises a TypeError for a name that is nearly one of ours. Others may be transformers' own, and pass."""
+    for name in options:
+        near = difflib.get_close_matches(name, _SAMPLING_OPTIONS, n=1, cutoff=0.8)
+        if near and name not in VidLaDAVideosKwargs.__annotations__ and name not in _SAMPLING_OPTIONS:
+            raise TypeError(f"Unknown option `{name}` of the video processor. Did you mean `{near[0]}`?")
 
 
 def _put_aside(given: Mapping[Any, Any], configured: dict[str, Any]) -> dict[str, Any]:

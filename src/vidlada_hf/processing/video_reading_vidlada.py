@@ -127,6 +127,7 @@ class VideoFile:
     def __init__(self, file: str | BinaryIO) -> None:
         self._file = file
         self.frames_decoded = 0
+        self._matrix: tuple[Any] | None = None  # the display matrix, once it was looked for
         # Not the frames' own (`frame.to_ndarray("rgb24")`): PyAV's frames outlive their last use where side data were
         # asked for, and in a forked worker that frees them their converter waits for threads that are not there.
         self._reformatter = VideoReformatter()
@@ -152,8 +153,10 @@ class VideoFile:
                     f" {len(order)} sampled frames could be read: the file is cut short or damaged. Fetch it again, or"
                     " keep the part that plays (`ffmpeg -i IN -c:v libx264 OUT.mp4`)"
                 ) from cause
-            rgb = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
-            image = _upright(rgb, _display_matrix(frame))
+            if self._matrix is None:
+                # Once a file: a frame that was asked for its side data stays in memory until the garbage collector runs.
+                self._matrix = (_display_matrix(frame),)
+            image = _upright(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), self._matrix[0])
             if frames is None:
                 frames = np.empty((len(wanted), *image.shape), np.uint8)
             if image.shape != frames.shape[1:]:
