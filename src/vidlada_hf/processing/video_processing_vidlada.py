@@ -214,11 +214,9 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
             known = ", ".join(sorted(self.valid_kwargs.__annotations__))
             raise TypeError(f"Unknown options of the video processor: {', '.join(unknown)}. Known are: {known}.")
         check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
-        asked = [name for name in ("num_frames", "fps", "max_frames") if options.get(name) is not None]
-        if asked and options.get("do_sample_frames") is False:
-            raise ValueError(
-                f"`do_sample_frames=False` takes every frame, so `{asked[0]}` has no effect: pass one of them."
-            )
+        for name in ("num_frames", "fps"):
+            if options.get(name) is not None and options.get("do_sample_frames") is False:
+                raise ValueError(f"`do_sample_frames=False` takes every frame, so `{name}` has no effect: pass one.")
         options = _put_aside(options, {"fps": self.fps, "num_frames": self.num_frames})
         if options.get("num_frames", self.num_frames) is not None:
             options.setdefault("max_frames", None)  # the configured limit is one on `fps`

@@ -154,7 +154,7 @@ class VideoFile:
                     " keep the part that plays (`ffmpeg -i IN -c:v libx264 OUT.mp4`)"
                 ) from cause
             if self._matrix is None:
-                # Once a file: a frame that was asked for its side data stays in memory until the garbage collector runs.
+                # Once a file: a frame that was asked for its side data stays in memory until garbage is collected.
                 self._matrix = (_display_matrix(frame),)
             image = _upright(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), self._matrix[0])
             if frames is None:
