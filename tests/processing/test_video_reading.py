@@ -424,6 +424,7 @@ def test_a_cover_picture_is_not_the_video(tmp_path):
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="workers are forked on Linux only")
 def test_a_worker_forked_after_reading_does_not_hang():
     """DataLoader forks its workers: one that frees a decoder of its parent would wait for threads it does not have."""
+    gc.collect()  # what other tests left behind is theirs
     for clip in clips.camera_clips():
         read_video(clip, lambda metadata: [0, metadata.total_num_frames - 1])
     context = multiprocessing.get_context("fork")
