@@ -1,6 +1,7 @@
 import pytest
 
 from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
+from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 
 from .tiny import tiny_config
 
@@ -50,11 +51,20 @@ def test_round_trip_keeps_every_field(tmp_path, vision):
         ({"text_config": {"num_key_value_heads": 3}}, "num_key_value_heads"),
         ({"text_config": {"num_hidden_layers": 0}}, "num_hidden_layers"),
         ({"text_config": {"is_causal": True}}, "is_causal"),
+        ({"text_config": {"num_key_value_heads": 0}}, "num_key_value_heads"),
+        ({"text_config": {"rms_norm_eps": -1.0}}, "rms_norm_eps"),
+        ({"text_config": {"attention_dropout": 3.0}}, "attention_dropout"),
+        ({"suppress_tokens": [64]}, "suppress_tokens"),
     ],
 )
 def test_impossible_values_name_the_field(fields, name):
     with pytest.raises(Exception, match=name):
         tiny_config(**fields)
+
+
+def test_tying_asked_for_in_the_text_config_is_done():
+    model = VidLaDAForConditionalGeneration(tiny_config(text_config={"tie_word_embeddings": True}))
+    assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
 def test_text_config_takes_rope_scaling():

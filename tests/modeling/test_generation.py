@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import (
     AutoTokenizer,
+    GenerationConfig,
     LogitsProcessorList,
     StoppingCriteriaList,
     TextDiffusionStreamer,
@@ -13,6 +14,7 @@ from transformers.generation import MaxTimeCriteria, SuppressTokensLogitsProcess
 from vidlada_hf.modeling.cache_vidlada import NoCache
 from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from vidlada_hf.modeling.unmasking_vidlada import FixedQuota
 
 from .golden_model import golden_inputs, golden_model, golden_tokenizer, load_json, load_tensors
 from .tiny import EOT, MASK, PAD, batch, example, tiny_model
@@ -149,6 +151,25 @@ def test_a_batch_draws_what_each_example_draws_alone(model):
         assert together[i].tolist() == answers(model, one, **noisy, generator=generators(i + 1))[0].tolist()
 
 
+def test_a_finished_example_stops_drawing(model):
+    """Alone it leaves a block early; beside another it must not draw on."""
+    canvas = torch.tensor([[MASK, 5, 5, 5, MASK, MASK, 5, 5], [MASK] * 8])
+    examples = [example(model, 1), example(model, 1, seed=2)]
+    noisy = {"temperature": 1.0, "block_length": 4, "max_new_tokens": 8}
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    together = answers(model, batch(*examples), **noisy, canvas=canvas, generator=generators)
+    for i, one in enumerate(examples):
+        alone = answers(model, one, **noisy, canvas=canvas[i], generator=[torch.Generator().manual_seed(i + 1)])
+        assert together[i].tolist() == alone[0].tolist()
+
+
+def test_a_seed_gives_each_example_of_a_batch_what_it_gives_it_alone(model):
+    examples = [example(model, 2), example(model, 1, seed=2)]
+    together = answers(model, batch(*examples), temperature=1.0, seed=3)
+    for row, one in zip(together, examples, strict=True):
+        assert row.tolist() == answers(model, one, temperature=1.0, seed=3)[0].tolist()
+
+
 def test_a_seed_repeats_and_another_differs(model):
     inputs = example(model, 1)
     first = answers(model, inputs, temperature=1.0, seed=3)
@@ -204,6 +225,23 @@ def test_given_tokens_stay_and_only_the_masks_are_filled(model):
     assert answer[0, 1] == 40 and answer[1].tolist() == [41, 42, 43, 44]
     assert (answer != MASK).all()
     assert len(output.trace) == 3 and output.tokens_per_forward.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("length", [1, 7, 32, 50])
+def test_any_length_goes_without_a_block_length(model, length):
+    output = model.generate(**example(model, 1), max_new_tokens=length, return_dict_in_generate=True)
+    assert len(output.trace) == length and output.tokens_per_forward.tolist() == [1.0]
+
+
+def test_what_a_users_own_rule_leaves_is_committed_in_the_last_step(model):
+    class Never(FixedQuota):
+        def select(self, confidence, eligible, quota, logits):
+            return torch.zeros_like(eligible)
+
+    output = model.generate(
+        **example(model, 1), max_new_tokens=8, block_length=4, unmasking=Never(), return_dict_in_generate=True
+    )
+    assert output.trace[-1].committed.sum() == 4 and len(output.trace) == 8
 
 
 def test_fewer_steps_commit_more_tokens_a_forward(model):
@@ -389,6 +427,25 @@ def test_a_stock_generation_config_file_is_read_with_its_foreign_fields_left_out
     assert not hasattr(config, "top_p")
 
 
+def test_a_stock_generation_config_object_is_understood(model, tmp_path):
+    inputs = example(model, 1)
+    stock = GenerationConfig(max_new_tokens=4, num_beams=1)
+    assert model.generate(**inputs, generation_config=stock).shape[1] == inputs["input_ids"].shape[1] + 4
+    model.save_pretrained(tmp_path)
+    loaded = VidLaDAForConditionalGeneration.from_pretrained(tmp_path, generation_config=stock)
+    assert loaded.generation_config.max_new_tokens == 4
+
+
+def test_a_damaged_generation_config_file_is_not_passed_over(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"max_new')
+    with pytest.raises(OSError, match="generation_config.json"):
+        VidLaDAForConditionalGeneration.from_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    loaded = VidLaDAForConditionalGeneration.from_pretrained(tmp_path)
+    assert loaded.generation_config.to_dict() == VidLaDAGenerationConfig.from_model_config(model.config).to_dict()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -415,6 +472,11 @@ def test_a_stock_generation_config_file_is_read_with_its_foreign_fields_left_out
         ({"stop_strings": ["."]}, "need `tokenizer=`"),
         ({"stop_token_ids": [[]]}, "A stop is empty"),
         ({"suffix": "so"}, "needs `tokenizer=`"),
+        ({"suffix": ["so", "so"]}, "`suffix` is one text for the whole batch, got a list of 2"),
+        ({"suffix": torch.ones(2, 2)}, r"`suffix` is one row of ids for the whole batch, got the shape \(2, 2\)"),
+        ({"temperature": float("nan")}, "`temperature` must be a number"),
+        ({"suppress_tokens": [999]}, "`suppress_tokens` holds the id 999, outside the vocabulary of 64"),
+        ({"canvas": [MASK, 99]}, "`canvas` holds the id 99, outside the vocabulary of 64"),
         ({"canvas": [[MASK, MASK]] * 2}, "`canvas` must have the shape"),
         ({"canvas": [MASK, MASK], "max_new_tokens": 4}, "`canvas` must have the shape"),
         ({"seed": 1, "generator": torch.Generator()}, "not both"),
@@ -468,6 +530,19 @@ def test_a_cache_strategy_is_free_again_after_an_error(model):
     for _ in range(2):
         with pytest.raises(RuntimeError, match="^no$"):
             answers(model, example(model, 1), cache_strategy=strategy)
+
+
+def test_a_cache_strategy_is_free_again_when_the_streamer_refuses(model):
+    """A TextStreamer takes no batches, and says so before the first step."""
+    strategy, inputs = NoCache(), batch(example(model, 1), example(model, 1, seed=2))
+
+    class Refusing(Recorder):
+        def put(self, value):
+            raise ValueError("only one")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="only one"):
+            answers(model, inputs, cache_strategy=strategy, streamer=Refusing())
 
 
 def test_text_only_prompts_work(golden):

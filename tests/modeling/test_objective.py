@@ -194,6 +194,7 @@ def test_spread_samplings_lower_the_variance_of_the_loss():
             {"masked": torch.ones(1, 13, dtype=torch.bool), "mask_probabilities": torch.ones(1)},
             "tokens without a label",
         ),
+        ({"labels": None, "mask_probabilities": torch.ones(1)}, "belong to training: give `labels` too"),
         ({"time_sampling": "sobol"}, "Unknown `time_sampling` 'sobol'"),
     ],
 )

@@ -15,6 +15,8 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 from transformers.video_utils import VideoMetadata
 
+from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig
+from vidlada_hf.modeling.modeling_vidlada import VidLaDAModel
 from vidlada_hf.processing.processing_vidlada import (
     DEFAULT_SYSTEM_PROMPT,
     VidLaDAProcessor,
@@ -622,3 +624,19 @@ def test_answers_are_decoded_clean(processor: VidLaDAProcessor) -> None:
     assert processor.post_process_image_text_to_text([ids, ids]) == ["a cat", "a cat"]
     assert processor.post_process_image_text_to_text(torch.tensor(ids)) == ["a cat"]
     assert processor.batch_decode([ids], skip_special_tokens=True) == ["\n a cat"]
+
+
+@pytest.mark.parametrize("newline_position", ["grid", "frame", "one_token", "no_token"])
+@pytest.mark.parametrize("pooling_mode", ["bilinear", "average", "max"])
+def test_placeholders_are_as_many_as_the_models_features(newline_position, pooling_mode):
+    """The two rooms count rows by themselves, since neither imports the other."""
+    layout = {"newline_position": newline_position, "pooling_mode": pooling_mode}
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = VidLaDAConfig(vision_config={**vision, "image_size": 70, "patch_size": 14}, text_config=text, **layout)
+    model = VidLaDAModel(config)
+    processor = small_processor(side=70, **layout)
+    (features,) = model.get_video_features(torch.zeros(3, 3, 70, 70))
+    assert len(features) == processor.count_video_tokens(3, 70, 70)
+    (image,) = model.get_image_features(torch.zeros(1, 3, 70, 70))
+    assert len(image) == count_image_tokens(70, 70, 14)
