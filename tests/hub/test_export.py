@@ -20,7 +20,7 @@ from vidlada_hf.hub.random_checkpoint import build_random_checkpoint
 QUESTION = "What happens?"
 
 # Runs in a fresh process. What it prints as its last line is a JSON object, which the tests read.
-WITHOUT_THE_PACKAGE = '''
+WITHOUT_THE_PACKAGE = """
 import json, os, sys
 
 class Blocker:
@@ -74,7 +74,7 @@ for task in ("image-text-to-text", "any-to-any"):
     options = {"return_full_text": False, "generate_kwargs": {"max_new_tokens": 8}}
     report[task] = [type(built_in).__name__, built_in(text=messages, **options)[0]["generated_text"].strip()]
 print(json.dumps(report))
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +180,7 @@ def test_model_card_says_what_it_is(checkpoint: Path, exported: Path) -> None:
     assert "at most 8 a video, 1 a second" in card.text and "56 x 56 pixels" in card.text
     assert "{{" not in card.content and "{%" not in card.content
 
-    again = export_checkpoint(
-        checkpoint, checkpoint.parent / "with-bases", base_models=["a/b", "c/d"], license="mit"
-    )
+    again = export_checkpoint(checkpoint, checkpoint.parent / "with-bases", base_models=["a/b", "c/d"], license="mit")
     card = ModelCard.load(again / "README.md")
     assert (card.data.base_model, card.data.license) == (["a/b", "c/d"], "mit")
     assert "[a/b](https://huggingface.co/a/b) and [c/d]" in card.text

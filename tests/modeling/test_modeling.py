@@ -248,7 +248,7 @@ def test_images_take_all_patches_and_one_newline(model):
     image = torch.randn(2, 3, 56, 56)
     first, second = model.get_image_features(image)
     assert first.shape == second.shape == (17, 32)
-    torch.testing.assert_close(first[-1], model.model.image_newline)
+    torch.testing.assert_close(first[-1], model.model.image_newline.weight)
     words = torch.tensor([5, 6])
     ids = torch.cat([words, torch.full((17,), 60), words, torch.full((17,), 60), words])[None]
     logits = model(input_ids=ids, pixel_values=image).logits
@@ -327,10 +327,18 @@ def test_an_official_checkpoint_is_saved_in_our_names(golden, tmp_path):
     torch.testing.assert_close(again(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
+def test_an_official_checkpoint_can_be_saved_in_its_own_names_again(golden, tmp_path):
+    golden_model(golden).save_pretrained(tmp_path, save_original_format=True)
+    official = load_file(golden / "checkpoint" / "model.safetensors")
+    again = load_file(tmp_path / "model.safetensors")
+    assert again.keys() == official.keys()
+    assert all(torch.equal(again[name], official[name]) for name in official)
+
+
 def test_a_checkpoint_with_missing_keys_is_refused(model, tmp_path):
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    weights.pop("model.image_newline")
+    weights.pop("model.image_newline.weight")
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=f"{tmp_path}.*model.image_newline"):
         VidLaDAForConditionalGeneration.from_pretrained(tmp_path)
@@ -343,6 +351,19 @@ def test_device_map_places_and_runs(model, tmp_path):
     placed = VidLaDAForConditionalGeneration.from_pretrained(tmp_path, device_map="cpu").eval()
     inputs = example(model, 1)
     torch.testing.assert_close(placed(**inputs).logits, model(**inputs).logits)
+
+
+@torch.no_grad()
+def test_generate_runs_with_weights_on_disk(model, tmp_path):
+    """What does not fit into memory stays on disk and is fetched module by module."""
+    pytest.importorskip("accelerate")
+    model.save_pretrained(tmp_path / "model")
+    offloaded = VidLaDAForConditionalGeneration.from_pretrained(
+        tmp_path / "model", device_map={"": "disk"}, offload_folder=str(tmp_path / "offload")
+    ).eval()
+    inputs = example(model, 2)
+    expected = model.generate(**inputs, max_new_tokens=4)
+    assert torch.equal(offloaded.generate(**inputs, max_new_tokens=4), expected)
 
 
 def test_tensor_parallel_plan_names_modules_that_exist(model):

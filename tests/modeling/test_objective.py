@@ -96,7 +96,7 @@ def test_gradients_are_the_recorded_ones(golden, name, checkpointing):
         model.eval()
     tower = "model.vision_tower"
     ours = {
-        "model.image_newline": "model.image_newline",
+        "model.image_newline": "model.image_newline.weight",
         "model.mm_projector.0.bias": "model.multi_modal_projector.linear_1.bias",
         "model.norm.weight": "model.language_model.norm.weight",
         "model.layers.0.input_layernorm.weight": "model.language_model.layers.0.input_layernorm.weight",
@@ -110,7 +110,10 @@ def test_gradients_are_the_recorded_ones(golden, name, checkpointing):
     row = mine["model.language_model.embed_tokens.weight"][model.config.mask_token_id]
     expected = recorded[f"{name}.grad.model.embed_tokens.weight[mask_row]"]
     torch.testing.assert_close(row, expected, rtol=2e-3, atol=2e-3 * expected.abs().max().item())
-    for theirs, name_of_ours in (("model.image_newline", "model.image_newline"), ("lm_head.weight", "lm_head.weight")):
+    for theirs, name_of_ours in (
+        ("model.image_newline", "model.image_newline.weight"),
+        ("lm_head.weight", "lm_head.weight"),
+    ):
         torch.testing.assert_close(mine[name_of_ours].norm().item(), case["grad_norms"][theirs], rtol=2e-3, atol=0)
 
 

@@ -228,6 +228,18 @@ def add_newlines(frames: torch.Tensor, newline: torch.Tensor, position: str) -> 
     return frames.flatten(0, 2)
 
 
+class VidLaDANewline(nn.Module):
+    """The learned vector that ends a row, a frame or a video. A module, so that offloading fetches it when used."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(hidden_size))
+
+    def forward(self, frames: torch.Tensor, position: str) -> torch.Tensor:
+        """See `add_newlines`."""
+        return add_newlines(frames, self.weight.to(frames), position)
+
+
 class VidLaDAPreTrainedModel(PreTrainedModel):
     """Loading, saving and initialisation shared by all VidLaDA models."""
 
@@ -246,8 +258,8 @@ class VidLaDAPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, VidLaDAModel):
-            init.normal_(module.image_newline, std=module.config.text_config.hidden_size**-0.5)
+        if isinstance(module, VidLaDANewline):
+            init.normal_(module.weight, std=len(module.weight) ** -0.5)
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -354,7 +366,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         super().__init__(config)
         self.vision_tower = VidLaDAVisionTower._from_config(config.vision_config)
         self.multi_modal_projector = VidLaDAProjector(config)
-        self.image_newline = nn.Parameter(torch.empty(config.text_config.hidden_size))
+        self.image_newline = VidLaDANewline(config.text_config.hidden_size)
         self.language_model = VidLaDATextModel._from_config(config.text_config)
         self.post_init()
 
@@ -416,7 +428,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
             )
         frames = self._encode(pixel_values_videos, pool=True, vision_batch_size=vision_batch_size)
         position = self.config.newline_position
-        return [add_newlines(video, self.image_newline, position) for video in frames.split(counts)]
+        return [self.image_newline(video, position) for video in frames.split(counts)]
 
     def get_image_features(self, pixel_values: torch.Tensor, vision_batch_size: int | None = 16) -> list[torch.Tensor]:
         """Encodes images, one base view each: all patches without pooling, then one newline.
@@ -429,7 +441,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
             A tensor (patches + 1, hidden) for each image (730 rows for the 8B model).
         """
         images = self._encode(pixel_values, pool=False, vision_batch_size=vision_batch_size)
-        return [add_newlines(image[None], self.image_newline, "one_token") for image in images]
+        return [self.image_newline(image[None], "one_token") for image in images]
 
     def merge_features(
         self,

@@ -24,6 +24,7 @@ WEIGHT_RENAMINGS = (
     (r"^model\.mm_projector\.0\.", "model.multi_modal_projector.linear_1."),
     (r"^model\.mm_projector\.2\.", "model.multi_modal_projector.linear_2."),
     (r"^model\.(embed_tokens|layers|norm)\.", r"model.language_model.\1."),
+    (r"^model\.image_newline(?!\.)", "model.image_newline.weight"),
 )
 
 # SigLIP2 so400m/14-384 (google/siglip2-so400m-patch14-384) as VidLaDA uses it: without its last layer and without the

@@ -39,7 +39,7 @@ def part_of(name: str) -> str:
     """The part of the model that a parameter belongs to, by its name: "tower", "projector" or "text"."""
     if ".vision_tower." in name:
         return "tower"
-    return "projector" if ".multi_modal_projector." in name or name.endswith("image_newline") else "text"
+    return "projector" if ".multi_modal_projector." in name or ".image_newline." in name else "text"
 
 
 def build_optimizer(model: nn.Module, options: OptimizerOptions) -> "MuonAdamW":
