@@ -131,7 +131,7 @@ def test_contradicting_options(vidlada, checkpoint: Path, clip: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--max-new-tokens", 33), "`block_length` (32) does not divide `max_new_tokens` (33)"),
+        (("--max-new-tokens", 33, "--steps", 3), "`max_denoising_steps` (3) is not a multiple"),
         (("--max-new-tokens", 32, "--block-length", 5), "`block_length` (5)"),
         (("--temperature", -1), "`temperature`"),
         (("--frames", 0), "num_frames=0"),

@@ -335,31 +335,12 @@ class VidLaDAGenerationMixin:
             ValueError: an impossible or unknown argument, before any work is done.
         """
         # 1.a Check all arguments.
-        kwargs = rename_aliases(kwargs)
-        canvas_ids, suffix = kwargs.pop("canvas", None), kwargs.pop("suffix", None)
-        if canvas_ids is not None:
-            kwargs.setdefault("max_new_tokens", torch.as_tensor(canvas_ids).shape[-1])
-        settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
-        refuse_unknown(
-            unknown, [*settings.FIELDS, *ALIASES, "canvas", "suffix", *inspect.signature(self.generate).parameters]
+        asked = self._check_request(
+            input_ids, attention_mask, generation_config, cache_strategy, unmasking, generator, tokenizer, kwargs
         )
-        cache = resolve_cache_strategy(cache_strategy if cache_strategy is not None else settings.cache_strategy)
-        unmask = resolve_unmasking(unmasking if unmasking is not None else settings.unmasking, settings)
-        blocks = settings.blocks()
-        if input_ids is None or input_ids.dim() != 2:
-            shape = None if input_ids is None else tuple(input_ids.shape)
-            raise ValueError(f"`input_ids` must be given with shape (batch, rows), got {shape}.")
-        if attention_mask is not None and attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"`attention_mask` must have the shape of `input_ids` {tuple(input_ids.shape)}, "
-                f"got {tuple(attention_mask.shape)}."
-            )
+        input_ids, settings, canvas = asked.input_ids, asked.settings, asked.canvas
         criteria, official_stops = split_criteria(stopping_criteria)
         stops = StopRules.build(settings, official_stops, tokenizer)
-        suffix_ids = as_suffix(suffix, tokenizer, input_ids.device)
-        canvas = self._prepare_canvas(canvas_ids, settings, len(input_ids), input_ids.device)
-        noise = Noise(settings.seed, generator, len(input_ids), input_ids.device)
-
         audience = Audience(streamer, step_callback, settings.return_dict_in_generate)
         # 1.b Encode the video and merge it into the prompt's embeddings, once.
         prompt = self.model.merge_features(
@@ -367,16 +348,18 @@ class VidLaDAGenerationMixin:
         )
         # 1.c Lay out prompt, canvas and suffix.
         branches = 2 if settings.cfg_scale > 0 else 1
-        layout = self._prepare_layout(input_ids, attention_mask, video_num_frames, canvas, suffix_ids).repeat(branches)
-        embeddings = self._prepare_embeddings(prompt, canvas, suffix_ids, branches)
-        ids = torch.cat([input_ids, canvas.ids, suffix_ids.expand(len(input_ids), -1)], dim=1)
+        layout = self._prepare_layout(input_ids, attention_mask, video_num_frames, canvas, asked.suffix_ids).repeat(
+            branches
+        )
+        embeddings = self._prepare_embeddings(prompt, canvas, asked.suffix_ids, branches)
+        ids = torch.cat([input_ids, canvas.ids, asked.suffix_ids.expand(len(input_ids), -1)], dim=1)
         stops.update(canvas)
 
-        cache.begin(layout)
+        asked.cache.begin(layout)
         try:
             audience.begin(input_ids)
             # 2. For each block of the canvas, for each of its steps.
-            for number, (columns, steps) in enumerate(blocks):
+            for number, (columns, steps) in enumerate(settings.blocks()):
                 rows = slice(layout.canvas.start + columns.start, layout.canvas.start + columns.stop)
                 quotas = quota_schedule(canvas.masked[:, columns].sum(-1), steps)
                 for step_in_block in range(steps):
@@ -387,15 +370,15 @@ class VidLaDAGenerationMixin:
                     # 2.a Embed the canvas as it stands.
                     embeddings[:, layout.canvas] = self.model.get_input_embeddings()(canvas.ids).repeat(branches, 1, 1)
                     # 2.b Hidden states of the block's rows.
-                    hidden_states = cache.denoise(self.model.language_model, embeddings, step)
+                    hidden_states = asked.cache.denoise(self.model.language_model, embeddings, step)
                     # 2.c Logits.
                     logits = self._block_logits(hidden_states, settings, ids, logits_processor)
                     # 2.d Choose a token and a confidence for each row.
                     active = eligible.any(-1)
-                    tokens, confidence = choose(logits, settings.temperature, settings.remasking, noise, active)
+                    tokens, confidence = choose(logits, settings.temperature, settings.remasking, asked.noise, active)
                     confidence = confidence.masked_fill(~eligible, -torch.inf)
                     # 2.e Commit some of them; in the last step whatever a user's own rule has left.
-                    chosen = unmask.select(confidence, eligible, quotas[:, step_in_block], logits) & eligible
+                    chosen = asked.unmasking.select(confidence, eligible, quotas[:, step_in_block], logits) & eligible
                     chosen = eligible if step_in_block == steps - 1 else chosen
                     canvas.commit(columns, tokens, chosen, active)
                     ids[:, layout.canvas] = canvas.ids
@@ -408,14 +391,54 @@ class VidLaDAGenerationMixin:
                         canvas.masked &= ~criteria(ids, None)[:, None]  # these examples commit nothing more
                 audience.see_block(columns, canvas)
         finally:
-            cache.end()
+            asked.cache.end()
             audience.end()
 
         # 3. Cut each answer at its stop, append the suffix, pad on the right.
-        sequences = finish(input_ids, canvas, suffix_ids, settings.pad_token_id)
+        sequences = finish(input_ids, canvas, asked.suffix_ids, settings.pad_token_id)
         if not settings.return_dict_in_generate:
             return sequences
         return VidLaDAGenerationOutput(sequences, canvas.committed / canvas.forwards.clamp(min=1), audience.trace)
+
+    def _check_request(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        generation_config: GenerationConfig | None,
+        cache_strategy: str | DenoisingCache | None,
+        unmasking: str | UnmaskingStrategy | None,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        tokenizer: Any,
+        kwargs: dict[str, Any],
+    ) -> "Request":
+        """The arguments of `generate` that need no network to be judged; raises a ValueError for the first bad one."""
+        if input_ids is None or input_ids.dim() != 2:
+            shape = None if input_ids is None else tuple(input_ids.shape)
+            raise ValueError(f"`input_ids` must be given with shape (batch, rows), got {shape}.")
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"`attention_mask` must have the shape of `input_ids` {tuple(input_ids.shape)}, "
+                f"got {tuple(attention_mask.shape)}."
+            )
+        kwargs = rename_aliases(kwargs)
+        canvas_ids, suffix = kwargs.pop("canvas", None), kwargs.pop("suffix", None)
+        if canvas_ids is not None:
+            kwargs.setdefault("max_new_tokens", torch.as_tensor(canvas_ids).shape[-1])
+        settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
+        refuse_unknown(
+            unknown, [*settings.FIELDS, *ALIASES, "canvas", "suffix", *inspect.signature(self.generate).parameters]
+        )
+        settings.blocks()
+        batch, device = len(input_ids), input_ids.device
+        return Request(
+            input_ids=input_ids,
+            settings=settings,
+            cache=resolve_cache_strategy(settings.cache_strategy if cache_strategy is None else cache_strategy),
+            unmasking=resolve_unmasking(settings.unmasking if unmasking is None else unmasking, settings),
+            canvas=self._prepare_canvas(canvas_ids, settings, batch, device),
+            suffix_ids=as_suffix(suffix, tokenizer, device),
+            noise=Noise(settings.seed, generator, batch, device),
+        )
 
     def _prepare_generation_config(
         self, generation_config: VidLaDAGenerationConfig | None = None, **kwargs: Any
@@ -554,6 +577,28 @@ class VidLaDAGenerationMixin:
         # better: it names one end token, and the model ends its turns with another.
         if not stored._from_model_config:
             self.generation_config = stored
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one `generate` was asked for, checked.
+
+    Args:
+        input_ids: (batch, rows), int64.
+        settings: the generation config with the arguments in it.
+        cache, unmasking: the strategies.
+        canvas: as it stands before the first step.
+        suffix_ids: (suffix,), int64.
+        noise: where random draws come from.
+    """
+
+    input_ids: torch.Tensor
+    settings: VidLaDAGenerationConfig
+    cache: DenoisingCache
+    unmasking: UnmaskingStrategy
+    canvas: Canvas
+    suffix_ids: torch.Tensor
+    noise: "Noise"
 
 
 class Audience:
