@@ -1,0 +1,1 @@
+"""Short videos of moving shapes with questions whose answers are known."""
