@@ -18,7 +18,7 @@ scenes = st.builds(scene_of, st.integers(0, 2**32), st.sampled_from(sorted(SPLIT
 class Watcher:
     """Somebody who sees, in each sampled frame, which (color, shape) is where, and nothing else.
 
-    `frames`: for each time a dictionary from shape number (never compared, only used as a key) to (color, shape, x, y).
+    `frames`: for each time a dictionary from (color, shape) to the center's (x, y).
     """
 
     def __init__(self, scene: Scene, times: np.ndarray) -> None:
