@@ -80,7 +80,10 @@ def test_frame_rates(tmp_path, suffix, fps):
 
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "vp9.webm", "av1.mkv"])
 def test_one_frame(tmp_path, name):
-    metadata = assert_reads_like_a_full_decode(clips.encode(tmp_path / name, name.split(".")[0], frames=1))
+    codec = name.split(".")[0]
+    # PyAV 14's x265 now and then fails to write a lone frame when it was promised frames to reorder.
+    options = {"x265-params": "log-level=none"} if codec == "hevc" else {}
+    metadata = assert_reads_like_a_full_decode(clips.encode(tmp_path / name, codec, frames=1, **options))
     assert metadata.total_num_frames == 1
 
 
