@@ -1,6 +1,7 @@
 """A tiny VidLaDA with random weights: every part is there and nothing was learned. Its answers are noise."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -45,15 +46,17 @@ def build_random_checkpoint(out_dir: str | os.PathLike, seed: int = 0) -> Path:
     return out_dir
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
+def byte_tokenizer(
+    special_tokens: Sequence[str] = SPECIAL_TOKENS, padding_side: str = "left"
+) -> PreTrainedTokenizerFast:
     """One token a byte, and LLaDA's special tokens behind them."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer.add_special_tokens(list(special_tokens))
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=EOS, padding_side="left"
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=EOS, padding_side=padding_side
     )
 
 

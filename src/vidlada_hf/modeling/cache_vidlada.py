@@ -14,6 +14,11 @@ import torch
 from torch import nn
 
 
+def count_positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Positions (batch, rows), int64, counted over the rows that are not padded: a padded example keeps its own."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
 @dataclass(frozen=True)
 class SequenceLayout:
     """Where everything stands in the sequences of one `generate`, the same columns for all examples (left padding).
@@ -149,4 +154,12 @@ def resolve_cache_strategy(strategy: str | DenoisingCache) -> DenoisingCache:
     return strategy
 
 
-__all__ = ["CACHE_STRATEGIES", "DenoisingCache", "NoCache", "SequenceLayout", "Step", "resolve_cache_strategy"]
+__all__ = [
+    "CACHE_STRATEGIES",
+    "DenoisingCache",
+    "NoCache",
+    "SequenceLayout",
+    "Step",
+    "count_positions",
+    "resolve_cache_strategy",
+]

@@ -19,7 +19,7 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file, logging
 
-from .cache_vidlada import DenoisingCache, SequenceLayout, Step, resolve_cache_strategy
+from .cache_vidlada import DenoisingCache, SequenceLayout, Step, count_positions, resolve_cache_strategy
 from .stopping_vidlada import StopRules
 from .unmasking_vidlada import UnmaskingStrategy, quota_schedule, resolve_unmasking
 
@@ -359,7 +359,7 @@ class VidLaDAGenerationMixin:
         try:
             audience.begin(input_ids)
             # 2. For each block of the canvas, for each of its steps.
-            for number, (columns, steps) in enumerate(settings.blocks()):
+            for number, (columns, steps) in enumerate(asked.blocks):
                 rows = slice(layout.canvas.start + columns.start, layout.canvas.start + columns.stop)
                 quotas = quota_schedule(canvas.masked[:, columns].sum(-1), steps)
                 for step_in_block in range(steps):
@@ -428,11 +428,11 @@ class VidLaDAGenerationMixin:
         refuse_unknown(
             unknown, [*settings.FIELDS, *ALIASES, "canvas", "suffix", *inspect.signature(self.generate).parameters]
         )
-        settings.blocks()
         batch, device = len(input_ids), input_ids.device
         return Request(
             input_ids=input_ids,
             settings=settings,
+            blocks=settings.blocks(),
             cache=resolve_cache_strategy(settings.cache_strategy if cache_strategy is None else cache_strategy),
             unmasking=resolve_unmasking(settings.unmasking if unmasking is None else unmasking, settings),
             canvas=self._prepare_canvas(canvas_ids, settings, batch, device),
@@ -458,9 +458,9 @@ class VidLaDAGenerationMixin:
                 )
             elif name not in MEANINGLESS:
                 unused[name] = value
-        for name, value in VidLaDAGenerationConfig.from_model_config(self.config).to_dict().items():
-            if name.endswith("_token_id") and getattr(settings, name) is None:
-                setattr(settings, name, value)
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            if getattr(settings, name) is None:
+                setattr(settings, name, getattr(self.config.get_text_config(), name))
         if settings.suppress_tokens is None:
             settings.suppress_tokens = self.config.suppress_tokens
         check_ids("suppress_tokens", settings.suppress_tokens, self.config.get_text_config().vocab_size)
@@ -500,7 +500,7 @@ class VidLaDAGenerationMixin:
         attended = torch.cat([attended, attended.new_ones(following)], dim=1)
         frame_index = self.model.frame_index(input_ids, video_num_frames)
         return SequenceLayout(
-            position_ids=(attended.cumsum(-1) - 1).clamp(min=0),
+            position_ids=count_positions(attended),
             attention_mask=None if bool(attended.all()) else attended.bool(),
             frame_index=torch.cat([frame_index, frame_index.new_full(following, -1)], dim=1),
             canvas=slice(prompt_length, prompt_length + canvas_length),
@@ -586,6 +586,7 @@ class Request:
     Args:
         input_ids: (batch, rows), int64.
         settings: the generation config with the arguments in it.
+        blocks: the canvas cut in blocks, see `VidLaDAGenerationConfig.blocks`.
         cache, unmasking: the strategies.
         canvas: as it stands before the first step.
         suffix_ids: (suffix,), int64.
@@ -594,6 +595,7 @@ class Request:
 
     input_ids: torch.Tensor
     settings: VidLaDAGenerationConfig
+    blocks: list[tuple[slice, int]]
     cache: DenoisingCache
     unmasking: UnmaskingStrategy
     canvas: Canvas

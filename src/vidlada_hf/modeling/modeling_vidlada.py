@@ -30,7 +30,7 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .cache_vidlada import DenoisingCache
+from .cache_vidlada import DenoisingCache, count_positions
 from .configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
 from .generation_vidlada import VidLaDAGenerationMixin
 from .objective_vidlada import TimeSampling, diffusion_loss, draw_masks, draw_probabilities
@@ -326,8 +326,7 @@ class VidLaDATextModel(VidLaDAPreTrainedModel):
         Raises:
             ValueError: both or neither of `input_ids` and `inputs_embeds`.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        require_one(input_ids, inputs_embeds)
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
             position_ids = default_position_ids(hidden_states, attention_mask)
@@ -350,10 +349,16 @@ class VidLaDATextModel(VidLaDAPreTrainedModel):
         return BaseModelOutput(last_hidden_state=hidden_states)
 
 
+def require_one(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> None:
+    """Raises a ValueError unless exactly one of the two is given."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+
+
 def default_position_ids(rows: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.LongTensor:
     """Positions (batch or 1, rows) counted over the rows that are not padded: a left-padded row keeps its own."""
     if attention_mask is not None and attention_mask.dim() == 2:
-        return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)  # type: ignore[return-value]
+        return count_positions(attention_mask)  # type: ignore[return-value]
     return torch.arange(rows.shape[1], device=rows.device)[None]  # type: ignore[return-value]
 
 
@@ -505,8 +510,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         **kwargs: Any,
     ) -> VidLaDAModelOutput:
         """Hidden states of every row. See `VidLaDAForConditionalGeneration.forward` for the arguments."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        require_one(input_ids, inputs_embeds)
         if input_ids is not None:
             inputs_embeds = self.merge_features(
                 input_ids, pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size
@@ -640,8 +644,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
         if labels is None and (masked is not None or mask_probabilities is not None):
             raise ValueError("`masked` and `mask_probabilities` belong to training: give `labels` too.")
         if labels is not None:
-            if (input_ids is None) == (inputs_embeds is None):
-                raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+            require_one(input_ids, inputs_embeds)
             if inputs_embeds is None:
                 inputs_embeds, input_ids = self.model.merge_features(input_ids, **visual), None
                 visual = {}

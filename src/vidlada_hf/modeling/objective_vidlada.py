@@ -81,4 +81,4 @@ def diffusion_loss(
     return (entropy * weight).sum() / len(labels)
 
 
-__all__ = ["TimeSampling", "diffusion_loss", "draw_masks", "draw_probabilities"]
+__all__ = ["IGNORED", "TimeSampling", "diffusion_loss", "draw_masks", "draw_probabilities"]

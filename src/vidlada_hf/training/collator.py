@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-IGNORED = -100
+from ..modeling.objective_vidlada import IGNORED
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .cells import Cells, label_cells
-from .questions import BENCHMARK_TYPES, QUESTION_TYPES, YES_NO_TYPES, Question, ask, check_style
+from .questions import BENCHMARK_TYPES, YES_NO_TYPES, Question, ask, check_style, check_type
 from .rendering import render, write_video
 from .sampling import sample_scene
 from .scenes import Scene, frame_times
@@ -204,13 +204,6 @@ def draw_question(rng: np.random.Generator, split: str | Split, type: str, times
         f"No question of type {type!r} can be answered from {len(times)} frames: sample more of them (8 are always"
         " enough), or leave the type out."
     )
-
-
-def check_type(type: str) -> str:
-    """The type; ValueError if there is none of that name."""
-    if type not in QUESTION_TYPES:
-        raise ValueError(f"There is no question type {type!r}: pass one of {', '.join(map(repr, QUESTION_TYPES))}.")
-    return type
 
 
 __all__ = ["SCENES_OF_TYPE", "Example", "Lesson", "MovingShapes", "draw_question"]

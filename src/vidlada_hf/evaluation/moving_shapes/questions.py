@@ -70,6 +70,13 @@ def check_style(style: str) -> int:
     return STYLES.index(style)
 
 
+def check_type(type: str) -> str:
+    """The type; ValueError if there is none of that name."""
+    if type not in QUESTION_TYPES:
+        raise ValueError(f"There is no question type {type!r}: pass one of {', '.join(map(repr, QUESTION_TYPES))}.")
+    return type
+
+
 def ask(scene: Scene, type: str, rng: np.random.Generator, coin: float | None = None) -> Question | None:
     """Asks a question of a type about a scene.
 
@@ -83,9 +90,7 @@ def ask(scene: Scene, type: str, rng: np.random.Generator, coin: float | None = 
     Raises:
         ValueError: for an unknown type.
     """
-    if type not in QUESTION_TYPES:
-        raise ValueError(f"There is no question type {type!r}: pass one of {', '.join(map(repr, QUESTION_TYPES))}.")
-    return _ASKERS[type](scene, rng, float(rng.random()) if coin is None else coin)
+    return _ASKERS[check_type(type)](scene, rng, float(rng.random()) if coin is None else coin)
 
 
 # What can be named
