@@ -3,10 +3,12 @@
 A strategy is one object with one method to write, `denoise`. It is handed all rows of the sequence and returns the
 hidden states of the rows that the step wants to predict; how much of the rest it recomputes, and at which depth, is its
 own decision. `VidLaDATextModel.forward` helps with `position_ids` (which rows), `layers` (which depth) and
-`denoising_cache` (whose `attend` sees every layer's queries, keys and values).
+`denoising_cache` (whose `attend` sees every layer's queries, keys and values). `RowCache` (`row_cache_vidlada`) keeps
+the keys and values of all rows, so that a strategy built on it only says which columns a step recomputes.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +54,16 @@ class Step:
         block: number of the block being denoised, from 0.
         step_in_block: steps done before in this block.
         rows: the columns of the block, whose hidden states the step wants.
+        active: for each example, whether it has something to commit; empty: all have. What is returned for the others
+            is not looked at. A strategy that leaves them alone, and counts an example's own steps, gives each example
+            of a batch what it gets alone.
     """
 
     index: int
     block: int
     step_in_block: int
     rows: slice
+    active: tuple[bool, ...] = ()
 
 
 class DenoisingCache(ABC):
@@ -65,8 +71,18 @@ class DenoisingCache(ABC):
 
     layout: SequenceLayout | None = None
 
+    def check(self, text_config: Any, layout: SequenceLayout) -> None:  # noqa: B027  # most have nothing to check
+        """Called before any work is done.
+
+        Args:
+            text_config: the `VidLaDATextConfig` of the text model that `denoise` will be handed.
+
+        Raises:
+            ValueError: this model or this layout cannot be served; the message names the setting to change.
+        """
+
     def begin(self, layout: SequenceLayout) -> None:
-        """Called once before the first step.
+        """Called once before the first step; what an earlier call stored is forgotten.
 
         Raises:
             RuntimeError: the object already serves another `generate`.
@@ -116,6 +132,18 @@ class DenoisingCache(ABC):
         """
         return attention.attend(query, key, value, attention_mask, **kwargs)[0]
 
+    def schedule(self, steps: Sequence[Step]) -> dict[str, torch.Tensor] | None:
+        """What would be refreshed in these steps, without running anything.
+
+        Args:
+            steps: such as `VidLaDAGenerationConfig.planned_steps()` gives.
+
+        Returns:
+            For each kind of rows, such as "visual" and "text", a bool tensor (steps, groups of layers, shallow first):
+            whether the rows of this kind outside the block are recomputed. None: the strategy decides as it goes.
+        """
+        return None
+
 
 class NoCache(DenoisingCache):
     """Named "none": recomputes every row at every step. Exact, and what all other strategies are measured against."""
@@ -130,36 +158,9 @@ class NoCache(DenoisingCache):
         )
         return outputs.last_hidden_state[:, step.rows]
 
-
-CACHE_STRATEGIES: dict[str, type[DenoisingCache]] = {"none": NoCache}
-
-
-def resolve_cache_strategy(strategy: str | DenoisingCache) -> DenoisingCache:
-    """A strategy by its name, or the object itself.
-
-    Raises:
-        ValueError: an unknown name; the message lists the known ones.
-    """
-    if isinstance(strategy, str):
-        if strategy not in CACHE_STRATEGIES:
-            raise ValueError(
-                f"Unknown `cache_strategy` {strategy!r}; known are {', '.join(map(repr, CACHE_STRATEGIES))}."
-            )
-        return CACHE_STRATEGIES[strategy]()
-    if not all(callable(getattr(strategy, method, None)) for method in ("begin", "denoise", "end")):
-        raise ValueError(
-            f"`cache_strategy` must be a name ({', '.join(map(repr, CACHE_STRATEGIES))}) or an object of a subclass of "
-            f"DenoisingCache, got {type(strategy).__name__}."
-        )
-    return strategy
+    def schedule(self, steps: Sequence[Step]) -> dict[str, torch.Tensor]:
+        """Everything, always."""
+        return {kind: torch.ones(len(steps), 1, dtype=torch.bool) for kind in ("visual", "text")}
 
 
-__all__ = [
-    "CACHE_STRATEGIES",
-    "DenoisingCache",
-    "NoCache",
-    "SequenceLayout",
-    "Step",
-    "count_positions",
-    "resolve_cache_strategy",
-]
+__all__ = ["DenoisingCache", "NoCache", "SequenceLayout", "Step", "count_positions"]

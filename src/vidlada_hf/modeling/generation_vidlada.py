@@ -19,7 +19,8 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file, logging
 
-from .cache_vidlada import DenoisingCache, SequenceLayout, Step, count_positions, resolve_cache_strategy
+from .cache_strategies_vidlada import resolve_cache_strategy
+from .cache_vidlada import DenoisingCache, SequenceLayout, Step, count_positions
 from .stopping_vidlada import StopRules
 from .unmasking_vidlada import UnmaskingStrategy, quota_schedule, resolve_unmasking
 
@@ -52,7 +53,9 @@ class VidLaDAGenerationConfig(GenerationConfig):
         unmasking: the rule that commits tokens: "quota" (so many a step, the most confident first), "threshold",
             "factor" or "entropy" (more where the model is sure; see `unmasking_vidlada`).
         unmask_threshold, unmask_factor, unmask_entropy_bound: of the rule of that name; probability, factor, nats.
-        cache_strategy: what a step recomputes: "none" (everything, exact).
+        cache_strategy: what a step recomputes: "none" (everything, exact), "mars", "mars-adaptive" (MARS-Cache),
+            "prefix", "dual" (Fast-dLLM) or "interval" (dLLM-Cache); see `cache_strategies_vidlada`.
+        cache_config: settings of the strategy of that name, a dict such as {"anchors": 4}.
         temperature: 0 takes the most probable token; above, Gumbel noise in float64 is added to the choice.
         cfg_scale: classifier-free guidance, logits = un + (scale + 1) (cond - un), where the unconditional branch sees
             masks instead of the whole prompt, video included. 0 switches it off.
@@ -83,6 +86,7 @@ class VidLaDAGenerationConfig(GenerationConfig):
         "unmask_factor": 1.0,
         "unmask_entropy_bound": 0.1,
         "cache_strategy": "none",
+        "cache_config": None,
         "temperature": 0.0,
         "cfg_scale": 0.0,
         "remasking": "low_confidence",
@@ -125,7 +129,7 @@ class VidLaDAGenerationConfig(GenerationConfig):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"`{name}` is stored by its name: pass the object itself to `generate`.")
         resolve_unmasking(self.unmasking, self)
-        resolve_cache_strategy(self.cache_strategy)
+        resolve_cache_strategy(self.cache_strategy, self.cache_config)
 
     def blocks(self) -> list[tuple[slice, int]]:
         """The canvas cut in blocks: (columns within the canvas, steps) each.
@@ -158,6 +162,11 @@ class VidLaDAGenerationConfig(GenerationConfig):
             )
         base, rest = divmod(steps, len(starts))
         return [(block, base + (i < rest)) for i, block in enumerate(columns)]
+
+    def planned_steps(self) -> list[Step]:
+        """All steps of a canvas of masks that no stop ends early, with `rows` counted from the canvas' beginning."""
+        plan = [(number, i, rows) for number, (rows, steps) in enumerate(self.blocks()) for i in range(steps)]
+        return [Step(index, number, i, rows) for index, (number, i, rows) in enumerate(plan)]
 
     @classmethod
     def from_model_config(cls, model_config: Any) -> "VidLaDAGenerationConfig":
@@ -295,8 +304,8 @@ class VidLaDAGenerationMixin:
 
         1. Preparation
             a. Check all arguments.
-            b. Encode the video and merge it into the prompt's embeddings, once.
-            c. Lay out prompt, canvas and suffix.
+            b. Lay out prompt, canvas and suffix, and let the cache strategy check the layout.
+            c. Encode the video and merge it into the prompt's embeddings, once.
         2. For each block of the canvas, for each of its steps, until nothing is left to commit before a stop:
             a. Embed the canvas as it stands.
             b. Let the cache strategy compute the hidden states of the block's rows.
@@ -312,7 +321,8 @@ class VidLaDAGenerationMixin:
             attention_mask: (batch, rows), 0 where padded.
             pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size: as in `forward`.
             generation_config: replaces the model's; fields of it can also be given as arguments, which win.
-            cache_strategy, unmasking: a name or an object.
+            cache_strategy, unmasking: a name or an object. A stored `cache_config` belongs to the stored name, and is
+                left aside where another strategy is asked for.
             logits_processor: called with ids (batch x block, rows) and scores (batch x block, vocabulary), one row for
                 each position of the block.
             stopping_criteria: called after each step with the sequences as they stand; examples for which they return
@@ -342,21 +352,21 @@ class VidLaDAGenerationMixin:
         criteria, official_stops = split_criteria(stopping_criteria)
         stops = StopRules.build(settings, official_stops, tokenizer)
         audience = Audience(streamer, step_callback, settings.return_dict_in_generate)
-        # 1.b Encode the video and merge it into the prompt's embeddings, once.
-        prompt = self.model.merge_features(
-            input_ids, pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size
-        )
-        # 1.c Lay out prompt, canvas and suffix.
+        # 1.b Lay out prompt, canvas and suffix, and let the cache strategy check the layout.
         branches = 2 if settings.cfg_scale > 0 else 1
         layout = self._prepare_layout(input_ids, attention_mask, video_num_frames, canvas, asked.suffix_ids).repeat(
             branches
         )
-        embeddings = self._prepare_embeddings(prompt, canvas, asked.suffix_ids, branches)
-        ids = torch.cat([input_ids, canvas.ids, asked.suffix_ids.expand(len(input_ids), -1)], dim=1)
-        stops.update(canvas)
-
+        asked.cache.check(self.config.get_text_config(), layout)
         asked.cache.begin(layout)
         try:
+            # 1.c Encode the video and merge it into the prompt's embeddings, once.
+            prompt = self.model.merge_features(
+                input_ids, pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size
+            )
+            embeddings = self._prepare_embeddings(prompt, canvas, asked.suffix_ids, branches)
+            ids = torch.cat([input_ids, canvas.ids, asked.suffix_ids.expand(len(input_ids), -1)], dim=1)
+            stops.update(canvas)
             audience.begin(input_ids)
             # 2. For each block of the canvas, for each of its steps.
             for number, (columns, steps) in enumerate(asked.blocks):
@@ -364,9 +374,11 @@ class VidLaDAGenerationMixin:
                 quotas = quota_schedule(canvas.masked[:, columns].sum(-1), steps)
                 for step_in_block in range(steps):
                     eligible = canvas.eligible(columns)
-                    if not eligible.any():
+                    active = eligible.any(-1)
+                    awake = tuple(active.tolist())
+                    if not any(awake):
                         break
-                    step = Step(audience.steps_seen, number, step_in_block, rows)
+                    step = Step(audience.steps_seen, number, step_in_block, rows, awake * branches)
                     # 2.a Embed the canvas as it stands.
                     embeddings[:, layout.canvas] = self.model.get_input_embeddings()(canvas.ids).repeat(branches, 1, 1)
                     # 2.b Hidden states of the block's rows.
@@ -374,7 +386,6 @@ class VidLaDAGenerationMixin:
                     # 2.c Logits.
                     logits = self._block_logits(hidden_states, settings, ids, logits_processor)
                     # 2.d Choose a token and a confidence for each row.
-                    active = eligible.any(-1)
                     tokens, confidence = choose(logits, settings.temperature, settings.remasking, asked.noise, active)
                     confidence = confidence.masked_fill(~eligible, -torch.inf)
                     # 2.e Commit some of them; in the last step whatever a user's own rule has left.
@@ -424,6 +435,10 @@ class VidLaDAGenerationMixin:
         canvas_ids, suffix = kwargs.pop("canvas", None), kwargs.pop("suffix", None)
         if canvas_ids is not None:
             kwargs.setdefault("max_new_tokens", torch.as_tensor(canvas_ids).shape[-1])
+        if isinstance(cache_strategy, str):
+            kwargs["cache_strategy"], cache_strategy = cache_strategy, None
+        if cache_strategy is not None and kwargs.get("cache_config") is not None:
+            raise ValueError("`cache_config` belongs to a strategy's name: give the settings to your object itself.")
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
         refuse_unknown(
             unknown, [*settings.FIELDS, *ALIASES, "canvas", "suffix", *inspect.signature(self.generate).parameters]
@@ -433,7 +448,7 @@ class VidLaDAGenerationMixin:
             input_ids=input_ids,
             settings=settings,
             blocks=settings.blocks(),
-            cache=resolve_cache_strategy(settings.cache_strategy if cache_strategy is None else cache_strategy),
+            cache=resolve_cache_strategy(cache_strategy or settings.cache_strategy, settings.cache_config),
             unmasking=resolve_unmasking(settings.unmasking if unmasking is None else unmasking, settings),
             canvas=self._prepare_canvas(canvas_ids, settings, batch, device),
             suffix_ids=as_suffix(suffix, tokenizer, device),
@@ -448,6 +463,8 @@ class VidLaDAGenerationMixin:
             generation_config if generation_config is not None else self.generation_config
         )
         unused = {}
+        if kwargs.get("cache_strategy", settings.cache_strategy) != settings.cache_strategy:
+            settings.cache_config = None
         for name, value in kwargs.items():
             if name in settings.FIELDS:
                 setattr(settings, name, value)

@@ -490,7 +490,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
             if video_num_frames is not None:
                 rows = torch.as_tensor(video_num_frames, device=input_ids.device) * self.rows_per_frame + 1
                 newline[is_video] = torch.isin(
-                    torch.arange(int(rows.sum()), device=input_ids.device), rows.cumsum(0) - 1
+                    torch.arange(int(is_video.sum()), device=input_ids.device), rows.cumsum(0) - 1
                 )
             place = place - newline.long().cumsum(-1)
         return torch.where(is_video, place // self.rows_per_frame, -1)
