@@ -18,6 +18,8 @@ _HOMES = {
     "modeling.cache_vidlada": ["DenoisingCache", "NoCache", "SequenceLayout", "Step"],
     "modeling.row_cache_vidlada": ["DualCache", "PrefixCache", "RowCache"],
     "modeling.interval_cache_vidlada": ["IntervalCache"],
+    "modeling.mars_cache_vidlada": ["MARSCache", "MARSCacheConfig"],
+    "modeling.mars_adaptive_cache_vidlada": ["MARSAdaptiveCache", "MARSAdaptiveConfig"],
     "modeling.unmasking_vidlada": ["EntropyBound", "Factor", "FixedQuota", "Threshold", "UnmaskingStrategy"],
     "processing.processing_vidlada": ["VidLaDAProcessor"],
     "processing.video_processing_vidlada": ["VidLaDAVideoProcessor"],

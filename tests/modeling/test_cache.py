@@ -1,9 +1,30 @@
+import json
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vidlada_hf.modeling.cache_vidlada import DenoisingCache, NoCache, SequenceLayout, Step, resolve_cache_strategy
+from vidlada_hf.modeling.cache_strategies_vidlada import CACHE_STRATEGIES, resolve_cache_strategy
+from vidlada_hf.modeling.cache_vidlada import DenoisingCache, NoCache, SequenceLayout, Step
+from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
+from vidlada_hf.modeling.interval_cache_vidlada import IntervalCache
+from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from vidlada_hf.modeling.row_cache_vidlada import DualCache, PrefixCache, RowCache
 
-from .tiny import batch, example, tiny_model
+from .layouts import (
+    Case,
+    assert_each_gets_what_it_gets_alone,
+    assert_same,
+    cases,
+    plain_case,
+    run,
+    simulate,
+    text_model,
+)
+from .tiny import MASK, batch, example, tiny_model
+
+few = settings(max_examples=15, deadline=None)
 
 
 def layout(rows: int, canvas: slice) -> SequenceLayout:
@@ -88,6 +109,274 @@ def test_one_object_serves_one_call_at_a_time():
     cache.begin(layout(2, slice(1, 2)))
 
 
+# --- the plain strategies --------------------------------------------------------------------------------------------
+
+EXACT = {
+    "rows": RowCache,
+    "prefix": lambda: PrefixCache(refresh_interval=1),
+    "dual": lambda: DualCache(refresh_interval=1),
+    "interval": lambda: IntervalCache(1, 1),
+    "interval, all rows picked": lambda: IntervalCache(1, None, transfer_ratio=1),
+}
+PLAIN = {
+    "prefix": PrefixCache,
+    "prefix, refreshed": lambda: PrefixCache(refresh_interval=2),
+    "dual": DualCache,
+    "dual, refreshed": lambda: DualCache(refresh_interval=3),
+    "interval": lambda: IntervalCache(5, 3, transfer_ratio=0.4),
+    "interval, prompt more often": lambda: IntervalCache(2, 3),
+    "interval, none picked": lambda: IntervalCache(4, 2, transfer_ratio=0),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+@few
+@given(case=cases())
+def test_a_refresh_every_step_is_exact(name, case):
+    assert_same(run(EXACT[name](), case), run(NoCache(), case), case)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@few
+@given(case=cases())
+def test_each_example_of_a_batch_gets_what_it_gets_alone(name, case):
+    assert_each_gets_what_it_gets_alone(PLAIN[name], case)
+
+
+@pytest.mark.parametrize("interval", [None, 2])
+@pytest.mark.parametrize("strategy", [PrefixCache, DualCache])
+@few
+@given(case=cases(batch=1, asleep=False))
+def test_between_refreshes_rows_are_recomputed_against_stale_keys(strategy, interval, case):
+    columns = case.layout().frame_index.shape[1]
+
+    def recomputed(step: Step) -> torch.Tensor:
+        rows = torch.zeros(4, columns, dtype=torch.bool)
+        stop = step.rows.stop if strategy is DualCache else columns
+        rows[:, step.rows.start : stop] = True
+        if step.step_in_block == 0 or (interval and step.step_in_block % interval == 0):
+            rows[:] = True
+        return rows
+
+    assert_same(run(strategy(interval), case), simulate(case, recomputed), case)
+
+
+def test_stale_keys_make_a_difference():
+    """Without it the tests above would show nothing."""
+    case = plain_case()
+    exact = run(NoCache(), case)
+    for build in PLAIN.values():
+        assert max((a - b).abs().max() for a, b in zip(run(build(), case), exact, strict=True)) > 0.01
+
+
+@torch.no_grad()
+def dllm_cache(case: Case, prompt_interval: int, answer_interval: int, ratio: float) -> list[torch.Tensor]:
+    """dLLM-Cache as its authors describe it, for one example: four caches a layer, attention's and the MLP's apart."""
+    model, layout, results, kept = text_model(), case.layout(), [], {}
+    begin = layout.canvas.start
+    for index, step in enumerate(case.steps()):
+        hidden = case.embeddings(step)
+        cos, sin = model.rotary_emb(hidden, layout.position_ids)
+        for i, layer in enumerate(model.layers):
+            attention = layer.self_attn
+            normed = layer.input_layernorm(hidden)
+            due = torch.zeros(hidden.shape[1], dtype=torch.bool)
+            due[:begin] = index % prompt_interval == 0
+            due[begin:] = index % answer_interval == 0
+            value = attention.v_proj(normed)
+            if i not in kept:
+                kept[i] = [torch.zeros_like(value) for _ in range(4)]
+            keys, values, attended, fed = kept[i]
+            if not due[begin]:
+                similarity = torch.cosine_similarity(value[0, begin:], values[0, begin:], dim=-1)
+                order = (similarity * 2**14).round().argsort(stable=True)
+                due[begin + order[: int(ratio * len(similarity))]] = True
+                values[:, begin:] = value[:, begin:] if ratio else values[:, begin:]
+            heads = (1, -1, 4, 8)
+            query, key = attention.q_proj(normed).view(heads), attention.k_proj(normed).view(heads)
+            rotate = torch.cat([-key[..., 4:], key[..., :4]], -1), torch.cat([-query[..., 4:], query[..., :4]], -1)
+            key = (key * cos[:, :, None] + rotate[0] * sin[:, :, None]).flatten(2)
+            query = query * cos[:, :, None] + rotate[1] * sin[:, :, None]
+            keys[:, due], values[:, due] = key[:, due], value[:, due]
+            scores = torch.einsum("bqhd,bkhd->bhqk", query, keys.view(heads)) * 8**-0.5
+            result = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), values.view(heads)).flatten(2)
+            attended[:, due] = attention.o_proj(result)[:, due]
+            between = hidden + attended
+            fed[:, due] = layer.mlp(layer.post_attention_layernorm(between))[:, due]
+            hidden = between + fed
+        results.append(model.norm(hidden[:, step.rows]))
+    return results
+
+
+@few
+@given(
+    case=cases(batch=1, asleep=False),
+    intervals=st.tuples(st.integers(1, 5), st.integers(1, 4)),
+    ratio=st.sampled_from([0, 0.25, 0.5, 1]),
+)
+def test_interval_is_dllm_cache(case, intervals, ratio):
+    assert_same(run(IntervalCache(*intervals, ratio), case), dllm_cache(case, *intervals, ratio), case)
+
+
+def test_schedules_are_known_without_running():
+    steps = VidLaDAGenerationConfig(max_new_tokens=8, block_length=4).planned_steps()
+    assert [(s.index, s.block, s.step_in_block, s.rows.start) for s in steps][3:5] == [(3, 0, 3, 0), (4, 1, 0, 4)]
+    assert NoCache().schedule(steps)["visual"].all()
+    assert DualCache(3).schedule(steps)["text"][:, 0].tolist() == [True, False, False, True] * 2
+    assert PrefixCache().schedule(steps)["visual"][:, 0].tolist() == [True, False, False, False] * 2
+    planned = IntervalCache(4, 3).schedule(steps)
+    assert planned["prompt"][:, 0].nonzero()[:, 0].tolist() == [0, 4]
+    assert planned["answer"][:, 0].nonzero()[:, 0].tolist() == [0, 3, 6]
+
+
+def test_a_strategy_that_forgets_the_block_is_told():
+    class Forgets(RowCache):
+        def columns(self, step):
+            return slice(0, step.rows.start)
+
+    case = plain_case()
+    with pytest.raises(ValueError, match="must recompute the block's columns 17 to 19"):
+        strategy = Forgets()
+        strategy.begin(case.layout())
+        for step in case.steps():
+            strategy.denoise(text_model(), case.embeddings(step), step)
+
+
+def test_what_was_stored_is_freed_and_forgotten():
+    strategy, case = DualCache(), plain_case()
+    first = run(strategy, case)
+    assert not strategy.keys and not strategy.values and strategy.layout is None
+    assert all(torch.equal(a, b) for a, b in zip(first, run(strategy, case), strict=True))
+
+
+# --- names and settings ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model() -> VidLaDAForConditionalGeneration:
+    return tiny_model()
+
+
+def answers(model, inputs, **arguments) -> torch.Tensor:
+    """What `generate` put behind the prompts."""
+    arguments = {"max_new_tokens": 12, "block_length": 4} | arguments
+    return model.generate(**inputs, **arguments)[:, inputs["input_ids"].shape[1] :]
+
+
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="'none'"):
+    with pytest.raises(ValueError, match="'none', 'mars', 'mars-adaptive', 'prefix', 'dual', 'interval'"):
         resolve_cache_strategy("nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cache_strategy": "dual", "cache_config": {"refresh_intervall": 2}}, "Did you mean 'refresh_interval'"),
+        (
+            {"cache_strategy": "mars", "cache_config": {"anchor": 2}},
+            "Unknown setting 'anchor' .* Did you mean 'anchors'",
+        ),
+        ({"cache_strategy": "none", "cache_config": {"anchors": 2}}, "of 'none'. Known are: none"),
+        ({"cache_strategy": "dual", "cache_config": [2]}, "`cache_config` must be a dict of settings, got list"),
+        ({"cache_strategy": DualCache(), "cache_config": {"refresh_interval": 2}}, "give the settings to your object"),
+        ({"cache_strategy": "dual", "cache_config": {"refresh_interval": 0}}, "`refresh_interval` must be .* got 0"),
+        ({"cache_strategy": "interval", "cache_config": {"transfer_ratio": 2}}, "`transfer_ratio` must lie between"),
+        ({"cache_strategy": "interval", "cache_config": {"prompt_interval": "often"}}, "`prompt_interval` must be"),
+    ],
+)
+def test_bad_settings_are_refused_by_name_before_any_work(model, arguments, message):
+    encoded = []
+    hook = model.model.vision_tower.register_forward_pre_hook(lambda *_: encoded.append(1))
+    try:
+        with pytest.raises(ValueError, match=message):
+            answers(model, example(model, 2), **arguments)
+    finally:
+        hook.remove()
+    assert not encoded
+
+
+def test_settings_are_stored_and_restored(tmp_path):
+    model, inputs = tiny_model(), example(tiny_model(), 4)
+    expected = answers(model, inputs, cache_strategy=DualCache(refresh_interval=2))
+    stored = VidLaDAGenerationConfig(
+        cache_strategy="dual", cache_config={"refresh_interval": 2}, max_new_tokens=12, block_length=4
+    )
+    model.generation_config = stored
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "generation_config.json").read_text())["cache_config"] == {"refresh_interval": 2}
+    loaded = VidLaDAForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(answers(loaded, inputs), expected)
+    assert torch.equal(
+        answers(tiny_model(), inputs, cache_strategy="dual", cache_config={"refresh_interval": 2}), expected
+    )
+    # A stored setting belongs to the stored name.
+    assert torch.equal(answers(loaded, inputs, cache_strategy="none"), answers(tiny_model(), inputs))
+    assert torch.equal(
+        answers(loaded, inputs, cache_strategy=PrefixCache()), answers(tiny_model(), inputs, cache_strategy="prefix")
+    )
+
+
+def test_a_busy_object_is_refused_before_any_work(model):
+    strategy, encoded = DualCache(), []
+
+    def ask_again(step):
+        hook = model.model.vision_tower.register_forward_pre_hook(lambda *_: encoded.append(1))
+        try:
+            with pytest.raises(RuntimeError, match="This DualCache already serves a running `generate`"):
+                answers(model, example(model, 1), cache_strategy=strategy)
+        finally:
+            hook.remove()
+
+    inputs = example(model, 2)
+    expected = answers(model, inputs, cache_strategy="dual")
+    assert torch.equal(answers(model, inputs, cache_strategy=strategy, step_callback=ask_again), expected)
+    assert not encoded
+
+
+# --- with everything that `generate` can do --------------------------------------------------------------------------
+
+WAYS = {
+    "plain": {},
+    "guidance": {"cfg_scale": 0.7},
+    "two a step": {"max_denoising_steps": 6},
+    "infilling and suffix": {
+        "canvas": [MASK, 5, MASK, MASK, 9, MASK, MASK, MASK, MASK, MASK, 11, MASK],
+        "suffix": [7, 8],
+    },
+    "stops": {"eos_token_id": list(range(3, 12))},
+    "threshold": {"unmasking": "threshold", "unmask_threshold": 0.3, "suppress_tokens": [0, MASK]},
+    "factor": {"unmasking": "factor", "unmask_factor": 3.0, "suppress_tokens": [0, MASK]},
+    "entropy": {"unmasking": "entropy", "unmask_entropy_bound": 4.0, "suppress_tokens": [0, MASK]},
+    "noise": {"temperature": 1.0, "remasking": "random", "seed": 3},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", CACHE_STRATEGIES)
+def test_every_strategy_serves_a_batch_in_every_way(model, name, way):
+    examples = [example(model, 4, before=2), example(model, 1, after=9, seed=2), example(model, 0, before=6, seed=3)]
+    together = answers(model, batch(*examples), cache_strategy=name, **WAYS[way])
+    for row, one in zip(together, examples, strict=True):
+        alone = answers(model, one, cache_strategy=name, **WAYS[way])[0]
+        assert row[: len(alone)].tolist() == alone.tolist()
+        assert (row[len(alone) :] == 0).all()
+
+
+@pytest.mark.parametrize("name", CACHE_STRATEGIES)
+def test_every_strategy_streams(model, name):
+    class Recorder:
+        def __init__(self):
+            self.blocks, self.drafts = [], 0
+
+        def put(self, value):
+            self.blocks.append(value)
+
+        def put_draft(self, value):
+            self.drafts += 1
+
+        def end(self):
+            self.blocks = torch.cat(self.blocks[1:], dim=1)
+
+    streamer, inputs = Recorder(), example(model, 3)
+    answer = answers(model, inputs, cache_strategy=name, streamer=streamer)
+    assert torch.equal(streamer.blocks, answer) and streamer.drafts == 12

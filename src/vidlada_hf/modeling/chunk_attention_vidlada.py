@@ -1,0 +1,168 @@
+"""Frame-wise chunk attention (arXiv 2601.17868, section 4): a frame sees its neighbours, anchors of others, text.
+
+Rows are given by their numbers in a store of keys and values (see `RowNumbers`). Each frame gets the list of the keys
+that it attends to: no key twice, none that it does not see, and so no mask. Frames whose lists are equally long, of any
+example, are attended together. Away from the first and last frames all lists are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# Keys gathered at a time, which bounds the memory that the lists need: about 8 frames of 210 rows and their neighbours.
+KEYS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class VideoRows:
+    """Rows of one example, by their numbers in the store, on the CPU.
+
+    Args:
+        frames: (rows,), int64, of each frame, in order. A frame may have any number of rows.
+        others: (rows,), int64, all that are not of a frame: text, images, canvas, suffix.
+    """
+
+    frames: tuple[torch.Tensor, ...]
+    others: torch.Tensor
+
+    @property
+    def visual(self) -> torch.Tensor:
+        """(visual rows,), int64: all frames' rows, in order."""
+        return torch.cat([*self.frames, self.others[:0]])
+
+    def frame_of_rows(self) -> torch.Tensor:
+        """(visual rows,), int64: the frame of each."""
+        sizes = torch.tensor([len(rows) for rows in self.frames], dtype=torch.int64)
+        return torch.arange(len(self.frames)).repeat_interleave(sizes)
+
+    def keys_of(self, frame: int, neighbourhood: int, anchors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(keys,), int64: what the rows of a frame attend to, each key once.
+
+        Args:
+            neighbourhood: frames on either side that are attended to in full.
+            anchors: (anchors,), int64, of each frame.
+        """
+        first, end = max(frame - neighbourhood, 0), frame + neighbourhood + 1
+        return torch.cat([*self.frames[first:end], *anchors[:first], *anchors[end:], self.others])
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Frames attended together.
+
+    Args:
+        queries: (frames, rows), int64.
+        keys: (frames, keys), int64.
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+
+
+def batch_frames(
+    videos: Sequence[VideoRows], anchors: Sequence[Sequence[torch.Tensor]], neighbourhood: int, device: torch.device
+) -> list[FrameBatch]:
+    """The frames of some examples, batched by the lengths of their lists.
+
+    Args:
+        anchors: of each example, of each frame, (anchors,), int64.
+    """
+    alike: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for video, found in zip(videos, anchors, strict=True):
+        for frame, rows in enumerate(video.frames):
+            seen = video.keys_of(frame, neighbourhood, found)
+            alike.setdefault((len(rows), len(seen)), []).append((rows, seen))
+    batches = []
+    for (_, length), frames in alike.items():
+        size = max(KEYS_AT_ONCE // length, 1)
+        for start in range(0, len(frames), size):
+            queries, keys = (torch.stack(part).to(device) for part in zip(*frames[start : start + size], strict=True))
+            batches.append(FrameBatch(queries, keys))
+    return batches
+
+
+def attend_by_frames(
+    attention: Any,
+    query: torch.Tensor,
+    places: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    batches: Sequence[FrameBatch],
+    **kwargs: Any,
+) -> torch.Tensor:
+    """Attention of frames to their lists of keys.
+
+    Args:
+        attention: the layer's `VidLaDAAttention`.
+        query: (1, heads, rows, head_dim), of the rows of the frames in `batches`, in any order.
+        places: (all rows,), int64, where among these rows a row's number stands.
+        keys, values: (all rows, key-value heads, head_dim).
+
+    Returns:
+        (1, rows, heads, head_dim).
+    """
+    _, heads, rows, head_dim = query.shape
+    queries = query[0].transpose(0, 1)
+    attended = queries.new_empty(rows, heads, head_dim)
+    for batch in batches:
+        here = places[batch.queries]
+        key, value = (
+            kept.index_select(0, batch.keys.flatten()).unflatten(0, batch.keys.shape).transpose(1, 2)
+            for kept in (keys, values)
+        )
+        attended[here] = attention.attend(queries[here].transpose(1, 2), key, value, None, **kwargs)[0]
+    return attended[None]
+
+
+def spread(count: int, wanted: int) -> torch.Tensor:
+    """(min(count, wanted),), int64: evenly spaced among `count`, from the middle of each stretch."""
+    wanted = min(count, wanted)
+    return (2 * torch.arange(wanted) + 1) * count // (2 * max(wanted, 1))
+
+
+def mass_from_outside(
+    query: torch.Tensor,
+    query_frames: torch.Tensor,
+    keys: torch.Tensor,
+    visual: slice | torch.Tensor,
+    key_frames: torch.Tensor,
+    neighbourhood: int,
+    scaling: float,
+) -> torch.Tensor:
+    """The attention that visual rows receive from queries outside their neighbourhood: the proxy attention map.
+
+    Args:
+        query: (heads, queries, head_dim), rotated.
+        query_frames: (queries,), int64.
+        keys: (rows, key-value heads, head_dim), all of the example, which the softmax runs over.
+        visual: the example's visual rows among them.
+        key_frames: (visual rows,), int64.
+        scaling: of the scores.
+
+    Returns:
+        (visual rows,), float32, the mean over heads and the sum over queries.
+    """
+    heads = query.shape[0]
+    keys = keys.transpose(0, 1).repeat_interleave(heads // keys.shape[1], dim=0)
+    weights = (query @ keys.transpose(1, 2) * scaling).float().softmax(-1).mean(0)
+    outside = (query_frames[:, None] - key_frames).abs() > neighbourhood
+    return (weights[:, visual] * outside).sum(0)
+
+
+def choose_anchors(video: VideoRows, scores: torch.Tensor, count: int) -> list[torch.Tensor]:
+    """The rows of the highest score in each frame.
+
+    Args:
+        scores: (visual rows,), on the CPU.
+        count: anchors a frame; a frame with fewer rows is refused before (`MARSCache.check`).
+
+    Returns:
+        (count,), int64, a frame.
+    """
+    parts = scores.split([len(rows) for rows in video.frames])
+    return [rows[score.topk(count).indices.sort().values] for rows, score in zip(video.frames, parts, strict=True)]
+
+
+__all__ = ["FrameBatch", "VideoRows", "attend_by_frames", "batch_frames"]

@@ -1,0 +1,188 @@
+"""Sequences of any layout with random embeddings, and a slow but plain simulation of what a cache strategy does."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+
+import torch
+from hypothesis import strategies as st
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from vidlada_hf.modeling.cache_vidlada import DenoisingCache, SequenceLayout, Step, count_positions
+from vidlada_hf.modeling.modeling_vidlada import VidLaDATextModel
+
+from .tiny import tiny_config
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An example: text, frames of so many rows each, text."""
+
+    before: int
+    frames: tuple[int, ...]
+    after: int
+
+    def frame_index(self) -> list[int]:
+        visual = [i for i, rows in enumerate(self.frames) for _ in range(rows)]
+        return [-1] * self.before + visual + [-1] * self.after
+
+
+@dataclass(frozen=True)
+class Case:
+    """Some examples, a canvas in blocks, a suffix, and what every step sees.
+
+    Args:
+        awake: for each step of each block, which examples have something to commit.
+    """
+
+    prompts: tuple[Prompt, ...]
+    block: int
+    awake: tuple[tuple[tuple[bool, ...], ...], ...]
+    suffix: int = 0
+
+    @property
+    def canvas(self) -> int:
+        return self.block * len(self.awake)
+
+    @lru_cache(16)  # noqa: B019
+    def layout(self) -> SequenceLayout:
+        """Padded on the left."""
+        frames = [prompt.frame_index() + [-1] * (self.canvas + self.suffix) for prompt in self.prompts]
+        columns = max(map(len, frames))
+        attended = torch.tensor([[0] * (columns - len(f)) + [1] * len(f) for f in frames])
+        index = torch.tensor([[-1] * (columns - len(f)) + f for f in frames])
+        mask = None if attended.all() else attended.bool()
+        start = columns - self.canvas - self.suffix
+        return SequenceLayout(count_positions(attended), mask, index, slice(start, start + self.canvas))
+
+    @lru_cache(16)  # noqa: B019
+    def steps(self) -> list[Step]:
+        """All steps in which some example is awake."""
+        start, steps = self.layout().canvas.start, []
+        for number, block in enumerate(self.awake):
+            rows = slice(start + number * self.block, start + (number + 1) * self.block)
+            for i, awake in enumerate(block):
+                if any(awake):
+                    steps.append(Step(len(steps), number, i, rows, awake))
+        return steps
+
+    def embeddings(self, step: Step) -> torch.Tensor:
+        """(batch, columns, 32): random prompts and suffixes; the canvas changes with each step up to its block."""
+        layout, rows = self.layout(), []
+        for prompt in self.prompts:
+            generator = torch.Generator().manual_seed(hash((prompt, 7)) % 2**31)
+            length = len(prompt.frame_index())
+            fixed = torch.randn(length + self.canvas + self.suffix, 32, generator=generator)
+            for block in range(step.block + 1):
+                last = step.step_in_block if block == step.block else 99
+                generator.manual_seed(1000 * block + last)
+                begin = length + block * self.block
+                fixed[begin : begin + self.block] = torch.randn(self.block, 32, generator=generator)
+            columns = layout.frame_index.shape[1]
+            rows.append(torch.cat([torch.full((columns - len(fixed), 32), 5.0), fixed]))
+        return torch.stack(rows)
+
+    def alone(self, example: int) -> "Case":
+        """One of the examples by itself."""
+        awake = tuple(tuple((step[example],) for step in block) for block in self.awake)
+        return replace(self, prompts=(self.prompts[example],), awake=awake)
+
+
+@cache
+def text_model() -> VidLaDATextModel:
+    """Four layers of width 32 with weights that make every row matter."""
+    torch.manual_seed(0)
+    model = VidLaDATextModel(tiny_config().text_config).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=1.5 * parameter.shape[-1] ** -0.5)
+    return model
+
+
+@torch.no_grad()
+def run(strategy: DenoisingCache, case: Case) -> list[torch.Tensor]:
+    """(batch, block, 32) for each step."""
+    strategy.check(text_model().config, case.layout())
+    strategy.begin(case.layout())
+    try:
+        return [strategy.denoise(text_model(), case.embeddings(step), step) for step in case.steps()]
+    finally:
+        strategy.end()
+
+
+def assert_same(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], case: Case) -> None:
+    """The same hidden states at all rows that a step wants."""
+    assert len(ours) == len(theirs) == len(case.steps())
+    for mine, other, step in zip(ours, theirs, case.steps(), strict=True):
+        awake = torch.tensor(step.active)
+        torch.testing.assert_close(mine[awake], other[awake], atol=1e-5, rtol=1e-5)
+
+
+def assert_each_gets_what_it_gets_alone(build: Callable[[], DenoisingCache], case: Case) -> None:
+    """Every example of the batch, in every step in which it is awake."""
+    together = run(build(), case)
+    for example in range(len(case.prompts)):
+        alone = run(build(), case.alone(example))
+        mine = [h[example : example + 1] for h, s in zip(together, case.steps(), strict=True) if s.active[example]]
+        assert_same(mine, alone, case.alone(example))
+
+
+@torch.no_grad()
+def simulate(
+    case: Case,
+    recomputed: Callable[[Step], torch.Tensor],
+    visible: Callable[[Step], torch.Tensor] = lambda step: torch.tensor(True),
+) -> list[torch.Tensor]:
+    """What one example gets if each layer recomputes just the rows it is told to, from what entered it last.
+
+    Args:
+        recomputed: step -> (layers, columns), bool.
+        visible: step -> (columns, columns), bool, the keys that each row sees.
+    """
+    model, layout, results = text_model(), case.layout(), []
+    entered = [torch.zeros(layout.frame_index.shape[1], 32) for _ in range(len(model.layers) + 1)]
+    keys, values = {}, {}
+    cos, sin = model.rotary_emb(entered[0][None], layout.position_ids)
+    for step in case.steps():
+        entered[0] = case.embeddings(step)[0]
+        for i, layer in enumerate(model.layers):
+            attention, rows = layer.self_attn, recomputed(step)[i]
+            normed = layer.input_layernorm(entered[i])[None]
+            query, key, value = (
+                project(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+                for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
+            query, key = apply_rotary_pos_emb(query, key, cos, sin)
+            here = rows[:, None]
+            keys[i] = torch.where(here, key, keys.get(i, key))
+            values[i] = torch.where(here, value, values.get(i, value))
+            scores = (query @ keys[i].transpose(2, 3) * attention.scaling).masked_fill(~visible(step), -torch.inf)
+            attended = (scores.softmax(-1) @ values[i]).transpose(1, 2).flatten(2)[0]
+            hidden = entered[i] + attention.o_proj(attended)
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+            entered[i + 1] = torch.where(here, hidden, entered[i + 1])
+        results.append(model.norm(entered[-1][step.rows])[None])
+    return results
+
+
+@st.composite
+def cases(draw: st.DrawFn, batch: int = 3, most_frames: int = 5, asleep: bool = True, equal: bool = True) -> Case:
+    """Random ones. `equal`: all frames of an example have as many rows."""
+    prompts = []
+    for _ in range(draw(st.integers(1, batch))):
+        count, rows = draw(st.integers(0, most_frames)), draw(st.integers(2, 4))
+        sizes = [rows if equal else draw(st.integers(2, 4)) for _ in range(count)]
+        prompts.append(Prompt(draw(st.integers(0, 4)), tuple(sizes), draw(st.integers(1, 4))))
+    steps = draw(st.integers(2, 5))
+    awake = []
+    for _ in range(draw(st.integers(1, 3))):
+        lasts = [draw(st.integers(0, steps)) if asleep else steps for _ in prompts]
+        awake.append(tuple(tuple(i < last for last in lasts) for i in range(steps)))
+    return Case(tuple(prompts), draw(st.integers(1, 4)), tuple(awake), draw(st.integers(0, 2)))
+
+
+def plain_case(
+    frames: int = 4, rows: int = 3, block: int = 2, blocks: int = 2, steps: int = 4, suffix: int = 1
+) -> Case:
+    """One example, always awake."""
+    return Case((Prompt(2, (rows,) * frames, 3),), block, (((True,),) * steps,) * blocks, suffix)
