@@ -114,6 +114,25 @@ def export(
 
 
 @app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="YAML file that says where to start and what each stage does.")],
+    processes: Annotated[int, typer.Option(help="Processes of this machine that share each batch.", min=1)] = 1,
+) -> None:
+    """Train a model, stage by stage. The same command goes on with a run that was interrupted."""
+    with user_errors():
+        from .training.recipe import Recipe
+
+        read = Recipe.from_yaml(recipe)  # its mistakes are told before anything is started
+        from .training import run
+
+        if processes > 1:
+            run.launch(recipe, processes)
+        else:
+            run.train(read)
+    typer.echo(f"Trained. The model is in {run.final_model(read)}.")
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for what it makes.")] = Path("demo-output"),
 ) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.modeling.tiny import example, tiny_model
-from vidlada_hf.training.optimizer import MuonAdamW, OptimizerOptions, build_optimizer
+from vidlada_hf.training.optimizer import Muon, MuonAdamW, OptimizerOptions, build_optimizer
 
 OPTIONS = OptimizerOptions(tower=1e-3, projector=2e-3, text=3e-3, muon=1e-2)
 
@@ -41,7 +41,7 @@ def test_each_group_moves_as_its_own_optimizer_moves_it():
     together, apart = tiny_model(), tiny_model()
     optimizer = build_optimizer(together, OPTIONS)
     groups = build_optimizer(apart, OPTIONS).param_groups
-    muon = torch.optim.Muon([p for g in groups if g["muon"] for p in g["params"]], lr=1e-2, weight_decay=0.0)
+    muon = Muon([{"params": [p for g in groups if g["muon"] for p in g["params"]], "lr": 1e-2}])
     adamw = torch.optim.AdamW(
         [{"params": g["params"], "lr": g["lr"]} for g in groups if not g["muon"]], betas=(0.9, 0.98), weight_decay=0.0
     )
@@ -119,3 +119,14 @@ def test_nothing_to_train_is_refused():
         build_optimizer(tiny_model(), OptimizerOptions(tower=0, projector=0, text=0))
     with pytest.raises(ValueError, match="every rate is 0"):
         MuonAdamW([])
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 24, 8), (2, 8, 24)])
+def test_directions_are_those_of_torchs_muon(shape):
+    """Up to bfloat16, in which torch computes."""
+    from torch.optim._muon import _zeropower_via_newtonschulz as reference
+
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    for mine, matrix in zip(Muon.orthogonalize(matrices), matrices, strict=True):
+        theirs = reference(matrix, Muon.COEFFICIENTS, Muon.ITERATIONS, 1e-7).float()
+        assert (mine - theirs).norm() < 0.05 * theirs.norm()

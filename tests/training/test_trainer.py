@@ -107,7 +107,8 @@ def test_it_learns(tmp_path):
 
 def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
     (tmp_path / "checkpoint-4").mkdir()
-    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("{}")
+    for name in ("trainer_state.json", "random_0.safetensors"):
+        (tmp_path / "checkpoint-4" / name).write_text("{}")
     (tmp_path / "checkpoint-8").mkdir()
     assert last_checkpoint(tmp_path).endswith("checkpoint-4")
     assert last_checkpoint(tmp_path / "nothing") is None

@@ -24,13 +24,21 @@ class LabelOptions:
             where an answer ends. Rows are then padded on the right. Off: padding is on the left, masked, not learned.
         conversation_mask: a turn sees itself and earlier turns only. Off: everything sees everything, as in the
             official recipe.
+        canvas: with `padding`, lengths of canvases: each batch is padded to prompt and canvas of one of them, drawn
+            from those that its longest answer fits in, so that the model knows the canvases that it will be given.
         max_length: the longest sequence allowed, in tokens; None for no limit.
     """
 
     headers: bool = False
     padding: bool = False
     conversation_mask: bool = False
+    canvas: tuple[int, ...] = ()
     max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "canvas", tuple(self.canvas))
+        if self.canvas and (self.headers or not self.padding):
+            raise ValueError("`canvas` says how far answers are padded: it needs `padding=True` and `headers=False`.")
 
 
 PRESETS = {"answers": LabelOptions(), "official": LabelOptions(headers=True, padding=True)}
@@ -133,12 +141,24 @@ class DiffusionCollator:
             )
             for name, filler in fillers.items()
         }
+        if self.options.canvas:
+            wanted = self._draw_length(rows)
+            for name, filler in fillers.items():
+                more = wanted - joined[name].shape[1]
+                joined[name] = torch.nn.functional.pad(joined[name], (0, max(0, more)), value=filler)
         turns = joined.pop("turns")
         if self.options.conversation_mask:
             joined["attention_mask"] = conversation_mask(turns, attend_padding=self.options.padding)
         elif (turns < 0).any() and not self.options.padding:
             joined["attention_mask"] = (turns >= 0).long()
         return joined
+
+    def _draw_length(self, rows: list[dict[str, torch.Tensor]]) -> int:
+        """Rows of the longest prompt and of a canvas that holds the longest answer."""
+        prompts = [int((row["labels"] != IGNORED).nonzero()[0]) for row in rows]
+        answer = max(len(row["labels"]) - prompt for row, prompt in zip(rows, prompts, strict=True))
+        fitting = [length for length in self.options.canvas if length >= answer] or [answer]
+        return max(prompts) + fitting[int(torch.randint(len(fitting), ()))]
 
 
 def conversation_mask(turns: torch.Tensor, attend_padding: bool = False) -> torch.Tensor:

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..modeling.objective_vidlada import TimeSampling
 from .optimizer import OptimizerOptions, build_optimizer
 from .state import load_state, random_state, save_state, set_random_state
+from .tasks import Task
 
 
 class DiffusionTrainer(Trainer):
@@ -30,6 +33,7 @@ class DiffusionTrainer(Trainer):
     ) -> None:
         self.optimizer_options = optimizer_options or OptimizerOptions()
         self.time_sampling = time_sampling
+        self.metrics: dict[str, list[float]] = {}
         super().__init__(*args, **kwargs)
 
     optimizer: Any
@@ -40,13 +44,33 @@ class DiffusionTrainer(Trainer):
             self.optimizer = build_optimizer(self.model if model is None else model, self.optimizer_options)
         return self.optimizer
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The model's own loss, with rates drawn as asked."""
-        return super().compute_loss(model, inputs | {"time_sampling": self.time_sampling}, *args, **kwargs)
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The model's own loss with rates drawn as asked, or a task's; a task's metrics are kept for the log."""
+        if not isinstance(self.accelerator.unwrap_model(model), Task):
+            inputs = inputs | {"time_sampling": self.time_sampling}
+        loss, outputs = super().compute_loss(model, inputs, True, *args, **kwargs)
+        for name, value in (outputs.get("metrics") or {}).items():
+            self.metrics.setdefault(name, []).append(value)
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        if getattr(self.model, "in_order", False):
+            return SequentialSampler(self.train_dataset)
+        return super()._get_train_sampler(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds the mean of each metric since the last line of the log (of the first process)."""
+        means = {name: round(float(np.nanmean(values)), 4) for name, values in self.metrics.items()}
+        self.metrics.clear()
+        super().log(logs | means, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Weights and arguments; the arguments as JSON, which `Trainer` would pickle."""
         super()._save(output_dir, state_dict)
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         (folder / "training_args.bin").unlink(missing_ok=True)
         (folder / "training_args.json").write_text(self.args.to_json_string())
@@ -84,11 +108,16 @@ class DiffusionTrainer(Trainer):
         return Path(folder) / f"random_{self.args.process_index}"
 
 
-def last_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest complete checkpoint of a run, or None: one that was being written when the run died does not count."""
+def last_checkpoint(output_dir: str | Path, processes: int = 1) -> str | None:
+    """The newest complete checkpoint of a run, or None: one that was being written when the run died does not count.
+
+    Args:
+        processes: of the run that wrote it; each writes a file of its own.
+    """
     folder = Path(output_dir)
+    needed = ["trainer_state.json", *(f"random_{i}.safetensors" for i in range(processes))]
     while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
-        if (Path(found) / "trainer_state.json").is_file():
+        if all((Path(found) / name).is_file() for name in needed):
             return found
         Path(found).rename(folder / f"incomplete-{Path(found).name}")
     return None

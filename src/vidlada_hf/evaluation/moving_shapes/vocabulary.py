@@ -18,12 +18,12 @@ VOCABULARY: tuple[str, ...] = tuple(
     sorted({*COLORS, *SHAPES, *MOTIONS, *NUMBERS, *ORDINALS, *LETTERS, *MARKS, *_WORDS.split()})
 )
 
-_PIECES = re.compile(r"\([a-d]\)|[a-z]+|[?.,]")
+PIECES = r"\([a-d]\)|[a-z]+|[?.,]"
 
 
 def words(text: str) -> list[str]:
     """Cuts a text into words and marks, in lower case: "The circle is red." is `the circle is red .`, five words."""
-    return _PIECES.findall(text.lower())
+    return re.findall(PIECES, text.lower())
 
 
 def normalize(text: str) -> str:
@@ -31,4 +31,4 @@ def normalize(text: str) -> str:
     return " ".join(words(text)).removesuffix(".").strip()
 
 
-__all__ = ["LETTERS", "NUMBERS", "ORDINALS", "VOCABULARY", "normalize", "words"]
+__all__ = ["LETTERS", "NUMBERS", "ORDINALS", "PIECES", "VOCABULARY", "normalize", "words"]

@@ -1,0 +1,74 @@
+"""Where conversations come from: a source named in a recipe becomes a dataset of `{"messages": [...]}`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..evaluation.moving_shapes import BENCHMARK_TYPES, MovingShapes
+from ..evaluation.moving_shapes.answering import as_messages
+
+LONG_TYPES = ("caption", "detail")
+
+
+class ShapeConversations(Dataset):
+    """Moving shapes as conversations of one question and its answer.
+
+    Args:
+        length: how many.
+        group: so many in a row have the same number of frames, and all long answers or all short ones: the batch size
+            of a process, so that little is padded.
+        frames: how many frames a group may have, each as likely: repeat a number for more weight.
+        long: how many groups have captions and descriptions, 0..1.
+        compact: how many groups ask in a few words instead of a sentence, 0..1.
+        split, seed: as of `MovingShapes`.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        group: int = 1,
+        frames: Sequence[int] = (8,),
+        long: float = 0.3,
+        compact: float = 0.1,
+        split: str = "train",
+        seed: int = 0,
+    ) -> None:
+        self.length, self.group, self.seed = length, group, seed
+        self.frames, self.long, self.compact = tuple(frames), long, compact
+        short = tuple(type for type in BENCHMARK_TYPES if type not in LONG_TYPES)
+        self.parts = {
+            (count, types, style): MovingShapes(split, length, count, types, question_style=style, seed=seed)
+            for count in self.frames
+            for types in (short, LONG_TYPES)
+            for style in ("sentence", "compact")
+        }
+        self.kinds = (short, LONG_TYPES)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng((self.seed, index // self.group))
+        count = self.frames[rng.integers(len(self.frames))]
+        types = self.kinds[int(rng.random() < self.long)]
+        style = "compact" if rng.random() < self.compact else "sentence"
+        return {"messages": as_messages(self.parts[count, types, style][index], with_answer=True)}
+
+
+SOURCES: dict[str, Callable[..., Dataset]] = {"moving_shapes": ShapeConversations}
+
+
+def build_dataset(source: str, seed: int, **options: Any) -> Dataset:
+    """The dataset of a source, see `SOURCES`; `options` are the arguments of its class.
+
+    Raises:
+        ValueError: an unknown source; the message lists the known ones.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"There is no source {source!r}: pass one of {', '.join(map(repr, SOURCES))}.")
+    return SOURCES[source](**({"seed": seed} | options))
+
+
+__all__ = ["SOURCES", "ShapeConversations", "build_dataset"]

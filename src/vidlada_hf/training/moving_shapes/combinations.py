@@ -1,0 +1,67 @@
+"""Which colors and shapes training shows together, and how not to learn that the others cannot be.
+
+A third of the combinations is held out. Cross entropy over all colors teaches "a circle is never red" wherever no red
+circle was shown, although nothing in the pictures says so. So a color is only told from the other colors that its
+shape is shown in, and a shape from the other shapes that are shown in its color: the rest is left out of the softmax.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ...evaluation.moving_shapes import Question, Scene, words
+from ...evaluation.moving_shapes.scenes import COLORS, SHAPES
+from ...evaluation.moving_shapes.splits import get_split
+
+
+def shown_together() -> torch.Tensor:
+    """bool (colors, shapes)."""
+    shown = torch.zeros(len(COLORS), len(SHAPES), dtype=torch.bool)
+    for color, shape in get_split("train").looks:
+        shown[COLORS.index(color), SHAPES.index(shape)] = True
+    return shown
+
+
+def left_out(word_ids: dict[str, int]) -> torch.Tensor:
+    """What is left out of the softmax for each code of `code_answer`: bool (codes, vocabulary).
+
+    Code 0 leaves out nothing, then comes a code for each color (shapes never shown in it), then one for each shape.
+    """
+    colors, shapes = [word_ids[color] for color in COLORS], [word_ids[shape] for shape in SHAPES]
+    table = torch.zeros(1 + len(COLORS) + len(SHAPES), len(word_ids), dtype=torch.bool)
+    for i, color in enumerate(colors):
+        for j, shape in enumerate(shapes):
+            if not shown_together()[i, j]:
+                table[1 + i, shape] = True
+                table[1 + len(COLORS) + j, color] = True
+    return table
+
+
+def code_answer(question: Question, scene: Scene) -> np.ndarray:
+    """For each word of the compact answer the code of what it belongs to, int64 (words,).
+
+    A color belongs to a shape, a shape to a color: the neighboring word, or what the question is about.
+    """
+    said = words(question.answers[0])
+    about = [scene.shapes[place] for place in question.shapes]
+    codes = np.zeros(len(said), np.int64)
+    last_shape = about[0].shape if len(about) and question.type != "caption" else None
+    for i, word in enumerate(said):
+        before, after = (said[i - 1] if i else None), (said[i + 1] if i + 1 < len(said) else None)
+        if word in COLORS:
+            shape = after if after in SHAPES else last_shape
+            codes[i] = 0 if shape is None else 1 + len(COLORS) + SHAPES.index(shape)
+        elif word in SHAPES:
+            color = before if before in COLORS else (about[0].color if about else None)
+            codes[i] = 0 if color is None else 1 + COLORS.index(color)
+            last_shape = word
+    return codes
+
+
+def restrict(logits: torch.Tensor, codes: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Takes what is left out of the softmax: logits (tokens, vocabulary), codes (tokens,)."""
+    return logits.masked_fill(table[codes], -torch.inf)
+
+
+__all__: Sequence[str] = ["code_answer", "left_out", "restrict", "shown_together"]

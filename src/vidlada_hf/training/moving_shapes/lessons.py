@@ -1,0 +1,318 @@
+"""Many questions about one video in one sequence, and the timelines of its shapes as dense labels.
+
+A sequence is what the chat template makes of one question, with the part behind the video repeated: every turn stands
+at the positions right behind the video and sees the video and itself, and the video sees only itself. So one video,
+which takes most of the rows, serves all its questions. Most empty cells and newlines are left out of the sequence;
+rows keep their positions. The tower is frozen, and what it makes of a scene is kept, also for later stages.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ...evaluation.moving_shapes import BENCHMARK_TYPES, Question, Scene, ask, frame_times, words
+from ...evaluation.moving_shapes.cells import label_cells
+from ...evaluation.moving_shapes.dataset import draw_question
+from ...evaluation.moving_shapes.questions import HELPER_TYPES
+from ...evaluation.moving_shapes.rendering import render
+from ..tasks import Task, accuracy
+from .cells import GRID, encode_cells, normalize
+from .combinations import code_answer, left_out, restrict, shown_together
+from .timelines import TIMELINES, label_timelines
+
+LONG_TYPES = ("caption", "detail")
+SHORT_TYPES = tuple(type for type in (*BENCHMARK_TYPES, *HELPER_TYPES) if type not in LONG_TYPES)
+FRAME_ROWS = GRID * (GRID + 1)
+_POOL_SEED = 77
+# What the towers of this process made of scenes: tower's fingerprint -> (scene's number, frames) -> material.
+_BANKS: dict[float, dict[tuple[int, int], "Material"]] = {}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question with its answer: `ids` (rows,), the last `answer` of them to be learned; `codes` of `code_answer`."""
+
+    type: str
+    ids: np.ndarray
+    answer: int
+    codes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Material:
+    """What lessons about one scene are made of.
+
+    Args:
+        features: (cells of all frames, hidden), float16.
+        labels: (cells, timelines), int8.
+        filled: (cells,), bool.
+        turns: questions about it.
+        frames: how many there are.
+    """
+
+    features: torch.Tensor
+    labels: np.ndarray
+    filled: np.ndarray
+    turns: list[Turn]
+    frames: int
+
+
+class Lessons(Task):
+    """Timelines and packed questions about a pool of scenes.
+
+    Args:
+        scenes: how many there are in the pool, the same in all stages; lessons go through it again and again, with
+            other questions.
+        group: scenes in a row with the same number of frames: a multiple of the batch size of a process, so that
+            little is padded.
+        frames: how many frames a group may have, each as likely: repeat a number for more weight.
+        text_rows: rows of questions and answers in a lesson, at most; 0 for timelines alone.
+        long_turns: captions or descriptions in a lesson, one or none: how likely there is one.
+        sentences: how many questions are whole sentences, 0..1; the others are a few words.
+        kept: how many empty cells and newlines are in the sequence, 0..1.
+        timelines: weight of the dense labels.
+        depth: how many layers of the text model have to know them.
+    """
+
+    in_order = True
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        seed: int = 0,
+        scenes: int = 15_360,
+        group: int = 192,
+        frames: Sequence[int] = (8,),
+        text_rows: int = 144,
+        long_turns: float = 0.4,
+        sentences: float = 0.5,
+        kept: float = 0.15,
+        timelines: float = 1.0,
+        depth: int = 4,
+    ) -> None:
+        super().__init__(model, processor, seed)
+        if scenes % group:
+            raise ValueError(f"`scenes` ({scenes}) must be a multiple of `group` ({group}).")
+        self.scenes, self.group, self.frames = scenes, group, tuple(frames)
+        self.text_rows, self.long_turns, self.sentences, self.kept = text_rows, long_turns, sentences, kept
+        self.timelines, self.depth = timelines, depth
+        self.heads["timelines"] = nn.Linear(model.config.text_config.hidden_size, sum(TIMELINES.values()))
+        frozen = (*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters())
+        self.bank = _BANKS.setdefault(sum(p.double().sum().item() for p in frozen), {})
+        self.visits = 0
+        self.register_buffer("left_out", left_out(processor.tokenizer.get_vocab()), persistent=False)
+        self.register_buffer("shown", shown_together(), persistent=False)
+        tokens = processor.tokenizer.convert_tokens_to_ids
+        self.word_ids = processor.tokenizer.get_vocab()
+        header, end_header, end_of_turn = tokens(["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
+        self.end_of_turn = end_of_turn
+        self.opening = [processor.tokenizer.bos_token_id, header, self.word_ids["user"], end_header]
+        self.between = [end_of_turn, header, self.word_ids["assistant"], end_header]
+
+    def dataset(self) -> Dataset:
+        """Items: numbers of scenes."""
+        return _Numbers(self.scenes)
+
+    # What there is to learn about a scene
+
+    def prepare(self, numbers: list[int]) -> None:
+        """Draws, renders and encodes the scenes that are not in the bank yet."""
+        fresh = [number for number in numbers if self._key(number) not in self.bank]
+        drawn = [self._draw(number) for number in fresh]
+        if not drawn:
+            return
+        pixels = np.concatenate([render(scene, times) for scene, times, _ in drawn])
+        with torch.no_grad():
+            features = encode_cells(self.model, normalize(torch.from_numpy(pixels)).to(self.model.device))
+        parts = features.half().cpu().flatten(1, 2).split([len(times) for _, times, _ in drawn])
+        for number, (scene, times, turns), part in zip(fresh, drawn, parts, strict=True):
+            cells = label_cells(scene, times, GRID)
+            labels = label_timelines(scene, times, cells).reshape(-1, len(TIMELINES)).astype(np.int8)
+            filled = cells.identity.reshape(-1) >= 0
+            self.bank[self._key(number)] = Material(part.flatten(0, 1), labels, filled, turns, len(times))
+
+    def _key(self, number: int) -> tuple[int, int]:
+        """The scene's number and how many of its frames are shown."""
+        rng = np.random.default_rng((_POOL_SEED, number // self.group))
+        return number, int(self.frames[rng.integers(len(self.frames))])
+
+    def _draw(self, number: int) -> tuple[Scene, np.ndarray, list[Turn]]:
+        times = frame_times(self._key(number)[1])
+        rng = np.random.default_rng((_POOL_SEED, 1, number))
+        types = (*BENCHMARK_TYPES, *HELPER_TYPES)
+        scene, first = draw_question(rng, "train", types[number % len(types)], times)
+        asked = {first.questions[0]: first}
+        for type in (*SHORT_TYPES, *SHORT_TYPES, *LONG_TYPES, "detail"):
+            question = ask(scene, type, rng)
+            if question is not None:
+                asked.setdefault(question.questions[0], question)
+        turns = [
+            self._turn(question, question.questions[int(rng.random() < self.sentences)], scene)
+            for question in asked.values()
+        ]
+        return scene, times, turns
+
+    def _turn(self, question: Question, text: str, scene: Scene) -> Turn:
+        said = [self.word_ids[word] for word in words(question.answers[0])] + [self.end_of_turn]
+        ids = [self.word_ids[word] for word in words(text)] + self.between + said
+        codes = np.zeros(len(ids), np.int64)
+        codes[-len(said) : -1] = code_answer(question, scene)
+        return Turn(question.type, np.array(ids), len(said), codes)
+
+    # Batches
+
+    def collate(self, examples: list[int]) -> dict[str, Any]:
+        """Packs a lesson for each scene and draws what is masked in it."""
+        self.prepare(examples)
+        rng = np.random.default_rng((self.seed, 2, self.visits, *examples[:2]))
+        self.visits += 1
+        rows = [self._pack(self.bank[self._key(number)], rng) for number in examples]
+        length = max(len(row["segment"]) for row in rows)
+        fillers = {"segment": -1, "position": 0, "ids": 0, "cell": -1, "weight": 0.0, "answers": 0, "codes": 0}
+        batch: dict[str, Any] = {
+            name: torch.from_numpy(np.stack([_pad(row[name], length, filler) for row in rows]))
+            for name, filler in fillers.items()
+        }
+        hidden = self.model.config.text_config.hidden_size
+        features, labels = torch.zeros(len(rows), length, hidden), torch.full((len(rows), length, len(TIMELINES)), -1)
+        for i, number in enumerate(examples):
+            material, cell = self.bank[self._key(number)], batch["cell"][i]
+            shown = cell >= 0
+            features[i, shown] = material.features[cell[shown]].float()
+            labels[i, shown] = torch.from_numpy(material.labels[cell[shown].numpy()].astype(np.int64))
+        return batch | {"features": features, "labels": labels, "types": [row["types"] for row in rows]}
+
+    def _pack(self, material: Material, rng: np.random.Generator) -> dict[str, Any]:
+        """One sequence: `segment` 0 for what all see and k for turn k; `cell` -2 for newlines, -1 for text."""
+        places = np.arange(material.frames * FRAME_ROWS)
+        column = places % (GRID + 1)
+        newline = column == GRID
+        cell = np.where(newline, -2, places // (GRID + 1) * GRID + column)
+        kept = (rng.random(len(places)) < self.kept) | (~newline & material.filled[np.maximum(cell, 0)])
+        cell, places = cell[kept], places[kept]
+        opening = len(self.opening)
+        behind = opening + material.frames * FRAME_ROWS
+        parts = {
+            "segment": [np.zeros(opening + len(cell), np.int64)],
+            "position": [np.arange(opening), opening + places],
+            "ids": [np.array(self.opening), np.zeros(len(cell), np.int64)],
+            "cell": [np.full(opening, -1), cell],
+            "weight": [np.zeros(opening + len(cell), np.float32)],
+            "answers": [np.zeros(opening + len(cell), np.int64)],
+            "codes": [np.zeros(opening + len(cell), np.int64)],
+        }
+        chosen = self._choose(material.turns, rng)
+        for number, turn in enumerate(chosen, 1):
+            size = len(turn.ids)
+            masked = int(rng.integers(1, turn.answer + 1))
+            weight = np.zeros(size, np.float32)
+            weight[size - turn.answer + rng.permutation(turn.answer)[:masked]] = turn.answer**0.5 / masked
+            for name, value in (
+                ("segment", np.full(size, number)),
+                ("position", behind + np.arange(size)),
+                ("ids", turn.ids),
+                ("cell", np.full(size, -1)),
+                ("weight", weight),
+                ("codes", turn.codes),
+                ("answers", (np.arange(size) == size - turn.answer) * turn.answer),
+            ):
+                parts[name].append(value)
+        return {name: np.concatenate(values) for name, values in parts.items()} | {"types": [t.type for t in chosen]}
+
+    def _choose(self, turns: list[Turn], rng: np.random.Generator) -> list[Turn]:
+        """At most one long turn, and short ones until the rows are used up."""
+        order = [turns[i] for i in rng.permutation(len(turns))]
+        long = [turn for turn in order if turn.type in LONG_TYPES][: int(rng.random() < self.long_turns)]
+        chosen, room = [], self.text_rows
+        for turn in long + [turn for turn in order if turn.type not in LONG_TYPES]:
+            if len(turn.ids) <= room:
+                chosen.append(turn)
+                room -= len(turn.ids)
+        return chosen
+
+    # The loss
+
+    def forward(self, **batch: Any) -> dict[str, Any]:
+        """Cross entropy of the masked tokens, each turn weighted by the root of its length, and of the timelines."""
+        segment, weight = batch["segment"], batch["weight"]
+        network = self.model.model
+        masked = weight > 0
+        ids = batch["ids"].masked_fill(masked, self.model.config.mask_token_id)
+        rows = network.get_input_embeddings()(ids)
+        rows = torch.where((batch["cell"] >= 0)[..., None], batch["features"], rows)
+        rows = torch.where((batch["cell"] == -2)[..., None], network.image_newline.weight, rows)
+        outputs = network.language_model(
+            inputs_embeds=rows,
+            attention_mask=who_sees_whom(segment),
+            position_ids=batch["position"],
+            output_hidden_states=True,
+        )
+        loss, metrics = self._timelines(outputs.hidden_states[self.depth], batch["labels"])
+        loss = self.timelines * loss
+        if masked.any():
+            logits = self.model.lm_head(outputs.last_hidden_state[masked])
+            logits = restrict(logits, batch["codes"][masked], self.left_out)
+            entropy = nn.functional.cross_entropy(logits, batch["ids"][masked], reduction="none")
+            loss = loss + (entropy * weight[masked]).sum() / batch["answers"].float().sqrt().sum()
+            metrics |= self._score(logits.argmax(-1) == batch["ids"][masked], masked, batch)
+            metrics["answers_loss"] = ((entropy * weight[masked]).sum() / batch["answers"].float().sqrt().sum()).item()
+        return {"loss": loss, "metrics": metrics}
+
+    def _timelines(self, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        shown = (labels >= 0).any(-1)
+        known = nn.functional.rms_norm(hidden[shown], hidden.shape[-1:])
+        logits = self.heads["timelines"](known).split(list(TIMELINES.values()), -1)
+        loss, metrics = hidden.new_zeros(()), {}
+        by_name = dict(zip(TIMELINES, labels[shown].unbind(-1), strict=True))
+        for (name, label), scores in zip(by_name.items(), logits, strict=True):
+            if name.endswith("_color"):
+                scores = scores.masked_fill(~self.shown.T[by_name["shape"]], -torch.inf)
+            defined = label >= 0
+            if defined.any():
+                loss = loss + nn.functional.cross_entropy(scores[defined], label[defined])
+                metrics[f"timeline/{name}"] = accuracy(scores, label)
+        return loss / len(TIMELINES), metrics
+
+    def _score(self, right: torch.Tensor, masked: torch.Tensor, batch: dict[str, Any]) -> dict[str, float]:
+        """Accuracy of the first word of short answers where it was masked, by type."""
+        found: dict[str, list[bool]] = {}
+        was_right = torch.zeros_like(masked)
+        was_right[masked] = right
+        first = (batch["answers"] > 0) & masked
+        for i, row in enumerate(batch["types"]):
+            segment = batch["segment"][i]
+            for place in first[i].nonzero()[:, 0].tolist():
+                found.setdefault(row[int(segment[place]) - 1], []).append(bool(was_right[i, place]))
+        short = [one for type, values in found.items() if type not in LONG_TYPES for one in values]
+        scores = {f"first_word/{type}": float(np.mean(values)) for type, values in found.items()}
+        return scores | {"first_word": float(np.mean(short)) if short else float("nan")}
+
+
+class _Numbers(Dataset):
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def _pad(values: np.ndarray, length: int, filler: Any) -> np.ndarray:
+    return np.pad(values, (0, length - len(values)), constant_values=filler)
+
+
+def who_sees_whom(segment: torch.Tensor) -> torch.Tensor:
+    """(batch, rows) -> (batch, 1, rows, rows), bool: all see segment 0, and each its own; -1 is padding."""
+    own = segment[:, :, None] == segment[:, None, :]
+    return (own | (segment == 0)[:, None, :])[:, None]
+
+
+__all__ = ["Lessons", "who_sees_whom"]

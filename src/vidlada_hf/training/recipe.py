@@ -1,0 +1,112 @@
+"""A training run as written in YAML: where it starts, its stages, and what each of them does."""
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import TrainingArguments
+
+from .optimizer import OptimizerOptions
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a recipe.
+
+    Args:
+        name: of its folder.
+        task: of `tasks.TASKS`, or "module:Class".
+        options: keyword arguments of the task.
+        rates: fields of `OptimizerOptions`.
+        arguments: fields of transformers' `TrainingArguments`.
+        denoising: how its answers are tested during training (fields of `evaluation.Examination`); none if empty.
+    """
+
+    name: str
+    task: str = "conversations"
+    options: dict[str, Any] = field(default_factory=dict)
+    rates: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    denoising: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f"stage {self.name!r}"
+        refuse_unknown(self.rates, [f.name for f in fields(OptimizerOptions)], f"`rates` of {where}")
+        refuse_unknown(self.arguments, [f.name for f in fields(TrainingArguments)], f"`arguments` of {where}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run.
+
+    Args:
+        model: a checkpoint's folder or id, or "module:function" that builds (model, processor) from a `seed`.
+        output_dir: where stages, logs and checkpoints go.
+        stages: in their order; each begins with the weights that the one before ended with.
+        seed: of weights, data and masks.
+    """
+
+    model: str
+    output_dir: str
+    stages: tuple[Stage, ...]
+    seed: int = 0
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "Recipe":
+        """Reads a recipe.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: no YAML, an unknown or missing key, named with its place and the nearest known key.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no recipe {path}.")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is no YAML: {error}") from error
+        return cls.from_dict(content, str(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str = "the recipe") -> "Recipe":
+        """Builds a recipe from parsed YAML; see `from_yaml` for the errors."""
+        check_keys(cls, content, where)
+        stages = content["stages"]
+        if not isinstance(stages, list) or not stages:
+            raise ValueError(f"`stages` of {where} must be a list of at least one stage.")
+        for number, stage in enumerate(stages, 1):
+            check_keys(Stage, stage, f"stage {number} of {where}")
+        names = [stage["name"] for stage in stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"Two stages of {where} have the same name: {', '.join(names)}.")
+        return cls(**(content | {"stages": tuple(Stage(**stage) for stage in stages)}))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `from_dict` takes them."""
+        return asdict(self) | {"stages": [asdict(stage) for stage in self.stages]}
+
+
+def check_keys(kind: type, content: Any, where: str) -> None:
+    """Raises a ValueError unless `content` is a mapping with the fields of a dataclass, none unknown or missing."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} must be a mapping of keys to values, got {type(content).__name__}.")
+    known = fields(kind)  # type: ignore[arg-type]
+    refuse_unknown(content, [f.name for f in known], where)
+    for f in known:
+        if f.default is f.default_factory and f.name not in content:  # both are MISSING
+            raise ValueError(f"{where} lacks the key `{f.name}`.")
+
+
+def refuse_unknown(given: Any, known: list[str], where: str) -> None:
+    """Raises a ValueError for the first key of `given` that is not known."""
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}."
+            raise ValueError(f"Unknown key `{key}` in {where}: {hint}")
+
+
+__all__ = ["Recipe", "Stage", "refuse_unknown"]

@@ -1,0 +1,145 @@
+"""A recipe from start to end: `vidlada train`.
+
+Each stage has a folder: its settings (`stage.json`), its checkpoints, and when it is done `model/`, which the next
+stage starts from. A run that was killed goes on where it was when the same command is given again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments, set_seed
+
+from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from ..processing.processing_vidlada import VidLaDAProcessor
+from .examination import Examiner
+from .optimizer import OptimizerOptions
+from .recipe import Recipe, Stage
+from .tasks import find_task
+from .trainer import DiffusionTrainer, last_checkpoint
+
+
+def train(recipe: Recipe) -> Path:
+    """Runs the stages that are not done yet.
+
+    Returns:
+        The folder of the trained model.
+
+    Raises:
+        ValueError: a stage was begun with other settings, or its options are impossible.
+    """
+    start = recipe.model
+    for stage in recipe.stages:
+        find_task(stage.task)
+    for number, stage in enumerate(recipe.stages, 1):
+        place = stage_folder(recipe, number)
+        claim(place, stage)
+        if not (place / "model" / "config.json").is_file():
+            run_stage(stage, start, place, recipe.seed + number)
+        start = str(place / "model")
+    return Path(start)
+
+
+def stage_folder(recipe: Recipe, number: int) -> Path:
+    """Where stage `number`, from 1, keeps its things."""
+    return Path(recipe.output_dir) / f"{number}-{recipe.stages[number - 1].name}"
+
+
+def final_model(recipe: Recipe) -> Path:
+    """Where the trained model is when all stages are done."""
+    return stage_folder(recipe, len(recipe.stages)) / "model"
+
+
+def claim(place: Path, stage: Stage) -> None:
+    """Notes what a stage is run with, or checks that it is what it was begun with."""
+    notes, settings = place / "stage.json", asdict(stage)
+    if not notes.is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        notes.write_text(json.dumps(settings, indent=2) + "\n")
+        return
+    before = json.loads(notes.read_text())
+    changed = [key for key in settings if before.get(key) != settings[key]]
+    if changed:
+        raise ValueError(
+            f"Stage {stage.name!r} was begun with other settings ({', '.join(changed)}): delete {place} to start it "
+            f"anew, change the recipe back (see {notes}), or choose another `output_dir`."
+        )
+
+
+def run_stage(stage: Stage, start: str, place: Path, seed: int) -> None:
+    """Trains one stage from its last checkpoint, if there is one, and writes `model/`."""
+    set_seed(seed)
+    arguments = TrainingArguments(str(place), **(default_arguments() | {"seed": seed} | stage.arguments))
+    model, processor = load(start, seed)
+    task = find_task(stage.task)(model, processor, seed=seed, **stage.options)
+    examiners = [Examiner(task, **stage.denoising)] if stage.denoising else []
+    trainer = DiffusionTrainer(
+        model=task,
+        args=arguments,
+        train_dataset=task.dataset(),
+        data_collator=task.collate,
+        optimizer_options=OptimizerOptions(**stage.rates),
+        callbacks=examiners,
+    )
+    for examiner in examiners:
+        examiner.trainer = trainer
+    trainer.train(resume_from_checkpoint=last_checkpoint(place, arguments.world_size))
+    if trainer.is_world_process_zero():
+        (place / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1) + "\n")
+        unfinished = place / "unfinished-model"
+        model.save_pretrained(unfinished)
+        processor.save_pretrained(unfinished)
+        unfinished.rename(place / "model")
+    trainer.accelerator.wait_for_everyone()
+
+
+def default_arguments() -> dict[str, Any]:
+    """What a recipe need not say."""
+    on_cpu = not torch.cuda.is_available()
+    return {
+        "use_cpu": on_cpu,
+        "ddp_backend": "gloo" if on_cpu and "WORLD_SIZE" in os.environ else None,
+        "dataloader_pin_memory": not on_cpu,
+        "remove_unused_columns": False,
+        "logging_steps": 20,
+        "save_steps": 200,
+        "save_total_limit": 2,
+        "ddp_find_unused_parameters": False if "WORLD_SIZE" in os.environ else None,
+        "report_to": ["tensorboard"],
+    }
+
+
+def load(start: str, seed: int) -> tuple[VidLaDAForConditionalGeneration, VidLaDAProcessor]:
+    """Model and processor from a folder or id, or from "module:function"."""
+    module, _, function = start.partition(":")
+    if function and not Path(start).exists():
+        return getattr(import_module(module), function)(seed)
+    model = VidLaDAForConditionalGeneration.from_pretrained(start)
+    return model, VidLaDAProcessor.from_pretrained(start)
+
+
+def launch(recipe_file: Path, processes: int) -> None:
+    """Runs a recipe in so many processes of this machine, which share each batch.
+
+    Raises:
+        ValueError: the run failed; its own messages say why.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", __name__, str(recipe_file)]
+    done = subprocess.run(command, env={"OMP_NUM_THREADS": threads, **os.environ}, check=False)
+    if done.returncode:
+        raise ValueError(f"The run in {processes} processes ended with the exit code {done.returncode}.")
+
+
+if __name__ == "__main__":
+    train(Recipe.from_yaml(sys.argv[1]))
+
+
+__all__ = ["final_model", "launch", "train"]

@@ -1,0 +1,73 @@
+"""What a stage of training optimizes, and on what: one class a task, named in a recipe."""
+
+from importlib import import_module
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+
+# name in a recipe -> module and class; other classes are named "module:Class".
+TASKS = {
+    "conversations": "vidlada_hf.training.conversations:Conversations",
+    "cells": "vidlada_hf.training.moving_shapes.cells:Cells",
+    "lessons": "vidlada_hf.training.moving_shapes.lessons:Lessons",
+}
+
+
+class Task(nn.Module):
+    """The model, and beside it whatever only training needs: heads, examples, a loss.
+
+    Subclasses take their options as keyword arguments of `__init__` and write `dataset`, `collate` and `forward`.
+    Parameters of `heads` have a rate of their own and are thrown away at the end.
+
+    Args:
+        model, processor: what is trained, and its processor.
+        seed: of everything that the task draws.
+    """
+
+    heads: nn.ModuleDict
+    in_order: ClassVar[bool] = False  # whether examples come in the order of the dataset, not shuffled
+    accepts_loss_kwargs: ClassVar[bool] = False  # read by `Trainer`: the loss is a mean already
+
+    def __init__(self, model: VidLaDAForConditionalGeneration, processor: Any, seed: int = 0) -> None:
+        super().__init__()
+        self.model, self.processor, self.seed = model, processor, seed
+        self.heads = nn.ModuleDict()
+
+    def dataset(self) -> Dataset:
+        """The training examples."""
+        raise NotImplementedError
+
+    def collate(self, examples: list[Any]) -> dict[str, Any]:
+        """Examples -> the keyword arguments of `forward`."""
+        raise NotImplementedError
+
+    def forward(self, **batch: Any) -> dict[str, Any]:
+        """Returns "loss", a scalar, and optionally "metrics", a dict of numbers for the log."""
+        raise NotImplementedError
+
+
+def find_task(name: str) -> type[Task]:
+    """The class of a task by its name in a recipe.
+
+    Raises:
+        ValueError: there is none; the message lists the known names.
+    """
+    module, _, attribute = TASKS.get(name, name).partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        known = ", ".join(map(repr, TASKS))
+        raise ValueError(f"There is no task {name!r}: known are {known}, or 'module:Class' of your own.") from error
+
+
+def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """The part of labels, 0..1, that is the most likely class; labels below 0 do not count."""
+    counted = labels >= 0
+    return (logits.argmax(-1) == labels)[counted].float().mean().item()
+
+
+__all__ = ["TASKS", "Task", "accuracy", "find_task"]

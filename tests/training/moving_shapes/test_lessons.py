@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+
+from vidlada_hf.evaluation.moving_shapes import MovingShapes, frame_times
+from vidlada_hf.evaluation.moving_shapes.cells import label_cells
+from vidlada_hf.evaluation.moving_shapes.scenes import COLORS, MOTIONS
+from vidlada_hf.training.moving_shapes.lessons import FRAME_ROWS, Lessons, who_sees_whom
+from vidlada_hf.training.moving_shapes.timelines import TIMELINES, label_timelines
+from vidlada_hf.training.moving_shapes.tiny import build_tiny
+
+GROUP = 4
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return build_tiny()
+
+
+def lesson(parts, **options):
+    return Lessons(*parts, **({"scenes": 8, "group": GROUP} | options))
+
+
+def test_a_turn_is_what_the_chat_template_makes_of_it(parts):
+    """With nothing left out, the opening, the video and one turn are the prompt with its answer."""
+    task = lesson(parts, kept=1.0)
+    batch = task.collate([0, 1])
+    tokenizer = task.processor.tokenizer
+    for i in range(2):
+        segment, ids = batch["segment"][i], batch["ids"][i]
+        for turn in range(1, int(segment.max()) + 1):
+            shown = (segment == 0) | (segment == turn)
+            position = batch["position"][i][shown]
+            assert torch.equal(position, torch.arange(len(position)))
+            text = tokenizer.decode(ids[segment == turn])
+            question, answer = text.split("<|eot_id|>")[:2]
+            answer = answer.replace("<|start_header_id|> assistant <|end_header_id|>", "")
+            conversation = [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "video", "video": np.zeros((8, 64, 64, 3), np.uint8)},
+                        {"type": "text", "text": question.strip()},
+                    ],
+                },
+                {"role": "assistant", "content": answer.strip()},
+            ]
+            expected = task.processor.apply_chat_template(
+                conversation, tokenize=True, return_dict=True, return_tensors="pt"
+            )["input_ids"][0]
+            assert torch.equal(expected[-int((segment == turn).sum()) :], ids[segment == turn])
+            assert len(expected) == len(position)
+
+
+def test_packed_turns_give_the_logits_of_each_turn_alone(parts):
+    """What a turn sees is the video and itself, so its neighbors change nothing."""
+    task = lesson(parts)
+    batch = task.collate([0])
+    network = task.model.model.language_model
+    rows = task.model.get_input_embeddings()(batch["ids"])
+    packed = network(
+        inputs_embeds=rows, attention_mask=who_sees_whom(batch["segment"]), position_ids=batch["position"]
+    ).last_hidden_state
+    one = (batch["segment"][0] == 0) | (batch["segment"][0] == 2)
+    alone = network(
+        inputs_embeds=rows[:, one],
+        attention_mask=who_sees_whom(batch["segment"][:, one]),
+        position_ids=batch["position"][:, one],
+    ).last_hidden_state
+    assert torch.allclose(packed[:, one], alone, atol=1e-4)
+
+
+def test_left_out_rows_keep_the_positions_of_the_others(parts):
+    task = lesson(parts, kept=0.0)
+    batch = task.collate([0, 1, 2, 3])
+    for i in range(4):
+        material = task.bank[i, 8]
+        cell, position = batch["cell"][i], batch["position"][i]
+        shown = cell >= 0
+        assert int(shown.sum()) == material.filled.sum() and not (cell == -2).any()
+        place = position[shown] - 4
+        assert torch.equal(place // FRAME_ROWS * 16 + place % FRAME_ROWS // 5 * 4 + place % 5, cell[shown])
+        assert torch.allclose(batch["features"][i][shown], material.features[cell[shown]].float())
+
+
+def test_every_masked_token_is_an_answers(parts):
+    batch = lesson(parts).collate([0, 1, 2, 3])
+    for i in range(4):
+        starts = (batch["answers"][i] > 0).nonzero()[:, 0]
+        answer = torch.zeros(batch["ids"].shape[1], dtype=torch.bool)
+        for start in starts:
+            answer[start : start + batch["answers"][i][start]] = True
+        assert (batch["weight"][i] > 0).any() and not (batch["weight"][i][~answer] > 0).any()
+
+
+def test_timelines_tell_the_life_of_the_shape_in_the_cell():
+    scene, _ = MovingShapes("train", 20, types=("motion",)).draw(0)
+    times = frame_times(8)
+    cells = label_cells(scene, times)
+    labels = label_timelines(scene, times, cells)
+    names = list(TIMELINES)
+    assert (labels[cells.identity < 0] == -1).all()
+    for place, shape in enumerate(scene.shapes):
+        mine = labels[cells.identity == place]
+        assert len(np.unique(mine[:, [i for i, n in enumerate(names) if n != "arrival"]], axis=0)) == 1
+        told = dict(zip(names, mine[0], strict=True))
+        assert told["order"] == place and told["first_color"] == COLORS.index(shape.color)
+        assert told["motion"] == (-1 if shape.motion is None else MOTIONS.index(shape.motion))
+        assert told["there_at_end"] == shape.visible(times)[-1]
+
+
+def test_it_learns(parts):
+    import copy
+
+    torch.manual_seed(0)
+    task = Lessons(*copy.deepcopy(parts), scenes=GROUP, group=GROUP, text_rows=40)
+    batch = task.collate(list(range(GROUP)))
+    optimizer = torch.optim.AdamW(task.parameters(), 3e-3)
+    losses = []
+    for _ in range(15):
+        losses.append(task(**batch)["loss"])
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0] / 2
+
+
+def test_uneven_groups_are_refused(parts):
+    with pytest.raises(ValueError, match=r"`scenes` \(10\) must be a multiple of `group` \(4\)"):
+        lesson(parts, scenes=10)

@@ -1,0 +1,46 @@
+import pytest
+
+from vidlada_hf.training.recipe import Recipe
+
+STAGE = {"name": "one", "rates": {"text": 1e-3}, "arguments": {"max_steps": 2}}
+RECIPE = {"model": "folder", "output_dir": "runs/x", "stages": [STAGE]}
+
+
+def test_a_recipe_round_trips(tmp_path):
+    import yaml
+
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    recipe = Recipe.from_yaml(tmp_path / "recipe.yaml")
+    assert recipe.stages[0].task == "conversations" and recipe.seed == 0
+    assert Recipe.from_dict(recipe.as_dict()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ouput_dir": "x"}, "Unknown key `ouput_dir` in the recipe: did you mean `output_dir`?"),
+        ({"stages": []}, "`stages` of the recipe must be a list of at least one stage"),
+        ({"stages": [STAGE, STAGE]}, "Two stages of the recipe have the same name: one, one"),
+        ({"stages": [{"task": "cells"}]}, "stage 1 of the recipe lacks the key `name`"),
+        ({"stages": [STAGE | {"arguements": {}}]}, "Unknown key `arguements` in stage 1 .* did you mean `arguments`"),
+        ({"stages": [STAGE | {"rates": {"txt": 1}}]}, "Unknown key `txt` in `rates` of stage 'one'.*`text`"),
+        (
+            {"stages": [STAGE | {"arguments": {"max_step": 1}}]},
+            "Unknown key `max_step` in `arguments` of stage 'one'.*`max_steps`",
+        ),
+    ],
+)
+def test_mistakes_are_named_with_their_place(change, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe.from_dict(RECIPE | change)
+
+
+def test_a_file_that_is_no_recipe_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no recipe"):
+        Recipe.from_yaml(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- a\n- b\n")
+    with pytest.raises(ValueError, match="must be a mapping of keys to values, got list"):
+        Recipe.from_yaml(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match="is no YAML"):
+        Recipe.from_yaml(tmp_path / "broken.yaml")
