@@ -8,10 +8,11 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from PIL import Image
 
+from tests.processing.clips import encode
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, asking
 from vidlada_hf.cli import app
-from vidlada_hf.demo import encode_moving_disc
 from vidlada_hf.hub.random_checkpoint import build_random_checkpoint
 from vidlada_hf.terminal import MASK_GLYPH, CanvasStreamer, count_rows
 
@@ -27,7 +28,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three seconds of H.264."""
-    return encode_moving_disc(tmp_path_factory.mktemp("clip") / "disc.mp4")
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    encode(path, frames=36, fps=12)
+    return path
 
 
 @pytest.fixture
@@ -183,15 +186,23 @@ def test_convert_then_export(vidlada, golden: Path, tmp_path: Path) -> None:
     assert code == 1 and "not an empty folder" in message
 
 
-def test_demo_says_when_its_answer_is_noise(vidlada, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(asking, "EMBEDDED_CHECKPOINT", tmp_path / "none")
-    code, out, _ = vidlada("demo", "--output", tmp_path / "out")
-    told = json.loads((tmp_path / "out" / "answer.json").read_text())
-    assert code == 0 and "RANDOM weights" in out
-    assert told["question"] in out and told["answer"] in out and str(tmp_path / "out" / "clip.mp4") in out
-    with av.open(str(tmp_path / "out" / "clip.mp4")) as container:
+def test_demo_asks_the_embedded_checkpoint(vidlada, tmp_path: Path) -> None:
+    """A real H.264 file, several questions, and a picture of the answer being denoised."""
+    code, out, _ = vidlada("demo", "--output", tmp_path)
+    told = json.loads((tmp_path / "answers.json").read_text())
+    assert code == 0 and len(told) >= 8
+    assert all(reply["question"] in out and reply["answer"] in out and reply["expected"] in out for reply in told)
+    assert sum(reply["right"] for reply in told) >= 0.75 * len(told)
+    with av.open(str(tmp_path / "clip.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "h264"
+    picture = Image.open(tmp_path / "denoising.png")
+    assert picture.size[0] > 1000 and len(picture.convert("RGB").getcolors(1 << 20)) > 100
 
-    monkeypatch.setattr(asking, "EMBEDDED_CHECKPOINT", checkpoint)
-    code, out, _ = vidlada("demo", "--output", tmp_path / "out")
-    assert code == 0 and "RANDOM" not in out and str(checkpoint) in out
+
+def test_train_refuses_a_recipe_with_mistakes_before_it_starts(vidlada, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"model: x\noutput_dir: {tmp_path}/run\nstages: [{{name: a, taks: cells}}]\n")
+    code, _, message = vidlada("train", recipe)
+    assert code == 1 and "Unknown key `taks`" in message and "did you mean `task`?" in message
+    assert vidlada("train", tmp_path / "none.yaml")[0] == 1
+    assert not (tmp_path / "run").exists()

@@ -136,18 +136,16 @@ def train(
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for what it makes.")] = Path("demo-output"),
 ) -> None:
-    """Make a short video and answer a question about it."""
+    """Make a short video and ask the embedded checkpoint about it."""
     with user_errors():
         from .demo import run_demo
 
         done = run_demo(output)
-    if done.has_random_weights:
-        typer.echo("No trained checkpoint comes with this version. This one has RANDOM weights: its answer is NOISE.")
-    typer.echo(f"Video:      {done.answer.video} ({done.answer.frames} frames looked at)")
-    typer.echo(f"Checkpoint: {done.answer.model}")
-    typer.echo(f"Question:   {done.answer.question}")
-    typer.echo(f"Answer:     {done.answer.answer}")
-    typer.echo(f"Details:    {done.answer_file}")
+    typer.echo(f"Video:      {done.video}\nCheckpoint: {done.model}\n")
+    for reply in done.replies:
+        verdict = {0.0: "WRONG", 1.0: "right"}.get(reply.right, f"{reply.right:.0%} of the facts")
+        typer.echo(f"Question: {reply.question}\n  answer:   {reply.answer}\n  expected: {reply.expected}  [{verdict}]")
+    typer.echo(f"\nPicture of the last answer being denoised: {done.picture}")
 
 
 if __name__ == "__main__":

@@ -1,56 +1,102 @@
-"""A demonstration that needs nothing but this package: it makes a video, finds or makes a checkpoint, and asks."""
+"""A demonstration that needs nothing but this package: it makes a video, and asks the embedded checkpoint about it."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 
-from .asking import Answer, ask, embedded_checkpoint
-from .hub.random_checkpoint import build_random_checkpoint
+from .asking import find_checkpoint
+from .evaluation.moving_shapes import Example, Question, Scene, ask, count_facts, is_right, write_video
+from .evaluation.moving_shapes.answering import answer_all, prepare
+from .evaluation.moving_shapes.sampling import sample_scene
+from .modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from .picture import draw_denoising
+from .processing.processing_vidlada import VidLaDAProcessor
+from .processing.video_reading_vidlada import read_video
 
-QUESTION = "Which shape moves, and where does it go?"
+TYPES = ("color", "shape", "counting", "motion", "first", "last", "disappearance", "mover", "choice", "caption")
+SCENE_SEED = 7
+FRAMES = 8
 
 
-@dataclass
-class Demonstration:
-    """What `run_demo` did.
+@dataclass(frozen=True)
+class Reply:
+    """A question of the demonstration.
 
     Args:
-        answer: question, answer and the rest.
-        has_random_weights: whether the answer is noise, because no checkpoint comes with the package.
-        answer_file: where the answer is, as JSON.
+        question, answer, expected: as texts.
+        right: whether the answer is the expected one in one of its forms; for captions the part of facts told, 0..1.
     """
 
-    answer: Answer
-    has_random_weights: bool
-    answer_file: Path
+    question: str
+    answer: str
+    expected: str
+    right: float
 
 
-def run_demo(output_dir: Path) -> Demonstration:
-    """Writes clip.mp4, answer.json and, if need be, a checkpoint with random weights into `output_dir`."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    clip = encode_moving_disc(output_dir / "clip.mp4")
-    embedded = embedded_checkpoint()
-    model = embedded or build_random_checkpoint(output_dir / "random-checkpoint")
-    answer = ask(str(clip), QUESTION, str(model), num_frames=8, max_new_tokens=32)
-    answer_file = output_dir / "answer.json"
-    answer_file.write_text(json.dumps(asdict(answer), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return Demonstration(answer, embedded is None, answer_file)
+@dataclass(frozen=True)
+class Demonstration:
+    """What `run_demo` did: the video and the picture that it made, the checkpoint's folder, and the replies."""
+
+    video: Path
+    picture: Path
+    model: str
+    replies: list[Reply]
 
 
-def encode_moving_disc(path: Path, frames: int = 36, fps: int = 12, width: int = 160, height: int = 120) -> Path:
-    """An H.264 video of a red disc that crosses a dark background from left to right."""
-    rows, columns = np.mgrid[:height, :width]
-    radius = height // 6
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number in range(frames):
-            center = radius + (width - 2 * radius) * number / (frames - 1)
-            image = np.full((height, width, 3), (20, 24, 48), np.uint8)
-            image[(columns - center) ** 2 + (rows - height / 2) ** 2 < radius**2] = (220, 40, 40)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
-        container.mux(stream.encode())
-    return path
+def run_demo(output_dir: Path, model: str | None = None) -> Demonstration:
+    """Writes clip.mp4, denoising.png and answers.json into `output_dir`.
+
+    Args:
+        model: a checkpoint that knows moving shapes; None: the embedded one.
+    """
+    name = find_checkpoint(model)
+    processor = VidLaDAProcessor.from_pretrained(name)
+    network = VidLaDAForConditionalGeneration.from_pretrained(name).eval()
+    scene, questions = make_scene()
+    video = write_video(scene, output_dir / "clip.mp4", size=256)
+    examples = [
+        Example(None, video, question.question(), question.answer(), question.type, question, scene)
+        for question in questions
+    ]
+    answers = [text for batch in answer_all(network, processor, examples, FRAMES) for text in batch]
+    replies = [
+        Reply(example.question, answer, example.answer, judge(example.details, answer))
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    picture = draw_caption(network, processor, examples[-1], output_dir / "denoising.png")
+    (output_dir / "answers.json").write_text(json.dumps([asdict(reply) for reply in replies], indent=2) + "\n")
+    return Demonstration(video, picture, name, replies)
+
+
+def make_scene() -> tuple[Scene, list[Question]]:
+    """A scene of the test split in which something moves, comes and goes, and a question of each of `TYPES`."""
+    rng = np.random.default_rng(SCENE_SEED)
+    while True:
+        scene = sample_scene(rng, "test", "arrivals", 3)
+        questions = [ask(scene, type, rng) for type in TYPES]
+        if all(question is not None for question in questions):
+            return scene, [question for question in questions if question is not None]
+
+
+def judge(question: Question, answer: str) -> float:
+    """1 or 0; for several facts the part of them that was told."""
+    if len(question.facts) == 1:
+        return float(is_right(question, answer))
+    facts = count_facts(question, answer)
+    return round(facts.right / max(facts.expected, facts.told), 2)
+
+
+def draw_caption(
+    network: VidLaDAForConditionalGeneration, processor: VidLaDAProcessor, example: Example, path: Path
+) -> Path:
+    """Denoises the example's answer once more, and draws its steps."""
+    inputs = prepare(processor, [example], FRAMES)
+    output = network.generate(**inputs, return_dict_in_generate=True)
+    frames, _ = read_video(str(example.path), lambda metadata: metadata.total_num_frames * np.arange(FRAMES) // FRAMES)
+    steps = [step.canvas[0].tolist() for step in output.trace]
+    return draw_denoising(frames, example.question, steps, processor.tokenizer, network.config.mask_token_id, path)
+
+
+__all__ = ["Demonstration", "Reply", "run_demo"]

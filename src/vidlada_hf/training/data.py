@@ -22,6 +22,7 @@ class ShapeConversations(Dataset):
         frames: how many frames a group may have, each as likely: repeat a number for more weight.
         long: how many groups have captions and descriptions, 0..1.
         compact: how many groups ask in a few words instead of a sentence, 0..1.
+        types: those of the short answers; None: all of the benchmark.
         split, seed: as of `MovingShapes`.
     """
 
@@ -32,12 +33,13 @@ class ShapeConversations(Dataset):
         frames: Sequence[int] = (8,),
         long: float = 0.3,
         compact: float = 0.1,
+        types: Sequence[str] | None = None,
         split: str = "train",
         seed: int = 0,
     ) -> None:
         self.length, self.group, self.seed = length, group, seed
         self.frames, self.long, self.compact = tuple(frames), long, compact
-        short = tuple(type for type in BENCHMARK_TYPES if type not in LONG_TYPES)
+        short = tuple(type for type in types or BENCHMARK_TYPES if type not in LONG_TYPES)
         self.parts = {
             (count, types, style): MovingShapes(split, length, count, types, question_style=style, seed=seed)
             for count in self.frames

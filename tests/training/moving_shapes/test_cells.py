@@ -36,7 +36,7 @@ def test_places_are_those_of_the_shapes():
 
 def test_it_learns():
     torch.manual_seed(0)
-    task = Cells(*build_tiny(), scenes=8, frames=1)
+    task = Cells(*build_tiny(), scenes=8)
     batch = task.collate([task.dataset()[i] for i in range(8)])
     optimizer = torch.optim.AdamW(task.parameters(), 2e-3)
     losses = []

@@ -25,6 +25,7 @@ PALETTE = {
     "cyan": (44, 214, 224),
     "pink": (252, 146, 200),
 }
+NAMELESS_SHAPES = ("diamond", "half", "corner")  # never in the benchmark: for training what a color is
 CLIP_FPS = 8
 
 _TONES = {"dark": (12, 55), "gray": (80, 125), "light": (205, 240)}
@@ -32,12 +33,13 @@ _COLORS = np.array([PALETTE[color] for color in COLORS], np.float32)
 _CHUNK = 64 * 256 * 256  # pixels of the frames that are drawn at a time into a file
 
 
-def render(scene: Scene, times: np.ndarray, size: int = 64) -> np.ndarray:
+def render(scene: Scene, times: np.ndarray, size: int = 64, palette: np.ndarray | None = None) -> np.ndarray:
     """Draws a scene.
 
     Args:
         times: moments, fractions of the clip, (T,); see `frame_times`.
         size: height and width in pixels.
+        palette: RGB, 0..255, (8, 3), in place of the colors of `COLORS`.
 
     Returns:
         uint8 RGB (T, size, size, 3).
@@ -54,7 +56,7 @@ def render(scene: Scene, times: np.ndarray, size: int = 64) -> np.ndarray:
     frames = np.repeat(_background(rng, scene.background, size)[None], len(times), 0)
     tints = rng.uniform(-9, 9, (len(scene.shapes), 3)).astype(np.float32)
     for shape, tint in zip(scene.shapes, tints, strict=True):
-        _paint(frames, shape, tint, times)
+        _paint(frames, shape, tint, times, _COLORS if palette is None else palette.astype(np.float32))
     _add_noise(rng, frames, times)
     if rng.random() < 0.5:
         _soften_colors(frames)
@@ -105,7 +107,7 @@ def coverage(shape: str, x: np.ndarray, y: np.ndarray, sharpness: float) -> np.n
     """How much of a pixel a shape covers.
 
     Args:
-        shape: of `scenes.SHAPES`.
+        shape: of `scenes.SHAPES` or `NAMELESS_SHAPES`.
         x, y: the pixel's center relative to the shape's, in radii, y down; shapes that broadcast.
         sharpness: pixels a radius: edges are one pixel wide.
 
@@ -130,10 +132,16 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.abs(np.hypot(x, y) - 0.76) - 0.23
     if shape == "bar":
         return np.maximum(ax - 1, ay - 0.4)
+    if shape == "diamond":
+        return (ax + ay - 1.1) * 0.7071
+    if shape == "half":
+        return np.maximum(np.hypot(x, y + 0.4) - 1, -y - 0.4)
+    if shape == "corner":
+        return np.maximum(np.maximum(ax, ay) - 0.9, np.minimum(x + 0.25, 0.25 - y))
     raise ValueError(f"There is no shape {shape!r}.")
 
 
-def _paint(frames: np.ndarray, shape: MovingShape, tint: np.ndarray, times: np.ndarray) -> None:
+def _paint(frames: np.ndarray, shape: MovingShape, tint: np.ndarray, times: np.ndarray, palette: np.ndarray) -> None:
     """Draws one shape into the frames (T, size, size, 3) where it is visible: only the square around it is computed."""
     size = frames.shape[1]
     shown = np.flatnonzero(shape.visible(times))
@@ -148,7 +156,7 @@ def _paint(frames: np.ndarray, shape: MovingShape, tint: np.ndarray, times: np.n
     x = ((columns - centers[:, :1]) / radius).astype(np.float32)[:, None, :]
     y = ((rows - centers[:, 1:]) / radius).astype(np.float32)[:, :, None]
     alpha = coverage(shape.shape, x, y, radius)[..., None]
-    color = (_COLORS[shape.color_numbers(times[shown])] + tint)[:, None, None, :]
+    color = (palette[shape.color_numbers(times[shown])] + tint)[:, None, None, :]
     where = shown[:, None, None], rows[:, :, None], columns[:, None, :]
     below = frames[where]
     frames[where] = below + alpha * (color - below)
@@ -198,4 +206,4 @@ def _soften_colors(frames: np.ndarray) -> None:
     blocks[:] = brightness.reshape(count, size // 2, 2, size // 2, 2, 1) + coarse[:, :, None, :, None]
 
 
-__all__ = ["CLIP_FPS", "PALETTE", "coverage", "render", "write_video"]
+__all__ = ["CLIP_FPS", "NAMELESS_SHAPES", "PALETTE", "coverage", "render", "write_video"]

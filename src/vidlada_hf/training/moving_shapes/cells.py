@@ -5,9 +5,11 @@ words, and to hold the place of the shape. So visual rows begin as words do, and
 
 Training never shows some combinations of color and shape, and a tower that learns "what is red is no circle" fails on
 those that are held out (61 % of shapes right). Two things keep it from that: a color is only told from the others that
-the shape is shown in, and a shape from those that the color is shown with; and half of the scenes lose their colors.
+the shape is shown in, and a shape from those that the color is shown with; and half of the scenes show the named
+shapes in colors that have no name, and one of six the named colors on shapes that have none.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,44 +17,47 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ...evaluation.moving_shapes import MovingShapes
 from ...evaluation.moving_shapes.cells import label_cells
-from ...evaluation.moving_shapes.rendering import render
-from ...evaluation.moving_shapes.scenes import COLORS, SHAPES
+from ...evaluation.moving_shapes.looks import draw_looks
+from ...evaluation.moving_shapes.rendering import NAMELESS_SHAPES, PALETTE, render
+from ...evaluation.moving_shapes.sampling import CLEARANCE, RADII
+from ...evaluation.moving_shapes.scenes import COLORS, SHAPES, MovingShape, Scene, Span
+from ...evaluation.moving_shapes.splits import get_split
+from ...evaluation.moving_shapes.timelines import END, Role
 from ..tasks import Task, accuracy
 from .combinations import shown_together
 
 GRID = 4
-GRAY = -1
+NAMELESS = -1
 _FILLED_WEIGHT = 6.0  # most cells are empty
 _PLACE_WEIGHT = 8.0
+_COUNTS = (1, 2, 3, 4, 4, 4, 4, 4)  # shapes in a scene: a crowded frame teaches more in the same time
 
 
 class Cells(Task):
     """Classifies every cell of single frames.
 
     Args:
-        scenes: how many different scenes there are.
-        frames: of each scene, at random moments.
+        scenes: how many different frames there are.
     """
 
-    def __init__(self, model: Any, processor: Any, seed: int = 0, scenes: int = 50_000, frames: int = 4) -> None:
+    def __init__(self, model: Any, processor: Any, seed: int = 0, scenes: int = 200_000) -> None:
         super().__init__(model, processor, seed)
-        self.scenes, self.frames = scenes, frames
+        self.scenes = scenes
         hidden = model.config.text_config.hidden_size
         names = processor.tokenizer.convert_tokens_to_ids
         self.words = {"color": names(list(COLORS)), "shape": names(list(SHAPES))}
-        # The last shape is "empty", the last two colors are "empty" and `GRAY`: possible with everything.
-        self.register_buffer("shown", nn.functional.pad(shown_together(), (0, 1, 0, 2), value=True), persistent=False)
+        # The last two are "empty" and `NAMELESS`: possible with everything.
+        self.register_buffer("shown", nn.functional.pad(shown_together(), (0, 2, 0, 2), value=True), persistent=False)
         self.heads["empty"] = nn.Linear(hidden, 2)
         self.heads["place"] = nn.Linear(hidden, 2)
 
     def dataset(self) -> Dataset:
-        """Items: pixels uint8 (frames, 64, 64, 3) and labels (frames, 4, 4)."""
-        return _Frames(self.scenes, self.frames, self.seed)
+        """Items: pixels uint8 (1, 64, 64, 3) and labels (1, 4, 4)."""
+        return _Frames(self.scenes, self.seed)
 
     def collate(self, examples: list[Any]) -> dict[str, torch.Tensor]:
-        """Joins the frames of all scenes; pixels are normalized as the processor does. Gray cells have the color -1."""
+        """Joins the frames of all scenes, normalized as the processor does; `NAMELESS` labels what has no name."""
         parts = (torch.from_numpy(np.concatenate(part)) for part in zip(*examples, strict=True))
         pixels, colors, shapes, places = parts
         return {"pixels": normalize(pixels), "color": colors, "shape": shapes, "place": places}
@@ -60,10 +65,10 @@ class Cells(Task):
     def forward(self, pixels: torch.Tensor, **labels: torch.Tensor) -> dict[str, Any]:
         """Cross entropy of color and shape, squared error of the place in filled cells."""
         cells = encode_cells(self.model, pixels)
-        filled = labels["shape"] < len(SHAPES)
+        filled = labels["shape"] != len(SHAPES)
         weight = torch.where(filled, _FILLED_WEIGHT, 1.0)
         empty = self.heads["empty"](cells)
-        possible = {"color": self.shown.T[labels["shape"]][..., :-1], "shape": self.shown[labels["color"]]}
+        possible = {"color": self.shown.T[labels["shape"]][..., :-1], "shape": self.shown[labels["color"]][..., :-1]}
         loss, metrics = cells.new_zeros(()), {}
         for i, (name, ids) in enumerate(self.words.items()):
             words = self.model.get_input_embeddings().weight[ids]
@@ -72,7 +77,7 @@ class Cells(Task):
                 logits.masked_fill(~possible[name], -torch.inf).flatten(0, 2),
                 labels[name].flatten(),
                 reduction="none",
-                ignore_index=GRAY,
+                ignore_index=NAMELESS,
             )
             loss = loss + (entropy * weight.flatten()).mean()
             metrics[f"{name}_accuracy"] = accuracy(logits, labels[name].masked_fill(~filled, -1))
@@ -84,21 +89,54 @@ class Cells(Task):
 
 
 class _Frames(Dataset):
-    def __init__(self, scenes: int, frames: int, seed: int) -> None:
-        self.shapes, self.frames, self.seed = MovingShapes("train", scenes, seed=seed), frames, seed
+    def __init__(self, scenes: int, seed: int) -> None:
+        self.scenes, self.seed = scenes, seed
 
     def __len__(self) -> int:
-        return len(self.shapes)
+        return self.scenes
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
-        scene, _ = self.shapes.draw(index)
-        times = np.sort(np.random.default_rng((self.seed, index)).random(self.frames))
-        cells, pixels, color = label_cells(scene, times, GRID), render(scene, times), None
-        if index % 2:
-            channel = pixels.reshape(-1, 3).std(0).argmax()  # the one in which most can be seen
-            pixels = np.repeat(pixels[..., channel : channel + 1], 3, axis=-1)
-            color = np.full_like(cells.color, GRAY)
-        return pixels, cells.color if color is None else color, cells.shape, places_of(cells.offset)
+        rng = np.random.default_rng((self.seed, index))
+        scene, times = crowd(rng), np.zeros(1)
+        cells = label_cells(scene, times, GRID)
+        filled, color, shape, palette = cells.identity >= 0, cells.color, cells.shape, None
+        if index % 6 in (1, 2, 3):
+            color, palette = np.where(filled, NAMELESS, color), nameless_colors(rng)
+        elif index % 6 == 4:
+            shape = np.where(filled, NAMELESS, shape)
+            drawn = [replace(s, shape=NAMELESS_SHAPES[rng.integers(len(NAMELESS_SHAPES))]) for s in scene.shapes]
+            scene = replace(scene, shapes=tuple(drawn))
+        return render(scene, times, palette=palette), color, shape, places_of(cells.offset)
+
+
+def crowd(rng: np.random.Generator) -> Scene:
+    """A scene of the training split in which nothing happens: a single frame of it shows all."""
+    split, count = get_split("train"), int(rng.choice(_COUNTS))
+    places: list[np.ndarray] = []
+    while len(places) < count:
+        place = rng.uniform(0.14, 0.86, 2)
+        if all(np.abs(place - other).max() >= CLEARANCE for other in places):
+            places.append(place)
+        elif rng.random() < 0.02:  # no room is left: begin again
+            places.clear()
+    roles = draw_looks(rng, split, [Role(((0, END),), "still")] * count)
+    shapes = []
+    for role, (x, y) in zip(roles, places, strict=True):
+        stay = Span(0.0, 1.0, (x, y), (x, y))
+        shapes.append(MovingShape(role.color, role.shape, float(rng.uniform(*RADII)), (stay,), "still"))
+    background = split.backgrounds[rng.integers(len(split.backgrounds))]
+    return Scene(split.name, "steady", tuple(shapes), background, int(rng.integers(2**31)))
+
+
+def nameless_colors(rng: np.random.Generator) -> np.ndarray:
+    """Colorful colors, each far from those that have a name: float (8, 3), 0..255."""
+    found: list[np.ndarray] = []
+    named = np.array(list(PALETTE.values()))
+    while len(found) < len(COLORS):
+        color = rng.uniform(5, 250, 3)
+        if np.ptp(color) > 60 and np.linalg.norm(named - color, axis=1).min() > 55:
+            found.append(color)
+    return np.stack(found)
 
 
 def places_of(offset: np.ndarray) -> np.ndarray:
@@ -119,4 +157,4 @@ def encode_cells(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     return rows.unflatten(0, (len(pixels), GRID, GRID + 1))[:, :, :GRID]
 
 
-__all__ = ["GRAY", "GRID", "Cells", "encode_cells", "normalize", "places_of"]
+__all__ = ["GRID", "Cells", "encode_cells", "normalize", "places_of"]

@@ -1,0 +1,114 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from vidlada_hf.training import run
+from vidlada_hf.training.recipe import Recipe
+from vidlada_hf.training.tasks import find_task
+
+TINY = "vidlada_hf.training.moving_shapes.tiny:build_tiny"
+DATA = {"source": "moving_shapes", "length": 40, "group": 2, "frames": [2], "types": ["color", "shape"], "long": 0}
+
+
+def recipe(folder, **arguments) -> Recipe:
+    """Two stages of a few steps: one of the recipe's own tasks, then the objective itself."""
+    common = {"per_device_train_batch_size": 2, "report_to": [], "disable_tqdm": True, "save_steps": 2} | arguments
+    return Recipe.from_dict(
+        {
+            "model": TINY,
+            "output_dir": str(folder),
+            "stages": [
+                {
+                    "name": "see",
+                    "task": "cells",
+                    "options": {"scenes": 8},
+                    "rates": {"tower": 1e-3, "projector": 1e-3, "text": 0},
+                    "arguments": common | {"max_steps": 2},
+                },
+                {
+                    "name": "answer",
+                    "options": {"data": DATA},
+                    "rates": {"tower": 0, "projector": 0, "text": 1e-3, "muon": 1e-3},
+                    "arguments": common | {"max_steps": 4, "logging_steps": 2},
+                },
+            ],
+        }
+    )
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+class KillAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step and state.max_steps == 4:
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return run.train(recipe(tmp_path_factory.mktemp("run")))
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_every_stage_leaves_a_model_that_the_next_starts_from(undisturbed):
+    stages = undisturbed.parents[1]
+    assert undisturbed == stages / "2-answer" / "model"
+    see, answer = weights(stages / "1-see" / "model"), weights(undisturbed)
+    start = run.load(TINY, 1)[0].state_dict()
+    tower = [name for name in answer if "vision_tower.encoder" in name and name.endswith("fc1.weight")]
+    text = [name for name in answer if "language_model.layers" in name and name.endswith("up_proj.weight")]
+    assert tower and text
+    for name in tower:  # trained first, then frozen
+        assert not torch.equal(see[name], start[name]) and torch.equal(see[name], answer[name])
+    for name in text:  # the other way round
+        assert torch.equal(see[name], start[name]) and not torch.equal(see[name], answer[name])
+    assert json.loads((stages / "2-answer" / "log.json").read_text())[0]["loss"] > 0
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights(undisturbed, tmp_path, monkeypatch):
+    """Float32 on one CPU: bit by bit. Killed after the first stage and between two checkpoints of the second."""
+    usual = run.DiffusionTrainer
+
+    def doomed(*args, callbacks=(), **kwargs):
+        return usual(*args, callbacks=[*callbacks, KillAt(3)], **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "DiffusionTrainer", doomed)
+        with pytest.raises(Killed):
+            run.train(recipe(tmp_path))
+    assert (tmp_path / "1-see" / "model" / "config.json").is_file()
+    assert not (tmp_path / "2-answer" / "model").exists()
+    torch.manual_seed(5)  # whatever the new process drew before
+    resumed = weights(run.train(recipe(tmp_path)))
+    for name, tensor in weights(undisturbed).items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_finished_run_is_not_run_again(undisturbed, monkeypatch):
+    monkeypatch.setattr(run, "run_stage", lambda *args: pytest.fail("ran again"))
+    assert run.train(recipe(undisturbed.parents[1])) == undisturbed
+
+
+def test_other_settings_than_it_was_begun_with_are_refused(undisturbed):
+    with pytest.raises(ValueError, match=r"Stage 'see' was begun with other settings \(arguments\): delete"):
+        run.train(recipe(undisturbed.parents[1], save_steps=3))
+
+
+def test_an_unknown_task_is_refused_before_anything_runs(tmp_path):
+    broken = recipe(tmp_path).as_dict()
+    broken["stages"][1]["task"] = "conversation"
+    with pytest.raises(ValueError, match="There is no task 'conversation': known are 'conversations', 'cells'"):
+        run.train(Recipe.from_dict(broken))
+    assert not list(tmp_path.iterdir())
+    assert find_task("vidlada_hf.training.conversations:Conversations").__name__ == "Conversations"
