@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -331,6 +333,39 @@ def test_a_busy_object_is_refused_before_any_work(model):
     expected = answers(model, inputs, cache_strategy="dual")
     assert torch.equal(answers(model, inputs, cache_strategy=strategy, step_callback=ask_again), expected)
     assert not encoded
+
+
+# --- the README's samples --------------------------------------------------------------------------------------------
+
+
+def readme_samples(title: str) -> list[str]:
+    """The Python blocks under a heading."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    section = re.split(r"\n#{2,3} ", text.split(f"### {title}\n")[1])[0]
+    return re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("title", ["Caches", "Your own strategy"])
+def test_the_readme_says_what_works(model, title):
+    samples, inputs = readme_samples(title), batch(example(model, 4), example(model, 1, after=7, seed=2))
+    assert samples and all(len(sample.splitlines()) <= 30 for sample in samples)
+    for sample in samples:
+        sample = sample.replace("anchors=8", "anchors=4").replace('"anchors": 8', '"anchors": 4')  # frames are small
+        seen = {"model": model, "inputs": inputs | {"max_new_tokens": 8, "block_length": 4}}
+        exec(sample, seen)
+
+
+def test_the_readmes_own_strategies_are_exact_where_they_refresh(model):
+    inputs, seen = batch(example(model, 4), example(model, 1, after=7, seed=2)), {"model": model}
+    for sample in readme_samples("Your own strategy"):
+        exec(sample.split("model.generate")[0], seen)
+    exact = answers(model, inputs, block_length=1)
+    assert torch.equal(answers(model, inputs, block_length=1, cache_strategy=seen["Window"]()), exact)
+    assert torch.equal(answers(model, inputs, block_length=1, cache_strategy=seen["UpperHalf"]()), exact)
+    window = answers(model, inputs, block_length=4, cache_strategy=seen["Window"](margin=99))
+    assert torch.equal(window, answers(model, inputs, block_length=4))
+    for name in ("Window", "UpperHalf"):
+        assert not torch.equal(answers(model, inputs, cache_strategy=seen[name]()), answers(model, inputs))
 
 
 # --- with everything that `generate` can do --------------------------------------------------------------------------
