@@ -62,6 +62,9 @@ def load(folder):
 
 report = {}
 report["exported"], pipe = load(exported)
+mars = {"anchors": 1, "visual_intervals": [4, 2], "text_intervals": [2, 1]}
+settings = {"max_new_tokens": 8, "cache_strategy": "mars", "cache_config": mars}
+report["mars"] = pipe(video, text=question, **settings)[0]["generated_text"]
 AutoModelForMultimodalLM.from_pretrained(exported, **trust).save_pretrained(scratch + "/resaved")
 AutoProcessor.from_pretrained(exported, **trust).save_pretrained(scratch + "/resaved")
 report["resaved"], _ = load(scratch + "/resaved")
@@ -134,6 +137,14 @@ def test_it_loads_without_the_package(report: dict, answer: str, folder: str) ->
     assert classes == {auto: ["transformers_modules", name] for auto, name in remote.items()}
     assert report[folder]["info"] == []
     assert report[folder]["answer"] == answer
+
+
+def test_a_cache_strategy_works_without_the_package(report: dict, checkpoint: Path) -> None:
+    video = torch.arange(4 * 20 * 30 * 3).remainder(251).to(torch.uint8).view(4, 20, 30, 3)
+    mars = {"anchors": 1, "visual_intervals": [4, 2], "text_intervals": [2, 1]}
+    settings = {"max_new_tokens": 8, "cache_strategy": "mars", "cache_config": mars}
+    pipe = pipeline("video-text-to-text", model=str(checkpoint))
+    assert report["mars"] == pipe(video, text=QUESTION, **settings)[0]["generated_text"]
 
 
 @pytest.mark.parametrize(
