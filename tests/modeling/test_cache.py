@@ -397,6 +397,28 @@ def test_every_strategy_serves_a_batch_in_every_way(model, name, way):
         assert (row[len(alone) :] == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "every_step"),
+    [
+        ("prefix", {"refresh_interval": 1}),
+        ("dual", {"refresh_interval": 1}),
+        ("interval", {"prompt_interval": 1, "generation_interval": 1}),
+        ("mars", {"visual_intervals": [1, 1], "text_intervals": [1, 1], "neighbourhood": 3}),
+    ],
+)
+def test_both_branches_of_guidance_have_their_own_cache(model, name, every_step):
+    inputs = batch(example(model, 4), example(model, 1, after=7, seed=2))
+    expected = answers(model, inputs, cfg_scale=0.7)
+    assert torch.equal(answers(model, inputs, cfg_scale=0.7, cache_strategy=name, cache_config=every_step), expected)
+
+
+@pytest.mark.parametrize("name", CACHE_STRATEGIES)
+def test_every_strategy_runs_in_half_precision(name):
+    model = tiny_model().to(torch.bfloat16)
+    inputs = batch(example(model, 4), example(model, 1, after=7, seed=2))
+    assert answers(model, inputs, cache_strategy=name).shape == (2, 12)
+
+
 @pytest.mark.parametrize("name", CACHE_STRATEGIES)
 def test_every_strategy_streams(model, name):
     class Recorder:
