@@ -10,7 +10,9 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -20,15 +22,40 @@ from vidlada_hf.asking import EMBEDDED_CHECKPOINT
 from vidlada_hf.evaluation.moving_shapes.measuring import as_plain, load_examples, measure
 from vidlada_hf.evaluation.moving_shapes.priors import measure_prior
 
-# name -> (frames, change of the video, part of the questions, options of the examples)
+# Visual rows see their own frame, the text and the canvas, in every layer of every step.
+FRAME_LOCAL = {
+    "cache_strategy": "mars",
+    "cache_config": {
+        "neighbourhood": 0,
+        "anchors": 0,
+        "first_step": "chunked",
+        "visual_intervals": [1],
+        "text_intervals": [1],
+    },
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One measurement: frames of a video, change of the video, share of the questions, arguments of `generate`."""
+
+    frames: int = 8
+    control: str = "none"
+    share: float = 0.5
+    settings: dict[str, Any] = field(default_factory=dict)
+    from_file: bool = False
+
+
 PARTS = {
-    "8 frames": (8, "none", 1.0, {}),
-    "16 frames": (16, "none", 0.5, {}),
-    "32 frames": (32, "none", 0.5, {}),
-    "8 frames, from mp4": (8, "none", 0.5, {"video_folder": "clips"}),
-    "8 frames, gray video": (8, "gray", 0.5, {}),
-    "8 frames, another scene's video": (8, "other", 0.5, {}),
-    "8 frames, shuffled": (8, "shuffled", 0.5, {}),
+    "8 frames": Part(share=1.0),
+    "16 frames": Part(16),
+    "32 frames": Part(32),
+    "8 frames, from mp4": Part(share=1.0, from_file=True),
+    "8 frames, gray video": Part(control="gray"),
+    "8 frames, another scene's video": Part(control="other"),
+    "8 frames, shuffled": Part(control="shuffled"),
+    "8 frames, frame-local attention": Part(settings=FRAME_LOCAL),
+    "8 frames, one token a step": Part(settings={"unmasking": "quota"}),
 }
 
 
@@ -38,6 +65,7 @@ def main() -> None:
     parser.add_argument("--model", default=str(EMBEDDED_CHECKPOINT))
     parser.add_argument("--split", default="test")
     parser.add_argument("--questions", type=int, default=2100, help="of all types in turn")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="measure these parts alone")
     parser.add_argument("--batch-size", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
@@ -52,13 +80,13 @@ def main() -> None:
         "transformers": transformers.__version__,
     }
     with tempfile.TemporaryDirectory() as folder:
-        for name, (frames, control, share, extra) in PARTS.items():
-            if name in done:
+        for name, part in PARTS.items():
+            if name in done or (options.only and name not in options.only):
                 continue
-            extra = {key: str(Path(folder) / value) for key, value in extra.items()}
-            examples = load_examples(options.split, round(options.questions * share), frames, **extra)
+            extra = {"video_folder": folder} if part.from_file else {}
+            examples = load_examples(options.split, round(options.questions * part.share), part.frames, **extra)
             began = time.perf_counter()
-            scores = measure(model, processor, examples, frames, control, options.batch_size)
+            scores = measure(model, processor, examples, part.frames, part.control, options.batch_size, **part.settings)
             done[name] = {"seconds": round(time.perf_counter() - began, 1), "scores": as_plain(scores)}
             if name == "8 frames":
                 done["prior"] = {type: measure_prior(options.split, type).prior for type in scores if type != "all"}

@@ -1,7 +1,8 @@
 """A recipe from start to end: `vidlada train`.
 
 Each stage has a folder: its settings (`stage.json`), its checkpoints, and when it is done `model/`, which the next
-stage starts from. A run that was killed goes on where it was when the same command is given again.
+stage starts from, and the heads of its task, which the next takes over if its task has the same. A run that was killed
+goes on where it was when the same command is given again.
 """
 
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments, set_seed
 
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
@@ -21,8 +23,10 @@ from ..processing.processing_vidlada import VidLaDAProcessor
 from .examination import Examiner
 from .optimizer import OptimizerOptions
 from .recipe import Recipe, Stage
-from .tasks import find_task
+from .tasks import Task, find_task
 from .trainer import DiffusionTrainer, last_checkpoint
+
+HEADS = "heads.safetensors"
 
 
 def train(recipe: Recipe) -> Path:
@@ -78,6 +82,7 @@ def run_stage(stage: Stage, start: str, place: Path, seed: int) -> None:
     arguments = TrainingArguments(str(place), **(default_arguments() | {"seed": seed} | stage.arguments))
     model, processor = load(start, seed)
     task = find_task(stage.task)(model, processor, seed=seed, **stage.options)
+    take_over_heads(task, Path(start).parent / HEADS)
     examiners = [Examiner(task, **stage.denoising)] if stage.denoising else []
     trainer = DiffusionTrainer(
         model=task,
@@ -92,11 +97,19 @@ def run_stage(stage: Stage, start: str, place: Path, seed: int) -> None:
     trainer.train(resume_from_checkpoint=last_checkpoint(place, arguments.world_size))
     if trainer.is_world_process_zero():
         (place / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1) + "\n")
+        save_file({name: tensor.contiguous() for name, tensor in task.heads.state_dict().items()}, place / HEADS)
         unfinished = place / "unfinished-model"
         model.save_pretrained(unfinished)
         processor.save_pretrained(unfinished)
         unfinished.rename(place / "model")
     trainer.accelerator.wait_for_everyone()
+
+
+def take_over_heads(task: Task, file: Path) -> None:
+    """Loads the heads that an earlier stage trained, if the task has heads of just these names and shapes."""
+    trained, mine = load_file(file) if file.is_file() else {}, task.heads.state_dict()
+    if {n: t.shape for n, t in trained.items()} == {n: t.shape for n, t in mine.items()}:
+        task.heads.load_state_dict(trained)
 
 
 def default_arguments() -> dict[str, Any]:

@@ -21,7 +21,8 @@ class Task(nn.Module):
     """The model, and beside it whatever only training needs: heads, examples, a loss.
 
     Subclasses take their options as keyword arguments of `__init__` and write `dataset`, `collate` and `forward`.
-    Parameters of `heads` have a rate of their own and are thrown away at the end.
+    Parameters of `heads` have a rate of their own. A following stage of a task with the same heads goes on with them;
+    they are no part of the trained model.
 
     Args:
         model, processor: what is trained, and its processor.
