@@ -3,13 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test tiny lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vidlada demo
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# Trains the embedded checkpoint again from nothing: two hours on two cores. An interrupted run goes on.
+tiny: $(VENV)/.installed
+	$(BIN)/vidlada train recipes/vidlada_tiny.yaml --processes 2
+	$(BIN)/python benchmarks/ship_tiny.py runs/vidlada-tiny
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check src tests benchmarks

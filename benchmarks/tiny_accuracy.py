@@ -8,6 +8,8 @@ skipped if it is there, so an interrupted run goes on: delete the file to measur
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -17,9 +19,9 @@ from typing import Any
 import torch
 import transformers
 
-from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
+from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, export_checkpoint
 from vidlada_hf.asking import EMBEDDED_CHECKPOINT
-from vidlada_hf.evaluation.moving_shapes.measuring import as_plain, load_examples, measure
+from vidlada_hf.evaluation.moving_shapes.measuring import as_plain, load_examples, measure, score_answers
 from vidlada_hf.evaluation.moving_shapes.priors import measure_prior
 
 # Visual rows see their own frame, the text and the canvas, in every layer of every step.
@@ -37,20 +39,23 @@ FRAME_LOCAL = {
 
 @dataclass(frozen=True)
 class Part:
-    """One measurement: frames of a video, change of the video, share of the questions, arguments of `generate`."""
+    """One measurement: frames of a video, change of the video, share of the questions, arguments of `generate`, and
+    the way to the model: "arrays", "files" (mp4), "pipeline" (mp4), or "exported" (mp4, without the package)."""
 
     frames: int = 8
     control: str = "none"
     share: float = 0.5
     settings: dict[str, Any] = field(default_factory=dict)
-    from_file: bool = False
+    route: str = "arrays"
 
 
 PARTS = {
     "8 frames": Part(share=1.0),
     "16 frames": Part(16),
     "32 frames": Part(32),
-    "8 frames, from mp4": Part(share=1.0, from_file=True),
+    "8 frames, from mp4": Part(share=1.0, route="files"),
+    "8 frames, mp4 through the pipeline": Part(share=1.0, route="pipeline"),
+    "8 frames, mp4, exported folder without the package": Part(share=1.0, route="exported"),
     "8 frames, gray video": Part(control="gray"),
     "8 frames, another scene's video": Part(control="other"),
     "8 frames, shuffled": Part(control="shuffled"),
@@ -83,15 +88,42 @@ def main() -> None:
         for name, part in PARTS.items():
             if name in done or (options.only and name not in options.only):
                 continue
-            extra = {"video_folder": folder} if part.from_file else {}
+            extra = {} if part.route == "arrays" else {"video_folder": folder}
             examples = load_examples(options.split, round(options.questions * part.share), part.frames, **extra)
             began = time.perf_counter()
-            scores = measure(model, processor, examples, part.frames, part.control, options.batch_size, **part.settings)
+            if part.route in ROUTES:
+                scores = score_answers(examples, ROUTES[part.route](options.model, examples, part.frames))
+            else:
+                scores = measure(
+                    model, processor, examples, part.frames, part.control, options.batch_size, **part.settings
+                )
             done[name] = {"seconds": round(time.perf_counter() - began, 1), "scores": as_plain(scores)}
             if name == "8 frames":
                 done["prior"] = {type: measure_prior(options.split, type).prior for type in scores if type != "all"}
             options.output.write_text(json.dumps(done, indent=1) + "\n")
     print(table(done))
+
+
+def through_pipeline(model: str, examples: list, num_frames: int) -> list[str]:
+    """Answers of the pipeline "video-text-to-text"."""
+    pipe = transformers.pipeline("video-text-to-text", model=model, device="cpu")
+    requests = ({"video": str(example.path), "text": example.question} for example in examples)
+    return [out[0]["generated_text"] for out in pipe(requests, num_frames=num_frames, batch_size=20)]
+
+
+def through_export(model: str, examples: list, num_frames: int) -> list[str]:
+    """Answers of the exported folder in a process of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = export_checkpoint(model, Path(place) / "exported")
+        requests, answers = Path(place) / "requests.json", Path(place) / "answers.json"
+        asked = [(str(example.path), example.question) for example in examples]
+        requests.write_text(json.dumps({"num_frames": num_frames, "requests": asked}))
+        script = Path(__file__).with_name("exported_answers.py")
+        subprocess.run([sys.executable, script, folder, requests, answers], check=True, cwd=place)
+        return json.loads(answers.read_text())
+
+
+ROUTES = {"pipeline": through_pipeline, "exported": through_export}
 
 
 def table(done: dict) -> str:

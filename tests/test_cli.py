@@ -206,3 +206,10 @@ def test_train_refuses_a_recipe_with_mistakes_before_it_starts(vidlada, tmp_path
     assert code == 1 and "Unknown key `taks`" in message and "did you mean `task`?" in message
     assert vidlada("train", tmp_path / "none.yaml")[0] == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_extra_is_named(vidlada, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    monkeypatch.delitem(sys.modules, "vidlada_hf.training.recipe", raising=False)
+    code, _, message = vidlada("train", tmp_path / "recipe.yaml")
+    assert code == 1 and "yaml is not installed: pip install 'vidlada_hf[train]'" in message

@@ -26,6 +26,11 @@ def refuse(message: object, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+# What a command may need beyond the package's own requirements -> the extra that brings it.
+EXTRAS = {"yaml": "train", "accelerate": "train", "tensorboard": "train", "peft": "train", "datasets": "train"}
+EXTRAS |= {"matplotlib": "demo"}
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turns the errors that a user can mend into their message; anything else keeps its traceback."""
@@ -33,6 +38,10 @@ def user_errors() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         refuse(error, 1)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        refuse(f"{error.name} is not installed: pip install 'vidlada_hf[{EXTRAS[error.name]}]'", 1)
 
 
 @app.command()
@@ -146,6 +155,103 @@ def demo(
         verdict = {0.0: "WRONG", 1.0: "right"}.get(reply.right, f"{reply.right:.0%} of the facts")
         typer.echo(f"Question: {reply.question}\n  answer:   {reply.answer}\n  expected: {reply.expected}  [{verdict}]")
     typer.echo(f"\nPicture of the last answer being denoised: {done.picture}")
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Folder of a checkpoint or its id on the Hub.", show_default="the embedded one"),
+    ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSONL, a line a question: {"video": path, "question": text} and, where known, "answer" and "type".',
+            show_default="the test split of moving shapes",
+        ),
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder that the videos' paths start from.", show_default="that of the JSONL")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Ask the first so many questions.", show_default="all; 42 of moving shapes")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A cache strategy, or with settings such as 'mars:{\"anchors\": 8}'; may be repeated.",
+            show_default="all of them",
+        ),
+    ] = None,
+    unmasking: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A rule, or with its number such as threshold:0.8; may be repeated.", show_default="quota, threshold"
+        ),
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames of each video.", min=1)] = 8,
+    max_new_tokens: Annotated[int, typer.Option(help="Length of the canvas, in tokens.")] = 128,
+    block_length: Annotated[int | None, typer.Option(help="Denoise the canvas in blocks of so many tokens.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps over the whole canvas.")] = None,
+    ending: Annotated[
+        str,
+        typer.Option(
+            help="When an answer that has ended is left alone: at once (stop), when its block is finished (block), or "
+            "never, so that all steps run (canvas)."
+        ),
+    ] = "stop",
+    rounds: Annotated[int, typer.Option(help="Time everything so often, in turn.")] = 5,
+    timed: Annotated[int, typer.Option(help="Count and time the first so many questions.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Questions at a time.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Of the weights.", show_default="as stored")] = "auto",
+    output: Annotated[
+        Path, typer.Option(help="JSON file of the results; one that is there is completed. The plot goes beside it.")
+    ] = Path("bench.json"),
+) -> None:
+    """Measure cache strategies and unmasking rules on a model: speed, operations, memory, agreement, accuracy."""
+    given = {"max_new_tokens": max_new_tokens, "block_length": block_length, "max_denoising_steps": steps}
+    with user_errors():
+        from . import benching
+
+        told = benching.bench(
+            model=model,
+            questions=questions,
+            videos=videos,
+            count=count,
+            strategies=strategy,
+            rules=unmasking,
+            frames=frames,
+            settings={name: value for name, value in given.items() if value is not None},
+            ending=ending,
+            rounds=rounds,
+            timed=timed,
+            batch_size=batch_size,
+            dtype=dtype,
+            output=output,
+        )
+    typer.echo(told)
+
+
+@app.command()
+def schedule(
+    strategy: Annotated[str, typer.Option(help="A cache strategy.")] = "mars",
+    config: Annotated[str | None, typer.Option(help="Its settings, as JSON.", show_default="its defaults")] = None,
+    canvas: Annotated[int, typer.Option(help="Length of the canvas, in tokens.")] = 128,
+    block: Annotated[int, typer.Option(help="Tokens a block.")] = 32,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="one a token")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it too, into this file.")] = None,
+) -> None:
+    """Show which rows of which layers a cache strategy refreshes in which step."""
+    typed = strategy if config is None else f"{strategy}:{config}"
+    with user_errors():
+        from .evaluation import schedules
+        from .modeling.generation_vidlada import VidLaDAGenerationConfig
+
+        settings = VidLaDAGenerationConfig(max_new_tokens=canvas, block_length=block, max_denoising_steps=steps)
+        plan = schedules.plan_refreshes(typed, settings)
+        typer.echo(schedules.print_refreshes(plan))
+        if plot is not None:
+            typer.echo(f"Drawn in {schedules.draw_refreshes(plan, typed, plot)}.")
 
 
 if __name__ == "__main__":

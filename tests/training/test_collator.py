@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -7,7 +9,7 @@ from tests.modeling.tiny import tiny_model
 from vidlada_hf.hub.random_checkpoint import build_random_checkpoint
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
-from vidlada_hf.training.collator import DiffusionCollator, LabelOptions, conversation_mask
+from vidlada_hf.training.collator import PRESETS, DiffusionCollator, conversation_mask
 
 ROLES = {"human": "user", "gpt": "assistant"}
 
@@ -87,7 +89,7 @@ def test_the_conversation_mask_is_the_recorded_one(golden, official):
 
 
 def test_the_official_preset_learns_its_padding(processor):
-    collator = DiffusionCollator(processor, "official")
+    collator = DiffusionCollator(processor, replace(PRESETS["official"], text_only=True))
     batch = collator([conversation("Why?", "Because."), conversation("Why?", "Because it is so.")])
     pad = processor.tokenizer.pad_token_id
     assert "attention_mask" not in batch
@@ -98,7 +100,9 @@ def test_the_official_preset_learns_its_padding(processor):
 
 
 def test_only_answers_and_their_ends_are_learned(processor):
-    batch = DiffusionCollator(processor)([conversation("Why?", "Because.", "And then?", "Nothing.")])
+    batch = DiffusionCollator(processor, {"text_only": True})(
+        [conversation("Why?", "Because.", "And then?", "Nothing.")]
+    )
     learned = batch["labels"][0]
     text = processor.decode(learned[learned != -100])
     assert text == "\n\nBecause.<|eot_id|>\n\nNothing.<|eot_id|>"
@@ -152,14 +156,34 @@ def test_a_turn_does_not_see_later_ones(attention):
     [
         (conversation("Why?"), {}, "Example 0 of the batch does not end with an answer"),
         (conversation("Why?", " "), {}, "Example 0 of the batch has an empty answer"),
+        (conversation("Why?", "Because."), {"text_only": False}, "Example 0 of the batch has no video and no image"),
         (conversation("Why?", "Because."), {"max_length": 10}, r"takes \d+ tokens, more than `max_length` \(10\)"),
     ],
 )
 def test_bad_conversations_are_refused(processor, example, options, message):
     with pytest.raises(ValueError, match=message):
-        DiffusionCollator(processor, LabelOptions(**options))([example])
+        DiffusionCollator(processor, {"text_only": True} | options)([example])
 
 
 def test_an_unknown_preset_lists_the_known_ones(processor):
     with pytest.raises(ValueError, match="'answers', 'official'"):
         DiffusionCollator(processor, "mine")
+    with pytest.raises(ValueError, match="Unknown option 'header' of the labels; known are headers, padding"):
+        DiffusionCollator(processor, {"header": True})
+
+
+def test_a_canvas_is_filled_to_one_of_the_lengths_asked_for(processor):
+    """From the longest prompt on, so that what follows an answer is learned as far as `generate` will ask for it."""
+    examples = [conversation("Why?", "No.", frames=1), conversation("Why is it so?", "Because.", frames=1)]
+    collator = DiffusionCollator(processor, {"padding": True, "canvas": [4, 24, 40]})
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(12):
+        batch = collator(examples)
+        prompts = [int((row != -100).nonzero()[0]) for row in batch["labels"]]
+        seen.add(batch["labels"].shape[1] - max(prompts))
+        pad = processor.tokenizer.pad_token_id
+        assert (batch["labels"][:, -1] == pad).all() and "attention_mask" not in batch
+    assert seen == {24, 40}  # the answers take more than 4
+    with pytest.raises(ValueError, match="needs `padding=True`"):
+        DiffusionCollator(processor, {"canvas": [8]})

@@ -4,8 +4,8 @@ The objective itself masks the labeled tokens (see `modeling/objective_vidlada`)
 label, and which turns see each other.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ class LabelOptions:
         canvas: with `padding`, lengths of canvases: each batch is padded to prompt and canvas of one of them, drawn
             from those that its longest answer fits in, so that the model knows the canvases that it will be given.
         max_length: the longest sequence allowed, in tokens; None for no limit.
+        text_only: whether conversations without a video or an image are allowed. Off: a record whose video was lost on
+            the way is refused instead of teaching the model to answer blindly.
     """
 
     headers: bool = False
@@ -34,6 +36,7 @@ class LabelOptions:
     conversation_mask: bool = False
     canvas: tuple[int, ...] = ()
     max_length: int | None = None
+    text_only: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "canvas", tuple(self.canvas))
@@ -44,12 +47,31 @@ class LabelOptions:
 PRESETS = {"answers": LabelOptions(), "official": LabelOptions(headers=True, padding=True)}
 
 
+def find_options(options: LabelOptions | str | Mapping[str, Any]) -> LabelOptions:
+    """Options by the name of a preset, by their fields, or as they are.
+
+    Raises:
+        ValueError: an unknown preset or field; the message lists the known ones.
+    """
+    if isinstance(options, LabelOptions):
+        return options
+    if isinstance(options, str):
+        if options not in PRESETS:
+            raise ValueError(f"Unknown preset {options!r}; known are {', '.join(map(repr, PRESETS))}.")
+        return PRESETS[options]
+    known = [field.name for field in fields(LabelOptions)]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"Unknown option {name!r} of the labels; known are {', '.join(known)}.")
+    return LabelOptions(**options)
+
+
 class DiffusionCollator:
     """Makes a batch of conversations.
 
     Args:
         processor: a `VidLaDAProcessor`.
-        options: a `LabelOptions` or the name of a preset: "answers" or "official".
+        options: a `LabelOptions`, its fields, or the name of a preset: "answers" or "official".
         **processor_kwargs: passed to the processor: `num_frames`, `fps`, ...
 
     A call takes a list of `{"messages": [...]}` whose last message is an answer, and returns what the model's forward
@@ -57,15 +79,14 @@ class DiffusionCollator:
     something is masked ((batch, rows), or (batch, 1, rows, rows) with `conversation_mask`), and the visual inputs.
 
     Raises:
-        ValueError: an unknown preset, a conversation without an answer or with an empty one, or one that is too long.
+        ValueError: an unknown preset; a conversation without an answer, with an empty one or without a video; one that
+            is too long.
     """
 
-    def __init__(self, processor: Any, options: LabelOptions | str = "answers", **processor_kwargs: Any) -> None:
-        if isinstance(options, str):
-            if options not in PRESETS:
-                raise ValueError(f"Unknown preset {options!r}; known are {', '.join(map(repr, PRESETS))}.")
-            options = PRESETS[options]
-        self.processor, self.options, self.processor_kwargs = processor, options, processor_kwargs
+    def __init__(
+        self, processor: Any, options: LabelOptions | str | Mapping[str, Any] = "answers", **processor_kwargs: Any
+    ) -> None:
+        self.processor, self.options, self.processor_kwargs = processor, find_options(options), processor_kwargs
         tokenizer = processor.tokenizer
         self.start_header, self.end_header, self.end_of_turn, self.begin = tokenizer.convert_tokens_to_ids(
             ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", tokenizer.bos_token]
@@ -94,6 +115,11 @@ class DiffusionCollator:
             )
         )
         ids = inputs["input_ids"][0]
+        if not self.options.text_only and not {"pixel_values_videos", "pixel_values"} & set(inputs):
+            raise ValueError(
+                f"Example {index} of the batch has no video and no image: add one to its first message, or allow that "
+                "with `text_only=True`."
+            )
         if self.options.max_length is not None and len(ids) > self.options.max_length:
             raise ValueError(
                 f"Example {index} of the batch takes {len(ids)} tokens, more than `max_length` "
@@ -190,4 +216,4 @@ def check_answers(messages: Sequence[dict[str, Any]], index: int) -> None:
             raise ValueError(f"Example {index} of the batch has an empty answer: give it text, or leave it out.")
 
 
-__all__ = ["PRESETS", "DiffusionCollator", "LabelOptions", "conversation_mask"]
+__all__ = ["PRESETS", "DiffusionCollator", "LabelOptions", "conversation_mask", "find_options"]

@@ -1,12 +1,13 @@
 """The task of every stage that says no other: conversations about videos, under the model's own objective."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import Dataset
 
 from ..modeling.objective_vidlada import TimeSampling
-from .collator import PRESETS, DiffusionCollator, LabelOptions
+from .collator import DiffusionCollator, find_options
 from .data import build_dataset
 from .tasks import Task
 
@@ -16,7 +17,7 @@ class Conversations(Task):
 
     Args:
         data: `source` and the options of that source, see `data.SOURCES`.
-        labels: a preset's name, or fields of `LabelOptions`.
+        labels: a preset's name, or fields of `LabelOptions`. Without a `max_length` the model's context is the limit.
         processor_options: of a call of the processor: `num_frames`, `fps`, ...
         time_sampling: how masking rates are drawn, see `draw_probabilities`.
     """
@@ -35,7 +36,9 @@ class Conversations(Task):
         time_sampling: TimeSampling = "stratified",
     ) -> None:
         super().__init__(model, processor, seed)
-        options = labels if isinstance(labels, str) else LabelOptions(**labels)
+        options = find_options(labels)
+        if options.max_length is None:
+            options = replace(options, max_length=model.config.text_config.max_position_embeddings)
         self.collator = DiffusionCollator(processor, options, **(processor_options or {}))
         self.data, self.time_sampling = dict(data), time_sampling
 
@@ -52,4 +55,4 @@ class Conversations(Task):
         return {"loss": self.model(**batch, time_sampling=self.time_sampling).loss}
 
 
-__all__ = ["PRESETS", "Conversations"]
+__all__ = ["Conversations"]

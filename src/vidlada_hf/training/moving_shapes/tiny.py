@@ -85,6 +85,7 @@ def build_tiny(seed: int = 0) -> tuple[VidLaDAForConditionalGeneration, VidLaDAP
         model = VidLaDAForConditionalGeneration(config)
         initialize(model)
     model.generation_config = VidLaDAGenerationConfig.from_model_config(config)
+    model.generation_config.update(unmasking="threshold")  # several times as fast, and as good
     return model, processor
 
 

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from vidlada_hf.training.conversations import Conversations
+from vidlada_hf.training.data import ShapeConversations, build_dataset
+from vidlada_hf.training.moving_shapes.tiny import build_tiny
+
+DATA = {"source": "moving_shapes", "length": 8, "group": 2, "frames": [2], "types": ["color", "shape"], "long": 0}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return build_tiny()
+
+
+def test_a_group_has_one_number_of_frames_and_one_kind_of_answers():
+    dataset = ShapeConversations(80, group=4, frames=(8, 12), long=0.5)
+    counts, kinds = set(), set()
+    for start in range(0, 80, 4):
+        group = [dataset[i]["messages"] for i in range(start, start + 4)]
+        frames = {len(messages[0]["content"][0]["video"]) for messages in group}
+        long = {messages[0]["content"][1]["text"].lower().startswith("describe") for messages in group}
+        assert len(frames) == len(long) == 1
+        counts |= frames
+        kinds |= long
+    assert counts == {8, 12} and kinds == {True, False}
+
+
+def test_examples_follow_from_the_seed():
+    same, again, other = (ShapeConversations(4, seed=seed)[3]["messages"] for seed in (1, 1, 2))
+    assert same[1] == again[1] and (same[0]["content"][0]["video"] == again[0]["content"][0]["video"]).all()
+    assert not (same[0]["content"][0]["video"] == other[0]["content"][0]["video"]).all()
+
+
+def test_it_learns_under_the_models_own_objective(parts):
+    task = Conversations(*parts, data=DATA, labels={"padding": True, "canvas": [4]})
+    batch = task.collate([task.dataset()[i] for i in range(4)])
+    assert batch["labels"].shape == batch["input_ids"].shape
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(task.parameters(), 3e-3)
+    losses = []
+    for _ in range(12):
+        losses.append(task(**batch)["loss"])
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert sum(losses[-3:]) < sum(losses[:3]) / 2
+
+
+def test_an_answer_longer_than_the_context_is_refused(parts):
+    task = Conversations(*parts, data=DATA)
+    assert task.collator.options.max_length == parts[0].config.text_config.max_position_embeddings
+    example = task.dataset()[0]
+    example["messages"][1]["content"] = "red " * 5000
+    with pytest.raises(ValueError, match="Example 0 of the batch takes 5[0-9]+ tokens, more than `max_length`"):
+        task.collate([example])
+
+
+def test_an_unknown_source_lists_the_known_ones():
+    with pytest.raises(ValueError, match="There is no source 'shapes': pass one of 'moving_shapes'"):
+        build_dataset("shapes", seed=0)
