@@ -1,0 +1,272 @@
+"""What a cache strategy costs on paper: operations and bytes of each step, from its settings and the sequence alone.
+
+A layer that computes r of n rows, whose attention looks at p pairs of a row and a key, does
+2 r (parameters of the layer) + 4 p (heads x head size) operations. A step reads every weight once, and the keys and
+values of all rows. So it takes at least max(operations / speed of products, bytes / speed of memory): the floor that a
+measured time is printed beside.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import singledispatch
+from typing import Any
+
+from ..modeling.cache_vidlada import DenoisingCache, NoCache, SequenceLayout, Step
+from ..modeling.chunk_attention_vidlada import spread
+from ..modeling.interval_cache_vidlada import IntervalCache, is_due
+from ..modeling.mars_adaptive_cache_vidlada import MARSAdaptiveCache
+from ..modeling.mars_cache_vidlada import MARSCache
+from ..modeling.row_cache_vidlada import RowCache
+
+
+@dataclass(frozen=True)
+class TextShape:
+    """The sizes of a text model."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, config: Any) -> "TextShape":
+        """Of a `VidLaDATextConfig`."""
+        heads = config.num_attention_heads
+        return cls(
+            hidden=config.hidden_size,
+            intermediate=config.intermediate_size,
+            layers=config.num_hidden_layers,
+            heads=heads,
+            key_value_heads=config.num_key_value_heads or heads,
+            head_dim=config.head_dim or config.hidden_size // heads,
+            vocabulary=config.vocab_size,
+        )
+
+    @property
+    def layer_parameters(self) -> int:
+        """Weights of the matrices of a layer."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.key_value_heads)
+        return attention + 3 * self.hidden * self.intermediate
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of one example: `text` of the prompt (images too), each of the `frames`, `canvas`, `suffix`."""
+
+    text: int
+    frames: tuple[int, ...]
+    canvas: int
+    suffix: int = 0
+
+    @classmethod
+    def of(cls, layout: SequenceLayout, example: int) -> "Sizes":
+        """Of one example of a layout, without its padding."""
+        index, canvas = layout.frame_index[example].cpu(), layout.canvas
+        shown = index[index >= 0]
+        frames = tuple((shown == frame).sum().item() for frame in shown.unique())
+        mask = layout.attention_mask
+        rows = len(index) if mask is None else int(mask[example].sum())
+        behind = len(index) - canvas.start
+        return cls(rows - behind - sum(frames), frames, canvas.stop - canvas.start, len(index) - canvas.stop)
+
+    @property
+    def prompt(self) -> int:
+        """Rows before the canvas."""
+        return self.text + self.visual
+
+    @property
+    def visual(self) -> int:
+        """Rows of frames."""
+        return sum(self.frames)
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return self.prompt + self.canvas + self.suffix
+
+    def place(self, steps: Sequence[Step]) -> list[Step]:
+        """`VidLaDAGenerationConfig.planned_steps()` with their rows counted from the beginning of the sequence."""
+        return [replace(s, rows=slice(s.rows.start + self.prompt, s.rows.stop + self.prompt)) for s in steps]
+
+
+@dataclass(frozen=True)
+class LayerWork:
+    """What one layer does in one step.
+
+    Args:
+        rows: how many it computes.
+        pairs: of a row and a key that it attends to.
+        extra: operations besides, such as a search.
+    """
+
+    rows: int
+    pairs: int
+    extra: int = 0
+
+    def flops(self, shape: TextShape) -> int:
+        """Operations of the layer."""
+        return 2 * shape.layer_parameters * self.rows + 4 * shape.heads * shape.head_dim * self.pairs + self.extra
+
+
+@singledispatch
+def plan_work(
+    strategy: Any, shape: TextShape, sizes: Sizes, steps: Sequence[Step], refreshed: Sequence[Any] = ()
+) -> list[list[LayerWork]] | None:
+    """What each layer does in each step, for one example.
+
+    Args:
+        strategy: of a known class, or of a subclass of `RowCache` that only writes `columns`.
+        steps: those in which the example is active, numbered by its own clock, rows from the sequence's beginning.
+        refreshed: of MARS-Cache, the example's `Due` in each step, where it ran; without it the clock's.
+
+    Returns:
+        For each step a list over layers; None for a strategy that is not known.
+    """
+    return None
+
+
+@plan_work.register
+def _(strategy: NoCache, shape: TextShape, sizes: Sizes, steps: Sequence[Step], refreshed: Sequence[Any] = ()) -> Any:
+    return [[LayerWork(sizes.total, sizes.total**2)] * shape.layers for _ in steps]
+
+
+@plan_work.register
+def _(strategy: RowCache, shape: TextShape, sizes: Sizes, steps: Sequence[Step], refreshed: Sequence[Any] = ()) -> Any:
+    total, works = sizes.total, []
+    for step in steps:
+        rows = len(range(*strategy.columns(step).indices(total))) if step.index else total
+        works.append([LayerWork(rows, rows * total)] * shape.layers)
+    return works
+
+
+@plan_work.register
+def _(
+    strategy: IntervalCache, shape: TextShape, sizes: Sizes, steps: Sequence[Step], refreshed: Sequence[Any] = ()
+) -> Any:
+    answer, works = sizes.canvas + sizes.suffix, []
+    picked = int(strategy.transfer_ratio * answer)
+    values = 2 * shape.hidden * shape.key_value_heads * shape.head_dim * answer  # of all rows that it may pick
+    for step in steps:
+        whole = is_due(strategy.generation_interval, step.index)
+        rows = sizes.prompt * is_due(strategy.prompt_interval, step.index) + (answer if whole else picked)
+        works.append([LayerWork(rows, rows * sizes.total, 0 if whole or not picked else values)] * shape.layers)
+    return works
+
+
+@plan_work.register
+def _(strategy: MARSCache, shape: TextShape, sizes: Sizes, steps: Sequence[Step], refreshed: Sequence[Any] = ()) -> Any:
+    if not refreshed and type(strategy).schedule is MARSAdaptiveCache.schedule:
+        return None  # nobody knows before it has run
+    config, groups = strategy.config, strategy.config.groups
+    clock = {} if refreshed else strategy.schedule(steps) or {}
+    works = []
+    for i, step in enumerate(steps):
+        block = step.rows.stop - step.rows.start
+        before = steps[i - 1].rows if i and steps[i - 1].rows != step.rows else slice(0, 0)
+        always = block + before.stop - before.start
+        layers: list[LayerWork] = []
+        for group in range(groups):
+            if refreshed:
+                visual, text = refreshed[i].visual <= group, refreshed[i].text <= group
+            else:
+                visual, text = bool(clock["visual"][i, group]), bool(clock["text"][i, group])
+            full = step.index == 0 and config.first_step == "full"
+            work = _mars_layer(config, sizes, always, visual, text, full)
+            layers += [work] * ((group + 1) * shape.layers // groups - group * shape.layers // groups)
+        works.append(layers)
+    _add_search(works[0], config, shape, sizes)
+    return works
+
+
+def _mars_layer(config: Any, sizes: Sizes, always: int, visual: bool, text: bool, full: bool) -> LayerWork:
+    """A layer of a group whose kinds of rows are refreshed or not, besides the rows that are always computed."""
+    total, others = sizes.total, sizes.total - sizes.visual
+    rows = others if text else always
+    if probes := getattr(config, "probe_rows", 0):  # where they are not refreshed anyway; some may be in the block
+        rows += 0 if text else min(probes, others)
+        rows += 0 if visual else min(probes, sizes.visual)
+    if not visual:
+        return LayerWork(rows, rows * total)
+    width = config.neighbourhood
+    if full or width is None or len(sizes.frames) <= width + 1:
+        return LayerWork(rows + sizes.visual, (rows + sizes.visual) * total)
+    pairs = 0
+    for frame, queries in enumerate(sizes.frames):
+        near = sizes.frames[max(frame - width, 0) : frame + width + 1]
+        pairs += queries * (sum(near) + config.anchors * (len(sizes.frames) - len(near)) + others)
+    return LayerWork(rows + sizes.visual, rows * total + pairs)
+
+
+def _add_search(layers: list[LayerWork], config: Any, shape: TextShape, sizes: Sizes) -> None:
+    """Adds the proxy attention maps of the anchor search to the layers of the first step."""
+    width = config.neighbourhood
+    if width is None or len(sizes.frames) <= width + 1 or not config.anchors or config.anchor_choice != "attention":
+        return
+    wanted = config.proxy_layers or (shape.layers // 2,)
+    looked_at = set(wanted) | (set() if config.first_step == "full" else set(range(min(wanted))))
+    proxies = len(spread(sizes.visual, config.proxy_queries))
+    for i in looked_at:
+        layers[i] = replace(layers[i], extra=2 * proxies * sizes.total * shape.heads * shape.head_dim)
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Operations of one step, and bytes that it must read at least."""
+
+    flops: int
+    bytes: int
+
+    def floor(self, machine: "Machine") -> float:
+        """Seconds that it takes at least."""
+        return max(self.flops / machine.flops, self.bytes / machine.bytes)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How fast a device is: operations a second in large matrix products, bytes a second in large copies."""
+
+    flops: float
+    bytes: float
+
+
+def cost_of_steps(
+    strategy: DenoisingCache, shape: TextShape, layout: SequenceLayout, steps: Sequence[Step], element_size: int = 4
+) -> list[StepCost] | None:
+    """What each step of a `generate` costs.
+
+    Args:
+        strategy: as it is after the run, or before it for what is planned.
+        layout: of the batch, each branch of guidance an example of its own.
+        steps: as they ran, or as planned, with rows from the sequence's beginning.
+        element_size: bytes of a weight and of a stored key.
+
+    Returns:
+        A cost a step, summed over the examples; None for a strategy that `plan_work` does not know.
+    """
+    examples = range(len(layout.frame_index))
+    block = [step.rows.stop - step.rows.start for step in steps]
+    flops = [2 * shape.hidden * shape.vocabulary * rows * len(examples) for rows in block]  # the head
+    weights = shape.layers * shape.layer_parameters + shape.hidden * shape.vocabulary
+    stored = 0
+    for example in examples:
+        sizes, awake = Sizes.of(layout, example), [not s.active or s.active[example] for s in steps]
+        if not isinstance(strategy, RowCache):  # pays for padding, and for examples that have nothing to commit
+            padding = layout.frame_index.shape[1] - sizes.total
+            sizes, awake = replace(sizes, text=sizes.text + padding), [True] * len(steps)
+        here = [i for i, is_awake in enumerate(awake) if is_awake]
+        own = [replace(steps[i], index=clock) for clock, i in enumerate(here)]
+        ran = getattr(strategy, "refreshed", [])
+        refreshed = [ran[i][example] for i in here] if len(ran) == len(steps) else []
+        works = plan_work(strategy, shape, sizes, own, refreshed) if own else []
+        if works is None:
+            return None
+        for i, layers in zip(here, works, strict=True):
+            flops[i] += sum(work.flops(shape) for work in layers)
+        stored += 2 * shape.layers * shape.key_value_heads * shape.head_dim * sizes.total
+    return [StepCost(f, element_size * (weights + stored)) for f in flops]
+
+
+__all__ = ["LayerWork", "Machine", "Sizes", "StepCost", "TextShape", "cost_of_steps", "plan_work"]
