@@ -54,7 +54,7 @@ def draw(logs: dict[str, list[dict]], minutes: dict[str, float], path: Path) -> 
         losses.set_title(f"{name}: loss ({minutes[name]:.0f} min)")
         losses.set_yscale("log")
         names = {key for entry in log for key in entry}
-        keys = sorted(k for k in names if k.endswith("_accuracy") or k.startswith(("timeline/", "denoised/")))
+        keys = sorted(k for k in names if k.endswith("_accuracy") or k.startswith(("timelines/", "denoised/")))
         keys += ["first_word"] if "first_word" in names else []
         for key in keys:
             rates.plot(*zip(*[(e["step"], e[key]) for e in log if key in e], strict=True), label=key, linewidth=1)

@@ -1,7 +1,7 @@
 """A recipe from start to end: `vidlada train`.
 
 Each stage has a folder: its settings (`stage.json`), its checkpoints, and when it is done `model/`, which the next
-stage starts from, and the heads of its task, which the next takes over if its task has the same. A run that was killed
+stage starts from, and the heads of its task, which the next takes over where it has the same. A run that was killed
 goes on where it was when the same command is given again.
 """
 
@@ -106,10 +106,10 @@ def run_stage(stage: Stage, start: str, place: Path, seed: int) -> None:
 
 
 def take_over_heads(task: Task, file: Path) -> None:
-    """Loads the heads that an earlier stage trained, if the task has heads of just these names and shapes."""
+    """Loads those heads that an earlier stage trained too, if they have the same shapes."""
     trained, mine = load_file(file) if file.is_file() else {}, task.heads.state_dict()
-    if {n: t.shape for n, t in trained.items()} == {n: t.shape for n, t in mine.items()}:
-        task.heads.load_state_dict(trained)
+    same = {name: tensor for name, tensor in trained.items() if name in mine and tensor.shape == mine[name].shape}
+    task.heads.load_state_dict(mine | same)
 
 
 def default_arguments() -> dict[str, Any]:

@@ -4,6 +4,9 @@ A sequence is what the chat template makes of one question, with the part behind
 at the positions right behind the video and sees the video and itself, and the video sees only itself. So one video,
 which takes most of the rows, serves all its questions. Most empty cells and newlines are left out of the sequence;
 rows keep their positions. The tower is frozen, and what it makes of a scene is kept, also for later stages.
+
+Dense labels say more than answers do: those of visual rows what happens to the shape that they show, and those of an
+answer's first row what is true of the shape that the question is about ("grounding").
 """
 
 from collections.abc import Sequence
@@ -23,7 +26,7 @@ from ...evaluation.moving_shapes.rendering import render
 from ..tasks import Task, accuracy
 from .cells import GRID, encode_cells, normalize
 from .combinations import code_answer, left_out, restrict, shown_together
-from .timelines import TIMELINES, label_timelines
+from .timelines import TIMELINES, UNKNOWN, label_timelines, life_of
 
 LONG_TYPES = ("caption", "detail")
 SHORT_TYPES = tuple(type for type in (*BENCHMARK_TYPES, *HELPER_TYPES) if type not in LONG_TYPES)
@@ -35,12 +38,20 @@ _BANKS: dict[float, dict[tuple[int, int], "Material"]] = {}
 
 @dataclass(frozen=True)
 class Turn:
-    """A question with its answer: `ids` (rows,), the last `answer` of them to be learned; `codes` of `code_answer`."""
+    """A question with its answer.
+
+    Args:
+        type: of the question.
+        ids: (rows,), the last `answer` of them to be learned.
+        codes: (rows,), of `code_answer`.
+        life: (timelines,), of the shape that it is about; -1 where it is about none.
+    """
 
     type: str
     ids: np.ndarray
     answer: int
     codes: np.ndarray
+    life: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -75,8 +86,8 @@ class Lessons(Task):
         long_turns: captions or descriptions in a lesson, one or none: how likely there is one.
         sentences: how many questions are whole sentences, 0..1; the others are a few words.
         kept: how many empty cells and newlines are in the sequence, 0..1.
-        timelines: weight of the dense labels.
-        depth: how many layers of the text model have to know them.
+        timelines, grounding: weights of the dense labels.
+        depth: how many layers of the text model have to know the timelines; grounding takes two more.
     """
 
     in_order = True
@@ -94,6 +105,7 @@ class Lessons(Task):
         sentences: float = 0.5,
         kept: float = 0.15,
         timelines: float = 1.0,
+        grounding: float = 0.0,
         depth: int = 4,
     ) -> None:
         super().__init__(model, processor, seed)
@@ -101,8 +113,10 @@ class Lessons(Task):
             raise ValueError(f"`scenes` ({scenes}) must be a multiple of `group` ({group}).")
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
         self.text_rows, self.long_turns, self.sentences, self.kept = text_rows, long_turns, sentences, kept
-        self.timelines, self.depth = timelines, depth
-        self.heads["timelines"] = nn.Linear(model.config.text_config.hidden_size, sum(TIMELINES.values()))
+        self.timelines, self.grounding, self.depth = timelines, grounding, depth
+        for name, weight in (("timelines", timelines), ("grounding", grounding)):
+            if weight:
+                self.heads[name] = nn.Linear(model.config.text_config.hidden_size, sum(TIMELINES.values()))
         frozen = (*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters())
         self.bank = _BANKS.setdefault(sum(p.double().sum().item() for p in frozen), {})
         self.visits = 0
@@ -153,17 +167,18 @@ class Lessons(Task):
             if question is not None:
                 asked.setdefault(question.questions[0], question)
         turns = [
-            self._turn(question, question.questions[int(rng.random() < self.sentences)], scene)
+            self._turn(question, question.questions[int(rng.random() < self.sentences)], scene, times)
             for question in asked.values()
         ]
         return scene, times, turns
 
-    def _turn(self, question: Question, text: str, scene: Scene) -> Turn:
+    def _turn(self, question: Question, text: str, scene: Scene, times: np.ndarray) -> Turn:
         said = [self.word_ids[word] for word in words(question.answers[0])] + [self.end_of_turn]
         ids = [self.word_ids[word] for word in words(text)] + self.between + said
         codes = np.zeros(len(ids), np.int64)
         codes[-len(said) : -1] = code_answer(question, scene)
-        return Turn(question.type, np.array(ids), len(said), codes)
+        life = life_of(scene, question.shapes[0], times) if question.shapes else np.full(len(TIMELINES), UNKNOWN)
+        return Turn(question.type, np.array(ids), len(said), codes, life)
 
     # Batches
 
@@ -186,7 +201,8 @@ class Lessons(Task):
             shown = cell >= 0
             features[i, shown] = material.features[cell[shown]].float()
             labels[i, shown] = torch.from_numpy(material.labels[cell[shown].numpy()].astype(np.int64))
-        return batch | {"features": features, "labels": labels, "types": [row["types"] for row in rows]}
+        lives = torch.from_numpy(np.concatenate([row["lives"] for row in rows]))
+        return batch | {"features": features, "labels": labels, "lives": lives, "types": [row["types"] for row in rows]}
 
     def _pack(self, material: Material, rng: np.random.Generator) -> dict[str, Any]:
         """One sequence: `segment` 0 for what all see and k for turn k; `cell` -2 for newlines, -1 for text."""
@@ -223,7 +239,9 @@ class Lessons(Task):
                 ("answers", (np.arange(size) == size - turn.answer) * turn.answer),
             ):
                 parts[name].append(value)
-        return {name: np.concatenate(values) for name, values in parts.items()} | {"types": [t.type for t in chosen]}
+        lives = np.stack([turn.life for turn in chosen]) if chosen else np.empty((0, len(TIMELINES)), np.int64)
+        joined: dict[str, Any] = {name: np.concatenate(values) for name, values in parts.items()}
+        return joined | {"types": [turn.type for turn in chosen], "lives": lives}
 
     def _choose(self, turns: list[Turn], rng: np.random.Generator) -> list[Turn]:
         """At most one long turn, and short ones until the rows are used up."""
@@ -253,30 +271,41 @@ class Lessons(Task):
             position_ids=batch["position"],
             output_hidden_states=True,
         )
-        loss, metrics = self._timelines(outputs.hidden_states[self.depth], batch["labels"])
+        labels = batch["labels"]
+        shown = (labels >= 0).any(-1)
+        loss, metrics = self._tell("timelines", outputs.hidden_states[self.depth][shown], labels[shown])
         loss = self.timelines * loss
         if masked.any():
+            if self.grounding:
+                asked = batch["answers"] > 0
+                covered = masked[asked]  # an answer's word that is not masked would give its shape away
+                told, found = self._tell(
+                    "grounding", outputs.hidden_states[self.depth + 2][asked][covered], batch["lives"][covered]
+                )
+                loss, metrics = loss + self.grounding * told, metrics | found
             logits = self.model.lm_head(outputs.last_hidden_state[masked])
             logits = restrict(logits, batch["codes"][masked], self.left_out)
             entropy = nn.functional.cross_entropy(logits, batch["ids"][masked], reduction="none")
-            loss = loss + (entropy * weight[masked]).sum() / batch["answers"].float().sqrt().sum()
+            answers = (entropy * weight[masked]).sum() / batch["answers"].float().sqrt().sum()
+            loss = loss + answers
             metrics |= self._score(logits.argmax(-1) == batch["ids"][masked], masked, batch)
-            metrics["answers_loss"] = ((entropy * weight[masked]).sum() / batch["answers"].float().sqrt().sum()).item()
+            metrics["answers_loss"] = answers.item()
         return {"loss": loss, "metrics": metrics}
 
-    def _timelines(self, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-        shown = (labels >= 0).any(-1)
-        known = nn.functional.rms_norm(hidden[shown], hidden.shape[-1:])
-        logits = self.heads["timelines"](known).split(list(TIMELINES.values()), -1)
+    def _tell(self, head: str, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss and accuracies of dense labels: hidden (rows, hidden), labels (rows, timelines)."""
+        known = nn.functional.rms_norm(hidden, hidden.shape[-1:])
+        logits = self.heads[head](known).split(list(TIMELINES.values()), -1)
+        by_name = dict(zip(TIMELINES, labels.unbind(-1), strict=True))
         loss, metrics = hidden.new_zeros(()), {}
-        by_name = dict(zip(TIMELINES, labels[shown].unbind(-1), strict=True))
         for (name, label), scores in zip(by_name.items(), logits, strict=True):
+            defined = label >= 0
+            if not defined.any():
+                continue
             if name.endswith("_color"):
                 scores = scores.masked_fill(~self.shown.T[by_name["shape"]], -torch.inf)
-            defined = label >= 0
-            if defined.any():
-                loss = loss + nn.functional.cross_entropy(scores[defined], label[defined])
-                metrics[f"timeline/{name}"] = accuracy(scores, label)
+            loss = loss + nn.functional.cross_entropy(scores[defined], label[defined])
+            metrics[f"{head}/{name}"] = accuracy(scores, label)
         return loss / len(TIMELINES), metrics
 
     def _score(self, right: torch.Tensor, masked: torch.Tensor, batch: dict[str, Any]) -> dict[str, float]:

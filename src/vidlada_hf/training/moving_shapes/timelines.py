@@ -30,15 +30,15 @@ UNKNOWN = -1
 
 def label_timelines(scene: Scene, times: np.ndarray, cells: Cells) -> np.ndarray:
     """Labels of every cell at `times` (T,): int64 (T, grid, grid, labels), -1 in empty cells and where not defined."""
-    of_shape = np.stack([_life(scene, place, times) for place in range(len(scene.shapes))])
+    of_shape = np.stack([life_of(scene, place, times) for place in range(len(scene.shapes))])
     labels = np.where(cells.identity[..., None] >= 0, of_shape[cells.identity], UNKNOWN)
     arrivals = _arrivals(scene, times)[:, None, None]
     labels[..., list(TIMELINES).index("arrival")] = np.where(cells.identity >= 0, arrivals, UNKNOWN)
     return labels
 
 
-def _life(scene: Scene, place: int, times: np.ndarray) -> np.ndarray:
-    """The labels that are the same in all frames, int64 (labels,)."""
+def life_of(scene: Scene, place: int, times: np.ndarray) -> np.ndarray:
+    """The labels of a shape of the scene that are the same in all frames, int64 (labels,)."""
     shape = scene.shapes[place]
     visible = shape.visible(times)
     label = {
@@ -67,4 +67,4 @@ def _arrivals(scene: Scene, times: np.ndarray) -> np.ndarray:
     return np.where(fresh.sum(0) > 1, UNKNOWN, found)
 
 
-__all__ = ["TIMELINES", "UNKNOWN", "label_timelines"]
+__all__ = ["TIMELINES", "UNKNOWN", "label_timelines", "life_of"]
