@@ -239,6 +239,8 @@ def schedule(
     canvas: Annotated[int, typer.Option(help="Length of the canvas, in tokens.")] = 128,
     block: Annotated[int, typer.Option(help="Tokens a block.")] = 32,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="one a token")] = None,
+    frames: Annotated[int, typer.Option(help="Of a video that its operations are counted for.", min=0)] = 32,
+    rows: Annotated[int, typer.Option(help="Rows of a frame.", min=1)] = 210,
     plot: Annotated[Path | None, typer.Option(help="Draw it too, into this file.")] = None,
 ) -> None:
     """Show which rows of which layers a cache strategy refreshes in which step."""
@@ -250,6 +252,8 @@ def schedule(
         settings = VidLaDAGenerationConfig(max_new_tokens=canvas, block_length=block, max_denoising_steps=steps)
         plan = schedules.plan_refreshes(typed, settings)
         typer.echo(schedules.print_refreshes(plan))
+        saving = schedules.plan_saving(typed, settings, frames, rows)
+        typer.echo(f"{saving:.1f} times fewer operations than exact decoding (8B, {frames} frames x {rows} rows)")
         if plot is not None:
             typer.echo(f"Drawn in {schedules.draw_refreshes(plan, typed, plot)}.")
 

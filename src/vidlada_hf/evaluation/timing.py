@@ -97,7 +97,7 @@ def wait_for(device: torch.device) -> None:
 
 def measure_machine(device: torch.device, dtype: torch.dtype, quick: bool = False) -> Machine:
     """What the device reaches in a large matrix product and in a large copy, the best of five each."""
-    side, length = (8192, 2**28) if device.type == "cuda" else (2048, 2**26)
+    side, length = (8192, 2**28) if device.type == "cuda" else (1024, 2**26)
     if quick:
         side, length = 128, 2**16
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
