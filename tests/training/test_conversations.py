@@ -57,5 +57,7 @@ def test_an_answer_longer_than_the_context_is_refused(parts):
 
 
 def test_an_unknown_source_lists_the_known_ones():
-    with pytest.raises(ValueError, match="There is no source 'shapes': pass one of 'moving_shapes'"):
+    with pytest.raises(ValueError, match="There is no source 'shapes': known are 'moving_shapes', 'llava', 'messages'"):
         build_dataset("shapes", seed=0)
+    with pytest.raises(ValueError, match="Unknown key `lenght` in `data` of the source 'moving_shapes': .*`length`"):
+        build_dataset("moving_shapes", seed=0, lenght=4)

@@ -13,6 +13,15 @@ import torch
 from ..modeling.objective_vidlada import IGNORED
 
 
+class RecordError(ValueError):
+    """A conversation cannot be used. The message names its place and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        # A worker's error reaches the main process as a new one whose message is the worker's whole traceback. What
+        # was said stands at its end.
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
 @dataclass(frozen=True)
 class LabelOptions:
     """Which tokens are learned, and who sees whom.
@@ -74,13 +83,14 @@ class DiffusionCollator:
         options: a `LabelOptions`, its fields, or the name of a preset: "answers" or "official".
         **processor_kwargs: passed to the processor: `num_frames`, `fps`, ...
 
-    A call takes a list of `{"messages": [...]}` whose last message is an answer, and returns what the model's forward
-    takes: `input_ids` (batch, rows), `labels` (batch, rows) with -100 where nothing is learned, `attention_mask` where
-    something is masked ((batch, rows), or (batch, 1, rows, rows) with `conversation_mask`), and the visual inputs.
+    A call takes a list of `{"messages": [...]}` whose last message is an answer, each optionally with the "place" that
+    errors name it by, and "processor_kwargs" of its own. It returns what the model's forward takes: `input_ids` (batch,
+    rows), `labels` (batch, rows) with -100 where nothing is learned, `attention_mask` where something is masked
+    ((batch, rows), or (batch, 1, rows, rows) with `conversation_mask`), and the visual inputs.
 
     Raises:
-        ValueError: an unknown preset; a conversation without an answer, with an empty one or without a video; one that
-            is too long.
+        ValueError: an unknown preset.
+        RecordError: a conversation without an answer, with an empty one or without a video; one that is too long.
     """
 
     def __init__(
@@ -94,16 +104,28 @@ class DiffusionCollator:
         self.assistant = tokenizer("assistant", add_special_tokens=False).input_ids
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        rows = [self.encode(example["messages"], i) for i, example in enumerate(examples)]
+        rows = [
+            self.encode(
+                example["messages"],
+                example.get("place", f"Example {i} of the batch"),
+                example.get("processor_kwargs", {}),
+            )
+            for i, example in enumerate(examples)
+        ]
         batch = self._pad(rows)
         for name in ("pixel_values_videos", "video_num_frames", "pixel_values"):
             if found := [row[name] for row in rows if name in row]:
                 batch[name] = torch.cat(found)
         return batch
 
-    def encode(self, messages: list[dict[str, Any]], index: int = 0) -> dict[str, Any]:
+    def encode(
+        self,
+        messages: list[dict[str, Any]],
+        place: str = "The example",
+        processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """One conversation: `input_ids`, `labels` and `turns` (rows,), and its visual inputs."""
-        check_answers(messages, index)
+        check_answers(messages, place)
         inputs = dict(
             self.processor.apply_chat_template(
                 messages,
@@ -111,18 +133,17 @@ class DiffusionCollator:
                 return_dict=True,
                 return_tensors="pt",
                 add_generation_prompt=False,
-                processor_kwargs=self.processor_kwargs,
+                processor_kwargs=self.processor_kwargs | dict(processor_kwargs or {}),
             )
         )
         ids = inputs["input_ids"][0]
         if not self.options.text_only and not {"pixel_values_videos", "pixel_values"} & set(inputs):
-            raise ValueError(
-                f"Example {index} of the batch has no video and no image: add one to its first message, or allow that "
-                "with `text_only=True`."
+            raise RecordError(
+                f"{place} has no video and no image: add one to its first message, or allow that with `text_only=True`."
             )
         if self.options.max_length is not None and len(ids) > self.options.max_length:
-            raise ValueError(
-                f"Example {index} of the batch takes {len(ids)} tokens, more than `max_length` "
+            raise RecordError(
+                f"{place} takes {len(ids)} tokens, more than `max_length` "
                 f"({self.options.max_length}). Sample fewer frames, shorten the text, or leave it out."
             )
         labels, turns = self.label(ids)
@@ -203,17 +224,15 @@ def conversation_mask(turns: torch.Tensor, attend_padding: bool = False) -> torc
     return visible[:, None]
 
 
-def check_answers(messages: Sequence[dict[str, Any]], index: int) -> None:
-    """Raises a ValueError unless the conversation ends with an answer and none of its answers is empty."""
+def check_answers(messages: Sequence[dict[str, Any]], place: str) -> None:
+    """Raises a RecordError unless the conversation ends with an answer and none of its answers is empty."""
     if not messages or messages[-1]["role"] != "assistant":
-        raise ValueError(
-            f"Example {index} of the batch does not end with an answer: its last message must be assistant's."
-        )
+        raise RecordError(f"{place} does not end with an answer: its last message must be assistant's.")
     for message in messages:
         content = message["content"]
         text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
         if message["role"] == "assistant" and not text.strip():
-            raise ValueError(f"Example {index} of the batch has an empty answer: give it text, or leave it out.")
+            raise RecordError(f"{place} has an empty answer: give it text, or leave it out.")
 
 
-__all__ = ["PRESETS", "DiffusionCollator", "LabelOptions", "conversation_mask", "find_options"]
+__all__ = ["PRESETS", "DiffusionCollator", "LabelOptions", "RecordError", "conversation_mask", "find_options"]

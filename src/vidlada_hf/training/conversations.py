@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
 from ..modeling.objective_vidlada import TimeSampling
 from .collator import DiffusionCollator, find_options
 from .data import build_dataset
+from .records import Records
 from .tasks import Task
+from .videos import FrameReader, VideoRecords, count_bad, with_sampling
 
 
 class Conversations(Task):
@@ -20,9 +23,9 @@ class Conversations(Task):
         labels: a preset's name, or fields of `LabelOptions`. Without a `max_length` the model's context is the limit.
         processor_options: of a call of the processor: `num_frames`, `fps`, ...
         time_sampling: how masking rates are drawn, see `draw_probabilities`.
+        bad_videos: "skip" or "stop", see `VideoRecords`.
+        frame_cache: a folder that keeps the frames read from files, see `FrameReader`.
     """
-
-    in_order = True
 
     def __init__(
         self,
@@ -34,17 +37,36 @@ class Conversations(Task):
         labels: str | Mapping[str, Any] = "answers",
         processor_options: Mapping[str, Any] | None = None,
         time_sampling: TimeSampling = "stratified",
+        bad_videos: Literal["skip", "stop"] = "skip",
+        frame_cache: str | None = None,
     ) -> None:
-        super().__init__(model, processor, seed)
+        sampling, others = with_sampling(processor, processor_options or {})
+        super().__init__(model, sampling, seed)
         options = find_options(labels)
+        self.is_limited = options.max_length is not None  # by the recipe itself
         if options.max_length is None:
             options = replace(options, max_length=model.config.text_config.max_position_embeddings)
-        self.collator = DiffusionCollator(processor, options, **(processor_options or {}))
+        self.collator = DiffusionCollator(sampling, options, **others)
         self.data, self.time_sampling = dict(data), time_sampling
+        self.bad_videos, self.frame_cache = bad_videos, frame_cache
 
     def dataset(self) -> Dataset:
-        """Items `{"messages": [...]}`."""
-        return build_dataset(seed=self.seed, **self.data)
+        """Items `{"messages": [...]}`; those of files with frames that were read."""
+        conversations = build_dataset(seed=self.seed, **self.data)
+        if not isinstance(conversations, Records):
+            return conversations
+        reader = FrameReader(self.processor.video_processor, self.frame_cache)
+        return VideoRecords(conversations, reader, self.bad_videos, self.notes)
+
+    @property
+    def notes(self) -> Path | None:
+        """The file of the bad videos that were met."""
+        return None if self.folder is None else self.folder / "bad_videos.jsonl"
+
+    def remarks(self) -> list[str]:
+        """How many videos were bad."""
+        count = count_bad(self.notes) if self.notes else 0
+        return [f"{count} records were left out, since their videos cannot be read: see {self.notes}."] if count else []
 
     def collate(self, examples: list[Any]) -> dict[str, Any]:
         """See `DiffusionCollator`."""

@@ -1,13 +1,16 @@
 """Where conversations come from: a source named in a recipe becomes a dataset of `{"messages": [...]}`."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import inspect
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, ClassVar
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from ..evaluation.moving_shapes import BENCHMARK_TYPES, MovingShapes
 from ..evaluation.moving_shapes.answering import as_messages
+from .recipe import refuse_unknown
 
 LONG_TYPES = ("caption", "detail")
 
@@ -25,6 +28,8 @@ class ShapeConversations(Dataset):
         types: those of the short answers; None: all of the benchmark.
         split, seed: as of `MovingShapes`.
     """
+
+    in_order: ClassVar[bool] = True  # shuffled, groups would fall apart
 
     def __init__(
         self,
@@ -59,18 +64,28 @@ class ShapeConversations(Dataset):
         return {"messages": as_messages(self.parts[count, types, style][index], with_answer=True)}
 
 
-SOURCES: dict[str, Callable[..., Dataset]] = {"moving_shapes": ShapeConversations}
+# name in a recipe -> module and class; other classes are named "module:Class".
+SOURCES = {
+    "moving_shapes": "vidlada_hf.training.data:ShapeConversations",
+    "llava": "vidlada_hf.training.llava:LlavaConversations",
+    "messages": "vidlada_hf.training.messages:MessageConversations",
+}
 
 
 def build_dataset(source: str, seed: int, **options: Any) -> Dataset:
     """The dataset of a source, see `SOURCES`; `options` are the arguments of its class.
 
     Raises:
-        ValueError: an unknown source; the message lists the known ones.
+        ValueError: an unknown source or option; the message lists the known ones.
     """
-    if source not in SOURCES:
-        raise ValueError(f"There is no source {source!r}: pass one of {', '.join(map(repr, SOURCES))}.")
-    return SOURCES[source](**({"seed": seed} | options))
+    module, _, name = SOURCES.get(source, source).partition(":")
+    try:
+        build = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        known = ", ".join(map(repr, SOURCES))
+        raise ValueError(f"There is no source {source!r}: known are {known}, or 'module:Class' of your own.") from error
+    refuse_unknown(options, list(inspect.signature(build).parameters), f"`data` of the source {source!r}")
+    return build(**({"seed": seed} | options))
 
 
 __all__ = ["SOURCES", "ShapeConversations", "build_dataset"]

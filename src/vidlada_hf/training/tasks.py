@@ -1,6 +1,7 @@
 """What a stage of training optimizes, and on what: one class a task, named in a recipe."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,7 @@ class Task(nn.Module):
     def __init__(self, model: VidLaDAForConditionalGeneration, processor: Any, seed: int = 0) -> None:
         super().__init__()
         self.model, self.processor, self.seed = model, processor, seed
+        self.folder: Path | None = None  # of the stage, once it runs
         self.heads = nn.ModuleDict()
 
     def dataset(self) -> Dataset:
@@ -45,6 +47,18 @@ class Task(nn.Module):
     def collate(self, examples: list[Any]) -> dict[str, Any]:
         """Examples -> the keyword arguments of `forward`."""
         raise NotImplementedError
+
+    def remarks(self) -> list[str]:
+        """What to tell the user when the stage has ended."""
+        return []
+
+    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+        """The model's, for `TrainingArguments`' option of that name."""
+        self.model.gradient_checkpointing_enable(**kwargs)
+
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
+        """The same under the newer name."""
+        self.model.activation_checkpointing_enable(**kwargs)
 
     def forward(self, **batch: Any) -> dict[str, Any]:
         """Returns "loss", a scalar, and optionally "metrics", a dict of numbers for the log."""

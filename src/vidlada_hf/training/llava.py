@@ -1,0 +1,115 @@
+"""Conversations in the format of LLaVA-Video-178K: JSON files, listed by a YAML file that says how much of each.
+
+    datasets:
+      - json_path: 0_30_s_academic.json   # relative to this file; .jsonl too
+        sampling_strategy: first:10%      # all, first:N, end:N or random:N, N with or without %
+
+A record: `{"video": "a.mp4", "conversations": [{"from": "human", "value": "<image>\\nWhat happens?"}, {"from": "gpt",
+"value": "A dog runs."}]}`. Other keys (`id`, `data_source`, ...) are ignored.
+"""
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .recipe import refuse_unknown
+from .records import RecordError, Records, add_video, join_path, read_json, with_progress
+
+SENDERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+ENTRY_KEYS = ("json_path", "sampling_strategy", "video_folder")
+
+
+class LlavaConversations(Records):
+    """The records of JSON files.
+
+    Args:
+        path: of a YAML file that lists JSON files, or of one JSON or JSONL file.
+        video_folder: what the paths of videos are relative to. An entry of the list may have its own.
+        seed: of the strategy `random`.
+
+    Raises:
+        FileNotFoundError: the list, or a file that it names.
+        RecordError: a record that cannot be used, with its file and number.
+        ValueError: a list with unknown keys, or an impossible strategy.
+    """
+
+    def __init__(self, path: str, video_folder: str = ".", seed: int = 0) -> None:
+        super().__init__(self._read(Path(path), video_folder, seed), str(path))
+
+    @staticmethod
+    def _read(path: Path, video_folder: str, seed: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        entries = read_list(path) if path.suffix in (".yaml", ".yml") else [{"json_path": str(path)}]
+        for number, entry in enumerate(entries):
+            file = Path(entry["json_path"])
+            records = choose(read_json(file), entry.get("sampling_strategy", "all"), seed + number, str(path))
+            folder = Path(entry.get("video_folder", video_folder))
+            for place, record in with_progress(records, file.name):
+                yield place, as_messages(place, record, folder)
+
+
+def read_list(path: Path) -> list[dict[str, str]]:
+    """The entries of a YAML list, with paths relative to its folder made whole."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no list of datasets {path}.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    entries = content.get("datasets") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{path} must hold `datasets:`, a list of entries with a `json_path` each.")
+    refuse_unknown(content, ["datasets"], str(path))
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict) or "json_path" not in entry:
+            raise ValueError(f"Entry {number} of {path} has no `json_path`.")
+        refuse_unknown(entry, list(ENTRY_KEYS), f"entry {number} of {path}")
+    return [entry | {"json_path": str(path.parent / entry["json_path"])} for entry in entries]
+
+
+def choose(records: Sequence[Any], strategy: str, seed: int, where: str) -> Sequence[Any]:
+    """Some of the records, by a strategy of the official lists.
+
+    Args:
+        strategy: "all", "first:N", "end:N" or "random:N"; "N%" is that part of them, rounded up.
+        seed: of "random".
+        where: the strategy stands, for the error.
+
+    Raises:
+        ValueError: there is no such strategy, or N is no number of 0 or more.
+    """
+    kind, _, amount = str(strategy).partition(":")
+    if strategy == "all":
+        return records
+    number = amount.removesuffix("%")
+    if kind not in ("first", "end", "random") or not number.isdecimal():
+        raise ValueError(
+            f"Unknown sampling strategy {strategy!r} in {where}: pass all, first:N, end:N or random:N, with N a whole "
+            "number or one followed by %."
+        )
+    count = math.ceil(int(number) * len(records) / 100) if amount.endswith("%") else int(number)
+    count = min(count, len(records))
+    if kind == "random":
+        return random.Random(seed).sample(list(records), count)
+    return records[:count] if kind == "first" else records[len(records) - count :]
+
+
+def as_messages(place: str, record: Any, video_folder: Path) -> list[dict[str, Any]]:
+    """A record as messages of the chat template, its video joined to the folder."""
+    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
+        raise RecordError(f"{place} has no list `conversations`.")
+    if not isinstance(record.get("video"), str) or not record["video"]:
+        raise RecordError(f"{place} has no `video`: add its path, or leave the record out.")
+    messages = []
+    for turn in record["conversations"]:
+        if not isinstance(turn, dict) or turn.get("from") not in SENDERS or not isinstance(turn.get("value"), str):
+            known = ", ".join(SENDERS)
+            raise RecordError(f"{place} has a turn that is no `from` (of {known}) with a `value`: {str(turn)[:80]!r}.")
+        messages.append({"role": SENDERS[turn["from"]], "content": turn["value"]})
+    return add_video(place, messages, join_path(video_folder, record["video"]))
+
+
+__all__ = ["LlavaConversations", "choose"]

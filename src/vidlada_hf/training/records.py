@@ -1,0 +1,167 @@
+"""Users' conversations: records in files or on the Hub, checked once and kept compactly.
+
+Everything that is wrong with a text is found while its file is read, before a model is loaded. Videos are only named
+here; `videos` reads them when they are needed.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from .collator import RecordError, check_answers
+
+ROLES = ("system", "user", "assistant")
+PLACEHOLDERS = ("<image>", "<video>")
+
+
+class Records(Dataset):
+    """Conversations, each with where it comes from.
+
+    Args:
+        conversations: pairs of a place ("FILE, record 3") and messages in the chat template's form.
+        what: they are called in the message for there being none.
+
+    Items are `{"messages": [...], "place": str}`. A text that is alone in its message becomes a list of one part.
+    Attributes: `characters`, int64 (records,), of all texts of each; `videos`, the paths of each.
+
+    Raises:
+        RecordError: an unknown role, no answer at the end, an empty one, or not exactly one video.
+    """
+
+    def __init__(self, conversations: Iterable[tuple[str, Sequence[dict[str, Any]]]], what: str) -> None:
+        from datasets import Dataset as Table  # a table's texts are no Python objects: workers share their memory
+
+        columns: dict[str, list[str]] = {"messages": [], "place": [], "video": []}
+        for place, messages in conversations:
+            cleaned = check_messages(place, messages)
+            columns["messages"].append(json.dumps(cleaned, ensure_ascii=False))
+            columns["place"].append(place)
+            columns["video"].append(videos_of(cleaned)[0])
+        if not columns["place"]:
+            raise ValueError(f"{what} holds no records: add some, or leave it out.")
+        self.characters = np.array([len(text) for text in columns["messages"]])
+        self.table = Table.from_dict(columns)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.table[index]
+        return {"messages": json.loads(row["messages"]), "place": row["place"]}
+
+    @property
+    def videos(self) -> list[str]:
+        """The video of each."""
+        return list(self.table["video"])
+
+
+def check_messages(place: str, messages: Any) -> list[dict[str, Any]]:
+    """The messages with all contents as lists of parts; see `Records` for what is refused."""
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise RecordError(f"{place} holds no messages but {str(messages)[:80]!r}: pass a list of at least two.")
+    cleaned = []
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ROLES or "content" not in message:
+            known = ", ".join(ROLES)
+            raise RecordError(
+                f"{place} has a message that is no `role` (of {known}) with a `content`: {str(message)[:80]!r}."
+            )
+        cleaned.append({"role": message["role"], "content": list_parts(place, message["content"])})
+    check_answers(cleaned, place)
+    if (count := len(videos_of(cleaned))) != 1:
+        remedy = "add one, or leave the record out" if count == 0 else "split the record"
+        raise RecordError(f"{place} has {count or 'no'} videos where one is needed: {remedy}.")
+    return cleaned
+
+
+def list_parts(place: str, content: Any) -> list[dict[str, str]]:
+    """A content as parts with only the keys that they need (a table's columns give every part all keys)."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    parts = []
+    for part in content if isinstance(content, Sequence) else [content]:
+        kind = part.get("type") if isinstance(part, dict) else None
+        values = {"text": ("text",), "video": ("video", "path", "url")}.get(kind or "", ())
+        value = next((part[key] for key in values if part.get(key) is not None), None)
+        if kind is None or not isinstance(value, str):
+            raise RecordError(f"{place} has a part that is neither a text nor a video's path: {str(part)[:80]!r}.")
+        parts.append({"type": kind, kind: value})
+    return parts
+
+
+def videos_of(messages: Sequence[dict[str, Any]]) -> list[str]:
+    """The paths of a conversation's videos."""
+    return [part["video"] for message in messages for part in message["content"] if part["type"] == "video"]
+
+
+def add_video(place: str, messages: list[dict[str, Any]], video: str) -> list[dict[str, Any]]:
+    """Puts a video where a text says `<image>` or `<video>`, at the start of its message as the official code does; at
+    the start of the first message of the user where none does.
+
+    Args:
+        messages: whose contents are strings.
+
+    Raises:
+        RecordError: several placeholders, or no message of the user.
+    """
+    found = [
+        (i, token) for i, m in enumerate(messages) for token in PLACEHOLDERS for _ in range(m["content"].count(token))
+    ]
+    if len(found) > 1:
+        raise RecordError(f"{place} has {len(found)} placeholders for its one video: leave one of them.")
+    users = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    if not users:
+        raise RecordError(f"{place} has no message of the user: add the question.")
+    at = found[0][0] if found else users[0]
+    text = messages[at]["content"]
+    for token in PLACEHOLDERS:
+        text = text.replace(token, "")
+    parts = [{"type": "video", "video": video}, {"type": "text", "text": text.strip()}]
+    return [message | {"content": parts} if i == at else message for i, message in enumerate(messages)]
+
+
+def read_json(file: Path) -> list[tuple[str, Any]]:
+    """The records of a JSON list, or of JSON lines, each with its place.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RecordError: it is no JSON (the message says at which line), or no list.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no file {file}.")
+    text = file.read_text(encoding="utf-8")
+    if file.suffix in (".jsonl", ".ndjson"):
+        lines = [(f"{file}, line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+        return [(place, parse_json(line, place)) for place, line in lines]
+    content = parse_json(text, str(file))
+    if not isinstance(content, list):
+        raise RecordError(f"{file} must hold a list of records, got {type(content).__name__}.")
+    return [(f"{file}, record {i}", record) for i, record in enumerate(content, 1)]
+
+
+def parse_json(text: str, place: str) -> Any:
+    """What a text says; RecordError, with place, line and column, if it is no JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(
+            f"{place} is no JSON: {error}. Was its download cut short? (One record a line belongs into a .jsonl.)"
+        ) from error
+
+
+def with_progress(records: Sequence[Any], what: str) -> Iterator[Any]:
+    """The records, with a progress bar if there are many."""
+    return iter(tqdm(records, desc=what, unit="record", disable=len(records) < 10_000))
+
+
+def join_path(folder: Path, path: str) -> str:
+    """A video's path within a folder; an address stays as it is."""
+    return path if "://" in path else str(folder / path)
+
+
+__all__ = ["RecordError", "Records", "add_video", "join_path", "read_json", "with_progress"]

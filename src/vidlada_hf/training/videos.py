@@ -1,0 +1,181 @@
+"""Videos of records, read when they are needed: by the data loader's workers, ahead of the training.
+
+`dataloader_num_workers` and `dataloader_prefetch_factor` of `TrainingArguments` say how many workers and how far ahead.
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.utils.data import Dataset
+from transformers.video_utils import VideoMetadata
+
+from ..processing.video_reading_vidlada import VideoReadingError
+from .records import RecordError, Records
+
+SAMPLING = ("num_frames", "fps", "max_frames", "force_sample")
+CACHED_SETTINGS = (*SAMPLING, "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb")
+GIVE_UP_AFTER = 100  # bad videos in a row
+
+logger = logging.getLogger(__name__)
+
+
+def with_sampling(processor: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A processor that samples frames as `options` say unless a call says otherwise, and the options that are left."""
+    sampling = {name: value for name, value in options.items() if name in SAMPLING}
+    changed, videos = copy.copy(processor), processor.video_processor
+    changed.video_processor = type(videos).from_dict(videos.to_dict(), **sampling)
+    return changed, {name: value for name, value in options.items() if name not in SAMPLING}
+
+
+class FrameReader:
+    """The frames of a video file as a model's video processor samples and resizes them.
+
+    Args:
+        video_processor: a `VidLaDAVideoProcessor`, whose own settings say which frames.
+        cache: a folder that keeps what was read, a safetensors file a video: 28 MB for 64 frames of 384 x 384. A file
+            is read again when its path, size or time of change is another, or a setting that its frames depend on. None
+            keeps nothing. Several runs and processes may share a folder.
+
+    A call takes the path of a file (or what else `read_video` takes, which is not kept) and returns uint8 frames
+    (frames, 3, height, width) and their metadata.
+
+    Raises:
+        VideoReadingError: it cannot be read.
+    """
+
+    def __init__(self, video_processor: Any, cache: str | Path | None = None) -> None:
+        self.video_processor, self.cache = video_processor, None if cache is None else Path(cache)
+        settings = {name: getattr(video_processor, name, None) for name in CACHED_SETTINGS}
+        self.settings = json.dumps(settings, sort_keys=True, default=str)
+
+    def __call__(self, source: str) -> tuple[torch.Tensor, VideoMetadata]:
+        if self.cache is None or not os.path.isfile(source):
+            return self._read(source)
+        kept = self.cache / f"{self._key(source)}.safetensors"
+        if not kept.is_file():
+            frames, metadata = self._read(source)
+            self._keep(kept, frames, metadata)
+            return frames, metadata
+        with safe_open(kept, framework="pt") as file:
+            return file.get_tensor("frames"), VideoMetadata(**json.loads(file.metadata()["video"]))
+
+    def _read(self, source: str) -> tuple[torch.Tensor, VideoMetadata]:
+        # Rescaled and normalized they would take four times the room.
+        read = self.video_processor(source, do_rescale=False, do_normalize=False, return_metadata=True)
+        return read["pixel_values_videos"], read["video_metadata"][0]
+
+    def _key(self, source: str) -> str:
+        stat = os.stat(source)
+        identity = (os.path.abspath(source), stat.st_size, stat.st_mtime_ns, self.settings)
+        return hashlib.sha256(repr(identity).encode()).hexdigest()
+
+    @staticmethod
+    def _keep(file: Path, frames: torch.Tensor, metadata: VideoMetadata) -> None:
+        """Writes a file that appears whole or not at all: other workers may want it."""
+        plain = asdict(metadata)
+        plain["frames_indices"] = [int(index) for index in metadata.frames_indices or ()]
+        unfinished = file.with_name(f".{file.stem}.{os.getpid()}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"frames": frames.contiguous()}, unfinished, {"video": json.dumps(plain, default=float)})
+        os.replace(unfinished, file)
+
+
+class VideoRecords(Dataset):
+    """Records with their videos' frames in place of paths.
+
+    Args:
+        records: conversations of one video each.
+        reader: reads it.
+        bad_videos: "skip" takes the next record in place of one whose video cannot be read, so that all batches stay
+            full, and notes it in `notes`; "stop" raises. With "stop" it is checked at once that all files exist.
+        notes: a file that gets a JSON line for each bad video met; all workers and processes write to it.
+
+    Items have a third key, "processor_kwargs": what the processor must know of frames that were sampled before.
+    `lengths`, for batches of similar lengths, are what is known without opening the videos: a quarter of the
+    characters, about a token each.
+
+    Raises:
+        ValueError: another `bad_videos`.
+        RecordError: a video that cannot be read ("stop"), or `GIVE_UP_AFTER` in a row.
+    """
+
+    in_order = False
+
+    def __init__(
+        self,
+        records: Records,
+        reader: FrameReader,
+        bad_videos: Literal["skip", "stop"] = "skip",
+        notes: Path | None = None,
+    ) -> None:
+        if bad_videos not in ("skip", "stop"):
+            raise ValueError(f"`bad_videos` must be 'skip' or 'stop', got {bad_videos!r}.")
+        self.records, self.reader, self.bad_videos, self.notes = records, reader, bad_videos, notes
+        self.lengths = (records.characters // 4).tolist()
+        if bad_videos == "stop":
+            self._check_files()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        for offset in range(min(GIVE_UP_AFTER, len(self))):
+            record = self.records[(index + offset) % len(self)]
+            try:
+                return self._with_frames(record)
+            except VideoReadingError as error:
+                self._note(record["place"], error)
+        raise RecordError(
+            f"{record['place']} and the {offset} records before it have videos that cannot be read: is `video_folder` "
+            f"right? The first of the run are listed in {self.notes}."
+        )
+
+    def _with_frames(self, record: dict[str, Any]) -> dict[str, Any]:
+        messages, read = [], {}
+        for message in record["messages"]:
+            parts = []
+            for part in message["content"]:
+                if part["type"] == "video":
+                    frames, metadata = self.reader(part["video"])
+                    read = {"do_sample_frames": False, "video_metadata": [metadata]}
+                    part = {"type": "video", "video": frames}
+                parts.append(part)
+            messages.append(message | {"content": parts})
+        return record | {"messages": messages, "processor_kwargs": read}
+
+    def _note(self, place: str, error: VideoReadingError) -> None:
+        if self.bad_videos == "stop":
+            raise RecordError(f"{place}: {error} (`bad_videos: skip` leaves it out.)") from error
+        if self.notes is None:
+            logger.warning("%s is left out: %s", place, error)
+            return
+        with self.notes.open("a", encoding="utf-8") as file:  # one short write: lines of several workers do not mix
+            file.write(json.dumps({"place": place, "error": str(error)}) + "\n")
+
+    def _check_files(self) -> None:
+        for number, video in enumerate(self.records.videos):
+            if "://" not in video and not os.path.exists(video):
+                place = self.records[number]["place"]
+                raise RecordError(
+                    f"{place}: there is no video {video}. Is `video_folder` right? (`bad_videos: skip` leaves it out.)"
+                )
+
+
+def count_bad(notes: Path) -> int:
+    """How many different records of a file of notes have bad videos; a record is noted again in every epoch."""
+    if not notes.is_file():
+        return 0
+    return len({json.loads(line)["place"] for line in notes.read_text(encoding="utf-8").splitlines()})
+
+
+__all__ = ["FrameReader", "VideoRecords", "count_bad", "with_sampling"]

@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+from vidlada_hf.training.data import build_dataset
+from vidlada_hf.training.messages import MessageConversations
+from vidlada_hf.training.records import RecordError
+
+PARTS = [{"type": "video", "video": "a.mp4"}, {"type": "text", "text": "Why?"}]
+IN_PARTS = {"messages": [{"role": "user", "content": PARTS}, {"role": "assistant", "content": "Because."}]}
+BESIDE = {
+    "messages": [{"role": "user", "content": "<video>\nWhy?"}, {"role": "assistant", "content": "Because."}],
+    "video": "a.mp4",
+}
+EXPECTED = [
+    {"role": "user", "content": [{"type": "video", "video": "videos/a.mp4"}, PARTS[1]]},
+    {"role": "assistant", "content": [{"type": "text", "text": "Because."}]},
+]
+
+
+def write(folder, *records) -> str:
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    return str(folder / "a.jsonl")
+
+
+@pytest.mark.parametrize("record", [IN_PARTS, BESIDE], ids=["in parts", "beside"])
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
+def test_local_files(tmp_path, record, suffix):
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "parquet":
+        import datasets
+
+        every = json.loads(json.dumps(record))
+        for message in every["messages"]:  # a column has one type
+            if record is IN_PARTS and isinstance(message["content"], str):
+                message["content"] = [{"type": "text", "text": message["content"]}]
+        datasets.Dataset.from_list([every, every]).to_parquet(path)
+    else:
+        path.write_text(json.dumps([record, record]) if suffix == "json" else f"{json.dumps(record)}\n" * 2)
+    dataset = build_dataset("messages", seed=0, path=str(path), video_folder="videos")
+    assert [item["messages"] for item in dataset] == [EXPECTED] * 2
+    assert dataset[1]["place"] == f"{path}, {'line' if suffix == 'jsonl' else 'record'} 2"
+
+
+def test_addresses_and_whole_paths_stay(tmp_path):
+    records = [BESIDE | {"video": video} for video in ("https://a.b/c.mp4", "/x/c.mp4")]
+    dataset = MessageConversations(write(tmp_path, *records), video_folder="videos")
+    assert dataset.videos == ["https://a.b/c.mp4", "/x/c.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"conversation": []}, "a.jsonl, line 2 has no `messages`, only conversation: name the column"),
+        ({"messages": IN_PARTS["messages"][:1]}, "a.jsonl, line 2 does not end with an answer"),
+        ({"messages": BESIDE["messages"]}, "a.jsonl, line 2 has no videos where one is needed"),
+        (BESIDE | {"video": 3}, "a.jsonl, line 2 has a video that is no path: '3'"),
+        ({"messages": "Why?"}, "a.jsonl, line 2 holds no messages but 'Why"),
+    ],
+)
+def test_a_bad_record_is_named(tmp_path, record, message):
+    with pytest.raises(RecordError, match=message):
+        MessageConversations(write(tmp_path, BESIDE, record))
+
+
+def test_files_that_are_not_there(tmp_path):
+    for name in ("none.jsonl", "none.parquet"):
+        with pytest.raises(FileNotFoundError, match=f"There is no file .*{name}"):
+            MessageConversations(str(tmp_path / name))
+
+
+def test_an_id_is_looked_up_on_the_hub(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load(path, split):
+        asked.append((path, split))
+        return datasets.Dataset.from_list([BESIDE])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    dataset = MessageConversations("someone/videos", split="test", video_folder="videos")
+    assert asked == [("someone/videos", "test")]
+    assert dataset[0] == {"messages": EXPECTED, "place": "someone/videos (test), record 1"}

@@ -1,0 +1,137 @@
+import json
+import os
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from tests.training.clips import write_llava
+from vidlada_hf.processing.video_reading_vidlada import VideoReadingError
+from vidlada_hf.training.conversations import Conversations
+from vidlada_hf.training.llava import LlavaConversations
+from vidlada_hf.training.moving_shapes.tiny import build_tiny
+from vidlada_hf.training.records import RecordError
+from vidlada_hf.training.videos import FrameReader, VideoRecords, count_bad, with_sampling
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return build_tiny()
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Three files, of which the second is broken."""
+    path = write_llava(tmp_path, 3)
+    records = json.loads(path.read_text())
+    (tmp_path / records[1]["video"]).write_bytes(b"no video")
+    return path
+
+
+def task(parts, path, **options) -> Conversations:
+    made = Conversations(
+        *parts,
+        data={"source": "llava", "path": str(path), "video_folder": str(path.parent)},
+        processor_options={"num_frames": 4},
+        **options,
+    )
+    made.folder = path.parent
+    return made
+
+
+def test_frames_read_ahead_give_the_processors_own_inputs(parts, clips):
+    """By workers, as in training, and by the processor from the file's path."""
+    made = task(parts, clips)
+    loader = DataLoader(made.dataset(), 1, collate_fn=made.collate, num_workers=1, sampler=[2, 0])
+    for number, batch in zip((2, 0), loader, strict=True):
+        path = LlavaConversations(str(clips), str(clips.parent))[number]
+        processor = with_sampling(parts[1], {"num_frames": 4})[0]
+        expected = processor.apply_chat_template(path["messages"], tokenize=True, return_dict=True, return_tensors="pt")
+        assert torch.equal(batch["input_ids"], expected["input_ids"])
+        assert torch.equal(batch["pixel_values_videos"], expected["pixel_values_videos"])
+        assert batch["video_num_frames"].tolist() == [4]
+
+
+def test_the_time_sentence_is_that_of_the_file(parts, clips):
+    """Which needs the metadata of frames that were read before."""
+    options = {"add_time_instruction": True}
+    record = task(parts, clips).dataset()[0]
+    sampled = with_sampling(parts[1], {"fps": 2})[0]
+    reader = FrameReader(sampled.video_processor)
+    read = VideoRecords(LlavaConversations(str(clips), str(clips.parent)), reader)[0]
+    by_path = LlavaConversations(str(clips), str(clips.parent))[0]["messages"]
+    for timestamps in ("seconds", "ordinal"):
+        options["timestamps"] = timestamps
+        texts = [
+            sampled.apply_chat_template(messages, tokenize=True, return_dict=True, processor_kwargs=options | extra)[
+                "input_ids"
+            ]
+            for messages, extra in ((by_path, {}), (read["messages"], read["processor_kwargs"]))
+        ]
+        assert texts[0] == texts[1]
+    assert record["processor_kwargs"]["video_metadata"][0].total_num_frames == 64
+
+
+def test_a_bad_video_is_replaced_counted_and_told(parts, clips):
+    made = task(parts, clips)
+    dataset = made.dataset()
+    assert dataset[1]["place"] == dataset[2]["place"]
+    dataset[1]
+    assert count_bad(clips.parent / "bad_videos.jsonl") == 1
+    assert made.remarks() == [
+        f"1 records were left out, since their videos cannot be read: see {clips.parent / 'bad_videos.jsonl'}."
+    ]
+    note = json.loads((clips.parent / "bad_videos.jsonl").read_text().splitlines()[0])
+    assert note["place"].endswith("records.json, record 2") and "mp4" in note["error"]
+
+
+def test_or_it_stops_the_run_with_one_clear_error(parts, clips):
+    """Raised by a worker, whose traceback would hide it."""
+    made = task(parts, clips, bad_videos="stop")
+    loader = DataLoader(made.dataset(), 1, collate_fn=made.collate, num_workers=1, sampler=[1])
+    with pytest.raises(RecordError, match=r"^[^\n]*records.json, record 2: [^\n]*`bad_videos: skip` leaves it out.\)$"):
+        list(loader)
+    assert made.remarks() == []
+
+
+def test_a_missing_video_stops_the_run_before_it_starts(parts, clips):
+    next(clips.parent.glob("*.mp4")).unlink()
+    with pytest.raises(RecordError, match="record [13]: there is no video .*mp4. Is `video_folder` right"):
+        task(parts, clips, bad_videos="stop").dataset()
+    with pytest.raises(ValueError, match="`bad_videos` must be 'skip' or 'stop', got 'ignore'"):
+        task(parts, clips, bad_videos="ignore").dataset()
+
+
+def test_a_wrong_folder_is_found_out(parts, clips):
+    for file in clips.parent.glob("*.mp4"):
+        file.unlink()
+    with pytest.raises(RecordError, match="videos that cannot be read: is `video_folder` right"):
+        task(parts, clips).dataset()[0]
+
+
+def test_frames_are_kept_on_disk_until_file_or_settings_change(parts, clips, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    file = next(clips.parent.glob("*color*.mp4"))
+    first = FrameReader(parts[1].video_processor, cache)
+    frames, metadata = first(str(file))
+    assert frames.dtype == torch.uint8 and frames.shape == (8, 3, 64, 64)  # 8 seconds at 1 fps
+    assert len(list(cache.iterdir())) == 1
+
+    monkeypatch.setattr(FrameReader, "_read", lambda *_: pytest.fail("read again"))
+    again, known = FrameReader(parts[1].video_processor, cache)(str(file))
+    assert torch.equal(again, frames) and known.frames_indices == metadata.frames_indices and known.fps == metadata.fps
+    monkeypatch.undo()
+
+    other = with_sampling(parts[1], {"num_frames": 2})[0].video_processor
+    assert len(FrameReader(other, cache)(str(file))[0]) == 2
+    os.utime(file, (0, 0))
+    first(str(file))
+    assert len(list(cache.iterdir())) == 3
+    assert all(path.suffix == ".safetensors" for path in cache.iterdir())
+    with pytest.raises(VideoReadingError):
+        first(str(tmp_path / "none.mp4"))
+
+
+def test_lengths_follow_the_texts(parts, clips):
+    dataset = VideoRecords(LlavaConversations(str(clips)), FrameReader(parts[1].video_processor))
+    assert len(dataset.lengths) == 3 and all(10 < length < 100 for length in dataset.lengths)
