@@ -4,7 +4,7 @@ A record: `{"messages": [{"role": "user", "content": ...}, {"role": "assistant",
 part of a content (`{"type": "video", "video": "a.mp4"}`), or as a column `video` beside messages that are plain texts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def load(path: str, split: str) -> "list[tuple[str, Any]] | Rows":
         ) from error
 
 
-class Rows:
+class Rows(Collection):
     """The rows of a table, with their places."""
 
     def __init__(self, table: Any, name: str) -> None:
@@ -78,6 +78,9 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __contains__(self, row: object) -> bool:
+        return row in self.table
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         return ((f"{self.name}, record {i}", row) for i, row in enumerate(self.table, 1))

@@ -48,13 +48,19 @@ def part_of(name: str) -> str:
     return "projector" if ".multi_modal_projector." in name or ".image_newline." in name else "text"
 
 
+def freeze(model: nn.Module, options: OptimizerOptions) -> None:
+    """Freezes the parts whose rate is 0."""
+    for name, parameter in model.named_parameters():
+        if getattr(options, part_of(name)) == 0:
+            parameter.requires_grad_(False)
+
+
 def build_optimizer(model: nn.Module, options: OptimizerOptions) -> "MuonAdamW":
     """Groups the parameters by part and by optimizer; freezes the parts whose rate is 0."""
+    freeze(model, options)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        if getattr(options, part) == 0:
-            parameter.requires_grad_(False)
         if not parameter.requires_grad:
             continue
         muon_rate = {"text": options.muon, "tower": options.tower_muon}.get(part)
@@ -173,4 +179,4 @@ class MuonAdamW(torch.optim.Optimizer):
         self._link()
 
 
-__all__ = ["Muon", "MuonAdamW", "OptimizerOptions", "build_optimizer"]
+__all__ = ["Muon", "MuonAdamW", "OptimizerOptions", "build_optimizer", "freeze"]

@@ -5,7 +5,7 @@ here; `videos` reads them when they are needed.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ def parse_json(text: str, place: str) -> Any:
         ) from error
 
 
-def with_progress(records: Sequence[Any], what: str) -> Iterator[Any]:
+def with_progress(records: Collection[Any], what: str) -> Iterator[Any]:
     """The records, with a progress bar if there are many."""
     return iter(tqdm(records, desc=what, unit="record", disable=len(records) < 10_000))
 

@@ -1,15 +1,19 @@
 """transformers' Trainer for the masked-diffusion objective."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..modeling.objective_vidlada import TimeSampling
-from .optimizer import OptimizerOptions, build_optimizer
+from .global_batch import add_masks, add_shares
+from .optimizer import OptimizerOptions, build_optimizer, freeze
 from .state import load_state, random_state, save_state, set_random_state
 from .tasks import Task
 
@@ -20,8 +24,8 @@ class DiffusionTrainer(Trainer):
     Args:
         optimizer_options: the rates; the scheduler of `TrainingArguments` scales them all.
         time_sampling: how the masking rates of a batch are drawn (see `draw_probabilities`).
-        *args, **kwargs: as of `Trainer`. The model computes its own loss; masks are drawn from torch's global
-            generator, whose state is part of a checkpoint.
+        *args, **kwargs: as of `Trainer`. The model computes its own loss; each step's masks are drawn for its global
+            batch (see `global_batch`).
     """
 
     def __init__(
@@ -35,11 +39,20 @@ class DiffusionTrainer(Trainer):
         self.time_sampling = time_sampling
         self.metrics: dict[str, list[float]] = {}
         super().__init__(*args, **kwargs)
+        freeze(self.model, self.optimizer_options)
 
     optimizer: Any
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """Muon and AdamW with the options' rates."""
+        """Muon and AdamW with the options' rates.
+
+        Raises:
+            ValueError: Muon where matrices are cut into shards, which it has to see whole.
+        """
+        if self.is_sharded and (self.optimizer_options.muon or self.optimizer_options.tower_muon):
+            raise ValueError(
+                "Muon needs whole matrices, which FSDP and DeepSpeed cut up: leave `muon` out of the rates."
+            )
         if self.optimizer is None:
             self.optimizer = build_optimizer(self.model if model is None else model, self.optimizer_options)
         return self.optimizer
@@ -47,18 +60,41 @@ class DiffusionTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, *args: Any, **kwargs: Any
     ) -> Any:
-        """The model's own loss with rates drawn as asked, or a task's; a task's metrics are kept for the log."""
-        if not isinstance(self.accelerator.unwrap_model(model), Task):
-            inputs = inputs | {"time_sampling": self.time_sampling}
+        """The model's own loss, or a task's, whose metrics are kept for the log."""
+        share = inputs.get("share", 1)
+        inputs = {name: value for name, value in inputs.items() if name != "share"}
         loss, outputs = super().compute_loss(model, inputs, True, *args, **kwargs)
+        loss = loss * share
         for name, value in (outputs.get("metrics") or {}).items():
             self.metrics.setdefault(name, []).append(value)
         return (loss, outputs) if return_outputs else loss
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The micro-batches of a step, with the masks of their places in the global batch."""
+        batches, count = super().get_batch_samples(*args, **kwargs)
+        model = self.model
+        sampling = getattr(model, "time_sampling", None) if isinstance(model, Task) else self.time_sampling
+        if sampling is not None and batches:
+            step, processes = self.state.global_step, self.args.world_size
+            add_masks(batches, sampling, self.args.seed, step, self.args.process_index, processes)
+            add_shares(batches)
+        return batches, count
+
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        if getattr(self.model, "in_order", False):
+        if getattr(self.args, "train_sampling_strategy", "random") == "group_by_length":
+            return self._by_length()
+        if getattr(self.train_dataset, "in_order", getattr(self.model, "in_order", False)):
             return SequentialSampler(self.train_dataset)
         return super()._get_train_sampler(*args, **kwargs)
+
+    def _by_length(self) -> "SimilarLengths":
+        """transformers' own grouping would open every example to measure it; our datasets know their `lengths`."""
+        if not hasattr(self.train_dataset, "lengths"):
+            kind = type(self.train_dataset).__name__
+            raise ValueError(f"`group_by_length` needs a dataset with `lengths`, which {kind} has not: leave it out.")
+        together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return SimilarLengths(together, self.train_dataset.lengths, seed)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the mean of each metric since the last line of the log (of the first process)."""
@@ -67,7 +103,13 @@ class DiffusionTrainer(Trainer):
         super().log(logs | means, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Weights and arguments; the arguments as JSON, which `Trainer` would pickle."""
+        """Weights and arguments; the arguments as JSON, which `Trainer` would pickle.
+
+        Of a task only what is trained is saved: the rest is the model that its stage starts from.
+        """
+        if state_dict is None and isinstance(self.model, Task):
+            trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+            state_dict = {name: tensor for name, tensor in self.model.state_dict().items() if name in trained}
         super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
@@ -75,21 +117,37 @@ class DiffusionTrainer(Trainer):
         (folder / "training_args.bin").unlink(missing_ok=True)
         (folder / "training_args.json").write_text(self.args.to_json_string())
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A task's frozen tensors are not in a checkpoint, on purpose; ValueError if trained ones are not."""
+        if not isinstance(self.model, Task):
+            return super()._issue_warnings_after_load(load_result)
+        frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        buffers = {name for name, _ in self.model.named_buffers()}
+        if missing := sorted(set(load_result.missing_keys) - frozen - buffers):
+            raise ValueError(f"The checkpoint lacks {len(missing)} trained tensors, {missing[0]} first: delete it.")
+
+    def gather_weights(self) -> dict[str, torch.Tensor]:
+        """All weights, whole, in the first process; every process must call it."""
+        if self.is_sharded:
+            return self.accelerator.get_state_dict(self.model_wrapped)
+        return self.model.state_dict()
+
     # FSDP and DeepSpeed shard these states and have formats of their own.
 
     @property
-    def _is_sharded(self) -> bool:
+    def is_sharded(self) -> bool:
+        """Whether FSDP or DeepSpeed cuts weights and states into shards."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self._is_sharded:
+        if self.is_sharded:
             return super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             states = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
             save_state(states, Path(output_dir) / "optimizer")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self._is_sharded:
+        if self.is_sharded:
             return super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             states = load_state(Path(checkpoint) / "optimizer")
@@ -108,6 +166,23 @@ class DiffusionTrainer(Trainer):
         return Path(folder) / f"random_{self.args.process_index}"
 
 
+class SimilarLengths(LengthGroupedSampler):
+    """transformers' grouping of examples of similar lengths, whose order follows from seed and epoch alone: the same in
+    all processes and after a resume."""
+
+    def __init__(self, batch_size: int, lengths: Sequence[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=list(lengths))
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
 def last_checkpoint(output_dir: str | Path, processes: int = 1) -> str | None:
     """The newest complete checkpoint of a run, or None: one that was being written when the run died does not count.
 
@@ -123,4 +198,4 @@ def last_checkpoint(output_dir: str | Path, processes: int = 1) -> str | None:
     return None
 
 
-__all__ = ["DiffusionTrainer", "last_checkpoint"]
+__all__ = ["DiffusionTrainer", "SimilarLengths", "last_checkpoint"]

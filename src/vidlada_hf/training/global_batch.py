@@ -1,0 +1,75 @@
+"""The examples of one optimizer step as one batch, however many processes and micro-batches share them.
+
+The objective is a mean over examples, each of which is divided by the length of its own answer (see
+`modeling/objective_vidlada`). So it is examples that must be counted over the global batch, not answer tokens: a mean
+over all tokens would weigh examples by their length, which is another objective. And the masks of an example follow
+from the run's seed, the step and the example's place in the global batch alone. N processes with batches of B, or one
+that accumulates N times B, then give the loss and the gradients of one process with a batch of N x B, up to rounding
+of sums. (Where padding is learned, `LabelOptions.padding`, a batch's own longest example decides how much there
+is, and the two differ by that.)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..modeling.objective_vidlada import IGNORED, TimeSampling, draw_probabilities
+
+
+def add_masks(
+    batches: Sequence[dict[str, Any]],
+    sampling: TimeSampling,
+    seed: int,
+    step: int,
+    process: int = 0,
+    processes: int = 1,
+) -> None:
+    """Draws which tokens of one step are masked: adds `masked` and `mask_probabilities` to a process's micro-batches.
+
+    Args:
+        batches: with "labels" (batch, rows). The same micro-batch has the same size in all processes, which is how
+            accelerate deals them out: round the processes first, then on to the next micro-batch.
+        sampling: of the probabilities, over the whole global batch.
+        seed, step: of the run.
+        process, processes: which of how many this is.
+    """
+    total = processes * sum(len(batch["labels"]) for batch in batches)
+    rates = draw_probabilities(total, torch.device("cpu"), generator_of(seed, step), sampling)
+    first = 0
+    for batch in batches:
+        labels, size = batch["labels"], len(batch["labels"])
+        places = range(first + process * size, first + (process + 1) * size)
+        rows = [
+            draw_mask(row, rates[place], generator_of(seed, step, place))
+            for row, place in zip(labels.cpu(), places, strict=True)
+        ]
+        batch["masked"] = torch.stack(rows).to(labels.device)
+        batch["mask_probabilities"] = rates[places.start : places.stop].to(labels.device)
+        first += processes * size
+
+
+def add_shares(batches: Sequence[dict[str, Any]]) -> None:
+    """Adds `share`, by which a micro-batch's mean loss is multiplied so that the mean over the micro-batches is that
+    over all examples: 1 if all are of the same size, which only the last of an epoch is not."""
+    total = sum(len(batch["labels"]) for batch in batches)
+    for batch in batches:
+        batch["share"] = len(batch["labels"]) * len(batches) / total
+
+
+def draw_mask(labels: torch.Tensor, probability: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Masks labeled tokens (rows,) with a probability. What is drawn does not depend on how far the row is padded."""
+    masked = labels != IGNORED
+    masked[masked.clone()] = torch.rand(int(masked.sum()), generator=generator) < probability
+    return masked
+
+
+def generator_of(seed: int, step: int, place: int = -1) -> torch.Generator:
+    """A generator of its own for a step, or for a place in its global batch."""
+    # A sequence's trailing zeros count for nothing, so places are counted from 1 behind a step's own 0.
+    state = np.random.SeedSequence((seed, step, place + 1)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
+__all__ = ["add_masks", "add_shares"]

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from tests.modeling.tiny import batch, example, tiny_model
+from vidlada_hf.training.global_batch import add_masks, add_shares, generator_of
+
+
+def labels(*lengths: int, rows: int = 12) -> torch.Tensor:
+    """Answers of so many tokens at the end of each row."""
+    made = torch.full((len(lengths), rows), -100)
+    for row, length in zip(made, lengths, strict=True):
+        row[rows - length :] = 5
+    return made
+
+
+def masks(batches: list[dict]) -> list[tuple[float, list[bool]]]:
+    """Of each example: its probability, and which of its labels are masked."""
+    return [
+        (p.item(), m[row != -100].tolist())
+        for b in batches
+        for p, m, row in zip(b["mask_probabilities"], b["masked"], b["labels"], strict=True)
+    ]
+
+
+@pytest.mark.parametrize("sampling", ["independent", "antithetic", "stratified"])
+def test_any_number_of_processes_and_micro_batches_masks_the_same(sampling):
+    lengths = [3, 9, 1, 5, 2, 7, 4, 6]
+    whole = [{"labels": labels(*lengths)}]
+    add_masks(whole, sampling, seed=3, step=5)
+    expected = masks(whole)
+
+    two_micro = [
+        {"labels": labels(*lengths[:4], rows=9)},
+        {"labels": labels(*lengths[4:], rows=20)},
+    ]  # padded otherwise
+    add_masks(two_micro, sampling, seed=3, step=5)
+    assert masks(two_micro) == expected
+
+    found = {}
+    for process in range(2):  # accelerate deals out micro-batches in turn
+        mine = [lengths[4 * micro + 2 * process :][:2] for micro in range(2)]
+        batches = [{"labels": labels(*pair)} for pair in mine]
+        add_masks(batches, sampling, seed=3, step=5, process=process, processes=2)
+        for micro, masked in enumerate(zip(*[iter(masks(batches))] * 2, strict=True)):
+            found[4 * micro + 2 * process] = masked
+    assert [one for place in sorted(found) for one in found[place]] == expected
+
+
+def test_seed_step_and_place_each_change_the_masks():
+    states = {generator_of(*key).initial_seed() for key in [(0, 0), (1, 0), (0, 1), (0, 0, 0), (0, 0, 1), (0, 1, 0)]}
+    assert len(states) == 6
+
+
+def test_tokens_are_masked_with_their_examples_probability():
+    given = [{"labels": labels(*[400] * 50, rows=401)}]
+    add_masks(given, "stratified", seed=0, step=0)
+    rates, masked = given[0]["mask_probabilities"], given[0]["masked"]
+    assert not masked[:, 0].any()
+    assert (masked.float().sum(-1) / 400 - rates).abs().max() < 0.1
+
+
+def test_uneven_micro_batches_count_their_examples():
+    """Three examples and one: the mean of the two losses, times their shares, is the mean over the four."""
+    model = tiny_model()
+    examples = [example(model, 1, seed=seed) for seed in range(4)]
+
+    def make(some: list[dict]) -> dict:
+        inputs = batch(*some)
+        answers = torch.full_like(inputs["input_ids"], -100)
+        answers[:, -3:] = inputs["input_ids"][:, -3:]
+        return {name: v for name, v in inputs.items() if name != "attention_mask"} | {"labels": answers}
+
+    whole, parts = [make(examples)], [make(examples[:3]), make(examples[3:])]
+    for batches in (whole, parts):
+        add_masks(batches, "stratified", seed=0, step=0)
+        add_shares(batches)
+    assert [part["share"] for part in parts] == [1.5, 0.5] and whole[0]["share"] == 1
+    losses = [part.pop("share") * model(**part).loss for part in parts]
+    whole[0].pop("share")
+    torch.testing.assert_close(sum(losses) / 2, model(**whole[0]).loss)
