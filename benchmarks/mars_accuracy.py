@@ -1,0 +1,246 @@
+"""Does MARS-Cache answer as well as exact decoding, and what is each of its parts worth?
+
+    python benchmarks/mars_accuracy.py --part 1/2 & python benchmarks/mars_accuracy.py --part 2/2 & wait
+    python benchmarks/mars_accuracy.py --join
+
+The embedded checkpoint on 5,040 questions of the moving shapes' test split (240 of each type, captions among them), at
+32 frames, 128 tokens, 128 steps, blocks of 32, one token a step. Each contender answers each question, whose video is
+encoded once; a question's answers are compared one by one. An answer that has ended is left alone once its block is
+finished (`--ending block`): what comes before its end is then the same as if all 128 steps ran, at a quarter of the
+cost. Operations are counted on questions that run all 128 steps.
+
+Each part has a file of its own in --work (runs/mars_accuracy), written after each batch: an interrupted part goes on
+where it was. `--join` wants all parts finished, and says what is missing; it writes benchmarks/mars_accuracy.json.
+
+On two cores very roughly two hours for exact decoding and a quarter of one for each other contender; `--only mars`
+measures these two, and what is added later is compared with what is there.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidlada_hf import MARSCacheConfig, VidLaDAForConditionalGeneration, VidLaDAProcessor
+from vidlada_hf.asking import find_checkpoint
+from vidlada_hf.evaluation.agreement import compare_answers, compare_by_type, compare_right
+from vidlada_hf.evaluation.contenders import ENDINGS, EXACT, Contender, Denoiser
+from vidlada_hf.evaluation.cost_model import Machine
+from vidlada_hf.evaluation.moving_shapes import CROSS_FRAME_TYPES, Example, MovingShapes, is_right
+from vidlada_hf.evaluation.moving_shapes.measuring import as_plain, score_answers
+from vidlada_hf.evaluation.strategy_bench import collect_answers, count_costs, describe_setup
+from vidlada_hf.evaluation.timing import Record
+from vidlada_hf.training.moving_shapes.tiny import build_tiny
+
+_MARS = MARSCacheConfig()
+_DEEPEST = min(interval for interval in _MARS.visual_intervals if interval is not None)
+CONTENDERS = {
+    "exact": EXACT,
+    "mars": Contender("mars"),
+    "mars, first step chunked": Contender("mars", {"first_step": "chunked"}),
+    "no anchors": Contender("mars", {"anchors": 0}),
+    "random anchors": Contender("mars", {"anchor_choice": "random"}),
+    "no chunk attention": Contender("mars", {"neighbourhood": None}),
+    "one interval for all": Contender("mars", {"visual_intervals": [_DEEPEST], "text_intervals": [_DEEPEST]}),
+    "visual never refreshed": Contender("mars", {"visual_intervals": [None] * _MARS.groups}),
+    "mars-adaptive": Contender("mars-adaptive"),
+    "dual": Contender("dual"),
+    "interval": Contender("interval"),
+}
+
+
+class Share(Sequence):
+    """The questions of one part: every so many-th batch of the benchmark, drawn when they are asked for.
+
+    They are asked type after type, so that the answers of a batch are about as long: a batch runs until all are done.
+    """
+
+    def __init__(self, questions: MovingShapes, part: int, parts: int, batch_size: int) -> None:
+        order = sorted(range(len(questions)), key=lambda i: i % len(questions.types))
+        self.numbers = [i for place, i in enumerate(order) if place // batch_size % parts == part - 1]
+        self.questions = questions
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        numbers = self.numbers[index]
+        return [self.questions[i] for i in numbers] if isinstance(index, slice) else self.questions[numbers]
+
+    def without_pictures(self) -> list[Example]:
+        """The questions, for judging answers."""
+        drawn = [self.questions.draw(i) for i in self.numbers]
+        return [
+            Example(None, None, q.question("sentence"), q.answer("compact"), q.type, q, scene) for scene, q in drawn
+        ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="folder or id; the embedded checkpoint by default")
+    parser.add_argument("--questions", type=int, default=5040)
+    parser.add_argument("--frames", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--ending", choices=ENDINGS, default="block")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--part", default="1/1", help="such as 2/3: the second of three processes")
+    parser.add_argument("--join", action="store_true", help="put the parts together")
+    parser.add_argument("--threads", type=int, help="of this process; 1 each is best for as many parts as cores")
+    parser.add_argument("--work", type=Path, default=Path("runs") / "mars_accuracy")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--quick", action="store_true", help="a few questions to an untrained model, and the join")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    denoiser = load(options)
+    if not options.join:
+        answer_part(denoiser, options, *read_part(options.part))
+    if options.join or options.quick:
+        print(table(join(denoiser, options)))
+
+
+def load(options: argparse.Namespace) -> Denoiser:
+    """The model in the setting."""
+    settings = {"max_new_tokens": 128, "block_length": 32, "max_denoising_steps": 128}
+    if options.quick:
+        options.questions, options.frames, options.batch_size = 4, 8, 2
+        settings = {"max_new_tokens": 16, "block_length": 8, "max_denoising_steps": 16}
+        model, processor = build_tiny()
+        return Denoiser(model.eval(), processor, options.frames, options.ending, settings)
+    name = find_checkpoint(options.model)
+    model = VidLaDAForConditionalGeneration.from_pretrained(name)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return Denoiser(model, VidLaDAProcessor.from_pretrained(name), options.frames, options.ending, settings)
+
+
+def read_part(text: str) -> tuple[int, int]:
+    """2/3 -> (2, 3)."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise SystemExit(f"--part {text}: write 1/2 for the first of two processes.")
+    return int(part), int(parts)
+
+
+def questions_of(options: argparse.Namespace, part: int, parts: int) -> Share:
+    """Of one part."""
+    return Share(MovingShapes("test", options.questions, options.frames), part, parts, options.batch_size)
+
+
+def setup_of(denoiser: Denoiser, options: argparse.Namespace) -> dict[str, Any]:
+    """What the answers depend on. Not the number of threads: parts may have more or fewer."""
+    setup = describe_setup(denoiser, options.model or "vidlada-tiny")
+    for name in ("threads", "cores"):
+        setup.pop(name)
+    return setup | {"questions": options.questions, "split": "test", "batch_size": options.batch_size}
+
+
+def answer_part(denoiser: Denoiser, options: argparse.Namespace, part: int, parts: int) -> None:
+    """Asks the questions of one part."""
+    record = Record(options.work / f"{part}of{parts}.json", setup_of(denoiser, options) | {"part": f"{part}/{parts}"})
+    contenders = [CONTENDERS[name] for name in dict.fromkeys(["exact", "mars", *options.only])]
+    for contender in contenders:
+        record.data.setdefault("contenders", {}).setdefault(contender.name, {"ids": [], "texts": []})
+    collect_answers(denoiser, questions_of(options, part, parts), contenders, record, options.batch_size)
+
+
+def join(denoiser: Denoiser, options: argparse.Namespace) -> dict[str, Any]:
+    """Compares the answers of all parts, counts operations, and writes the result."""
+    files = sorted(options.work.glob("*of*.json"))
+    if not files:
+        raise SystemExit(f"{options.work} holds no parts: run them first.")
+    parts = int(files[0].stem.partition("of")[2])
+    items: list[Example] = []
+    answers: dict[str, dict[str, list]] = {name: {"ids": [], "texts": []} for name in CONTENDERS}
+    for part in range(1, parts + 1):
+        path = options.work / f"{part}of{parts}.json"
+        if not path.exists():
+            raise SystemExit(f"{path} is missing: run --part {part}/{parts}.")
+        share = questions_of(options, part, parts)
+        data = Record(path, setup_of(denoiser, options) | {"part": f"{part}/{parts}"}).data["contenders"]
+        for name, contender in CONTENDERS.items():
+            found = data.get(contender.name, {"ids": [], "texts": []})
+            if name not in ("exact", "mars", *options.only):
+                continue
+            if len(found["ids"]) < len(share):
+                raise SystemExit(f"{path} holds {len(found['ids'])} of {len(share)} answers of {name!r}: run it again.")
+            for key in ("ids", "texts"):
+                answers[name][key] += found[key]
+        items += share.without_pictures()
+    record = Record(options.output, setup_of(denoiser, options))
+    results = record.data.setdefault("contenders", {})
+    for name, contender in CONTENDERS.items():
+        if answers[name]["ids"]:
+            counts = results.get(name, {}).get("counts") or count(denoiser, contender, options)
+            about = {"cache": contender.cache, "settings": contender.settings, "counts": counts}
+            results[name] = about | compare(items, answers[name], answers["exact"])
+            flops = results["exact"]["counts"]["flops"]
+            results[name]["flops_saving"] = round(flops / counts["flops"], 2)
+            record.save()
+    record.data["checks"] = check(results["mars"])
+    record.save()
+    return record.data
+
+
+def check(mars: dict[str, Any]) -> dict[str, float]:
+    """The figures that this is about: points lost over all and on the worst type, and operations saved."""
+    types = [found["difference"] for type, found in mars["accuracy"].items() if type not in ("all", "cross-frame")]
+    return {
+        "points lost, all": -mars["accuracy"]["all"]["difference"],
+        "points lost, worst type": -min(types),
+        "FLOPs saved, all steps run": mars["flops_saving"],
+    }
+
+
+def compare(items: Sequence[Example], own: dict[str, list], exact: dict[str, list]) -> dict[str, Any]:
+    """Agreement, and accuracy beside exact decoding's: by type, on the types that need several frames, over all."""
+    ids, theirs = ([[int(i) for i in text.split()] for text in part["ids"]] for part in (own, exact))
+    right, exact_right = (
+        [is_right(item.details, text) for item, text in zip(items, part["texts"], strict=True)] for part in (own, exact)
+    )
+    types = [item.type for item in items]
+    across = [i for i, type in enumerate(types) if type in CROSS_FRAME_TYPES]
+    found = compare_by_type(types, right, exact_right)
+    if across:
+        found["cross-frame"] = asdict(compare_right([right[i] for i in across], [exact_right[i] for i in across]))
+    facts = as_plain(score_answers(items, own["texts"]))
+    kept = ("facts", "facts_right", "facts_told", "by_facts")
+    return {
+        "agreement": asdict(compare_answers(ids, theirs)),
+        "accuracy": found,
+        "facts": {type: {k: facts[type][k] for k in kept} for type in ("caption", "detail") if type in facts},
+    }
+
+
+def count(denoiser: Denoiser, contender: Contender, options: argparse.Namespace) -> dict[str, Any]:
+    """Operations of one question whose whole canvas is denoised, and what is kept meanwhile."""
+    whole = Denoiser(denoiser.model, denoiser.processor, denoiser.num_frames, "canvas", denoiser.settings)
+    encoded = whole.encode(MovingShapes("test", 1, options.frames)[:1])
+    found = count_costs(whole, [encoded], contender, Machine(1.0, 1.0))
+    return {key: found[key] for key in ("flops", "flops_planned", "steps", "kept_bytes", "live_bytes")}
+
+
+def table(data: dict[str, Any]) -> str:
+    """Markdown: a line a contender."""
+    lines = [
+        "| | right | difference | 95 % | lost / gained | worst type | cross-frame | same tokens | FLOPs saved |",
+        "|---|---:|---:|---:|---:|---|---:|---:|---:|",
+    ]
+    for name, entry in data["contenders"].items():
+        accuracy = entry["accuracy"]
+        of, across = accuracy["all"], accuracy.get("cross-frame")
+        types = {type: found for type, found in accuracy.items() if type not in ("all", "cross-frame")}
+        worst = min(types, key=lambda type: types[type]["difference"])
+        cells = [name, f"{100 * of['accuracy']:.2f} %", f"{of['difference']:+.2f}"]
+        cells += [f"{of['difference_low']:+.2f} to {of['difference_high']:+.2f}", f"{of['lost']} / {of['gained']}"]
+        cells += [f"{worst} {types[worst]['difference']:+.1f}", f"{across['difference']:+.2f}" if across else "-"]
+        cells += [f"{100 * entry['agreement']['tokens']:.1f} %", f"{entry['flops_saving']:.1f}x"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The 8B shape on one GPU: recomputing everything, each cache strategy, and an autoregressive model of the same shape.
+
+    python benchmarks/mars_speed_gpu.py [--rounds 5] [--output benchmarks/mars_speed_gpu.json] [--quick]
+
+Random bfloat16 weights of LLaDA-8B's shape, a video of 32 frames x 210 rows and 40 rows of text, 128 tokens in 128
+steps, blocks of 32, one token a step. Contenders take turns. "official style" recomputes everything with a dense mask
+and runs the head on all rows, as the official code does. The autoregressive model is transformers' Llama, which
+generates 128 tokens after a prompt as long with its own `generate`. Beside each stands the least that the GPU needs
+for its operations and bytes, at the speed that it reaches in a large product and a large copy. Of the two that
+recompute everything, 16 of the 128 equal steps are run, and multiplied; the JSON says so. An interrupted run goes on
+where it was.
+
+Needs about 40 GB on the GPU; refused without one, except with --quick (a tiny model, also on a CPU).
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from vidlada_hf import FixedQuota, NoCache, VidLaDATextConfig
+from vidlada_hf.evaluation.contenders import EXACT, Contender
+from vidlada_hf.evaluation.cost_model import LayerWork, Machine, StepCost, TextShape
+from vidlada_hf.evaluation.counting import PeakMemory, count_flops
+from vidlada_hf.evaluation.random_setup import TINY_TEXT, build_random_model, random_denoiser, random_question
+from vidlada_hf.evaluation.speed import Answering, measure_runs, speed_table
+from vidlada_hf.evaluation.strategy_bench import describe_setup
+from vidlada_hf.evaluation.timing import Record, clock, measure_machine
+
+FRAMES, CANVAS, BLOCK, EXACT_STEPS = 32, 128, 32, 16
+STRATEGIES = {
+    "mars": Contender("mars"),
+    "mars, first step chunked": Contender("mars", {"first_step": "chunked"}),
+    "dual": Contender("dual"),
+    "prefix": Contender("prefix"),
+    "interval": Contender("interval"),
+}
+
+
+class DenseMask(NoCache):
+    """Everything, with a mask (batch, 1, rows, keys) that forbids nothing, and the head on all rows."""
+
+    def __init__(self, head: nn.Module) -> None:
+        self.head = head
+
+    def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: Any) -> torch.Tensor:
+        """See `NoCache`."""
+        batch, rows = inputs_embeds.shape[:2]
+        mask = torch.ones(batch, 1, rows, rows, dtype=torch.bool, device=inputs_embeds.device)
+        hidden = text_model(
+            inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=self.layout.position_ids
+        ).last_hidden_state
+        self.head(hidden)
+        return hidden[:, step.rows]
+
+
+@dataclass(frozen=True)
+class Official(Contender):
+    """`DenseMask` as a contender."""
+
+    head: Any = None
+
+    def build(self) -> Any:
+        """See `Contender`."""
+        return DenseMask(self.head), FixedQuota()
+
+
+@dataclass(frozen=True)
+class Autoregression:
+    """Llama with transformers' own `generate`."""
+
+    model: LlamaForCausalLM
+    prompt: torch.Tensor
+    tokens: int
+    machine: Machine
+
+    def run(self) -> None:
+        """One answer; none ends early."""
+        self.model.generate(
+            self.prompt, max_new_tokens=self.tokens, min_new_tokens=self.tokens, do_sample=False, pad_token_id=0
+        )
+
+    def count(self) -> dict[str, Any]:
+        """See `speed.Run`."""
+        return {"flops": count_flops(self.run), "floor_seconds": self.floor(), "tokens": self.tokens}
+
+    def floor(self) -> float:
+        """Seconds: a causal prefill, then a row for each further token; weights and keys are read each time."""
+        shape, rows = TextShape.of(self.model.config), self.prompt.shape[1]
+        size = self.model.dtype.itemsize
+        weights = shape.layers * shape.layer_parameters + shape.hidden * shape.vocabulary
+        row = 2 * shape.layers * shape.key_value_heads * shape.head_dim
+        work = [LayerWork(rows, rows * (rows + 1) // 2)] + [LayerWork(1, rows + i) for i in range(1, self.tokens)]
+        head = 2 * shape.hidden * shape.vocabulary
+        return sum(
+            StepCost(shape.layers * w.flops(shape) + head, size * (weights + row * (rows + i))).floor(self.machine)
+            for i, w in enumerate(work)
+        )
+
+    def time(self) -> tuple[float, int | None]:
+        """See `speed.Run`."""
+        with PeakMemory(self.model.device) as peak:
+            seconds = clock(self.run, self.model.device)
+        return seconds, peak.bytes
+
+
+def build_llama(text: dict[str, Any], device: torch.device, dtype: torch.dtype) -> LlamaForCausalLM:
+    """The same shape, causal."""
+    shape = VidLaDATextConfig(**({"eos_token_id": None, "pad_token_id": None, "bos_token_id": None} | text))
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    fields = {name: getattr(shape, name) for name in (*names, "max_position_embeddings", "rms_norm_eps")}
+    config = LlamaConfig(**fields, eos_token_id=None, bos_token_id=None, pad_token_id=None)
+    with torch.device(device):
+        return LlamaForCausalLM._from_config(config, dtype=dtype).eval()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--quick", action="store_true", help="a tiny model, to see whether the script runs")
+    options = parser.parse_args(arguments)
+    has_gpu, quick = torch.cuda.is_available(), options.quick
+    if not (has_gpu or quick):
+        raise SystemExit("This measures a GPU, and torch sees none (torch.cuda.is_available() is False).")
+
+    device, dtype = torch.device("cuda" if has_gpu else "cpu"), torch.bfloat16
+    text = TINY_TEXT if quick else {}
+    frames, canvas, block, steps_run = (4, 16, 8, 4) if quick else (FRAMES, CANVAS, BLOCK, EXACT_STEPS)
+    model = build_random_model(text, device, dtype, grid=4 if quick else 27)
+    denoiser, encoded = random_denoiser(model, frames, canvas, block), random_question(model, frames)
+    rows = encoded.inputs["input_ids"].shape[1]
+    setup = describe_setup(denoiser, "random weights of the 8B shape" if not quick else "random weights") | {
+        "rows_per_frame": model.model.rows_per_frame,
+        "prompt_rows": rows,
+        "full recompute, official style": f"{steps_run} of {canvas} equal steps were run; seconds and operations are "
+        f"multiplied by {canvas / steps_run:g}",
+    }
+    record = Record(options.output, setup)
+    machine = Machine(**record.data.setdefault("machine", asdict(measure_machine(device, dtype, quick))))
+    prompt = torch.randint(1, text.get("vocab_size", 126464), (1, rows), device=device)
+    official = Official(head=model.lm_head)
+    runs = {
+        "full recompute": Answering(denoiser, encoded, EXACT, machine, steps_run),
+        "official style": Answering(denoiser, encoded, official, machine, steps_run),
+        **{name: Answering(denoiser, encoded, contender, machine) for name, contender in STRATEGIES.items()},
+        "autoregressive Llama": Autoregression(build_llama(text, device, dtype), prompt, canvas, machine),
+    }
+    found = record.data.setdefault("contenders", {})
+    measure_runs(runs, "full recompute", options.rounds, found, record.save, warm_up=has_gpu)
+    record.save()
+    print(speed_table(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The README's tables of measurements, made from the JSON files beside this script.
+
+    python benchmarks/tables.py [--check] [--readme README.md] [--results benchmarks]
+
+Writes between each pair of lines `<!-- table NAME -->` and `<!-- end -->` what NAME.json holds. With --check nothing is
+written, and a README that is out of date is an error. A table whose file is not there yet is left as it is.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import mars_accuracy  # noqa: E402
+
+from vidlada_hf.evaluation.speed import speed_table  # noqa: E402
+
+BLOCK = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def speed(data: dict[str, Any]) -> str:
+    """Runs of one setting."""
+    setup = data["setup"]
+    about = f"{setup['device']}, {setup['dtype']}, torch {setup['torch']}"
+    threads = f", {setup['threads']} threads" if setup["threads"] else ""
+    return f"{speed_table(data['contenders'])}\n\n{about}{threads}; {setup['frames']} frames, {setup['canvas']} tokens."
+
+
+def accuracy(data: dict[str, Any]) -> str:
+    """Contenders beside exact decoding."""
+    setup = data["setup"]
+    about = (
+        f"{setup['questions']:,} questions, {setup['frames']} frames, {setup['canvas']} tokens; differences in points."
+    )
+    return f"{mars_accuracy.table(data)}\n\n{about}"
+
+
+def scaling(data: dict[str, Any]) -> str:
+    """Seconds by frames."""
+    by_frames = data["by_frames"]
+    lines = ["| frames | " + " | ".join(by_frames) + " |", "|---|" + "---:|" * len(by_frames)]
+    for name in ("exact", "mars"):
+        seconds = [f"{found[name]['summary']['seconds']:.3g} s" for found in by_frames.values()]
+        lines.append(f"| {name} | " + " | ".join(seconds) + " |")
+    speedups = [f"{found['mars']['summary']['speedup']:.1f}x" for found in by_frames.values()]
+    return "\n".join([*lines, "| faster | " + " | ".join(speedups) + " |"])
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "mars_accuracy": accuracy,
+    "mars_speed_cpu": speed,
+    "mars_speed_gpu": speed,
+    "mars_scaling": scaling,
+}
+
+
+def fill(readme: str, results: Path) -> str:
+    """The text with its tables made anew.
+
+    Raises:
+        SystemExit: a table that nobody knows.
+    """
+
+    def write(found: re.Match) -> str:
+        begin, name, old, end = found.groups()
+        if name not in TABLES:
+            raise SystemExit(f"There is no table {name!r}: known are {', '.join(TABLES)}.")
+        path = results / f"{name}.json"
+        return f"{begin}{TABLES[name](json.loads(path.read_text())) + chr(10) if path.exists() else old}{end}"
+
+    return BLOCK.sub(write, readme)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md")
+    parser.add_argument("--results", type=Path, default=HERE)
+    options = parser.parse_args(arguments)
+    old = options.readme.read_text(encoding="utf-8")
+    new = fill(old, options.results)
+    if options.check and new != old:
+        raise SystemExit(f"{options.readme} is out of date: run python benchmarks/tables.py")
+    if not options.check:
+        options.readme.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

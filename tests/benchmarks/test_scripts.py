@@ -1,0 +1,106 @@
+"""Each script of benchmarks/ at its smallest, so that none can rot, and the README tables made from what they write."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(name: str, *arguments: object):
+    """The script's module, after its `main`."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main([str(argument) for argument in arguments])
+    return module
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """A folder with what the scripts wrote."""
+    folder = tmp_path_factory.mktemp("results")
+    for name in ("mars_speed_cpu", "mars_speed_gpu", "mars_scaling"):
+        run(name, "--quick", "--output", folder / f"{name}.json", *(["--threads", 1] if "gpu" not in name else []))
+    run("mars_accuracy", "--quick", "--output", folder / "mars_accuracy.json", "--work", folder / "parts")
+    return folder
+
+
+def load(results: Path, name: str) -> dict:
+    return json.loads((results / f"{name}.json").read_text())
+
+
+def test_speed_on_a_cpu(results):
+    data = load(results, "mars_speed_cpu")
+    exact, mars = (data["contenders"][name] for name in ("exact", "mars"))
+    assert exact["counts"]["steps_run"] == 4 and exact["counts"]["steps"] == 16 and "4 of 16" in data["setup"]["exact"]
+    assert exact["counts"]["flops"] == pytest.approx(exact["counts"]["flops_planned"], rel=0.01)
+    assert mars["counts"]["flops"] == pytest.approx(mars["counts"]["flops_planned"], rel=0.01)
+    assert mars["summary"]["flops_saving"] > 1 and len(mars["seconds"]) == 5
+    assert len(data["checks"]) == 4 and all(ratio > 0 for ratio in data["checks"].values())
+
+
+def test_speed_of_a_gpu_on_whatever_is_there(results):
+    found = load(results, "mars_speed_gpu")["contenders"]
+    assert {"full recompute", "official style", "mars", "interval", "autoregressive Llama"} <= found.keys()
+    assert all(entry["summary"]["floor_seconds"] > 0 and entry["summary"]["seconds"] > 0 for entry in found.values())
+    llama = found["autoregressive Llama"]["counts"]
+    assert llama["tokens"] == 16 and 0 < llama["flops"] < found["full recompute"]["counts"]["flops"]
+
+
+def test_scaling_is_drawn(results):
+    assert list(load(results, "mars_scaling")["by_frames"]) == ["3", "6"]
+    assert (results / "mars_scaling.png").stat().st_size > 5000
+
+
+def test_accuracy_is_compared_question_by_question(results):
+    data = load(results, "mars_accuracy")
+    exact, mars = (data["contenders"][name] for name in ("exact", "mars"))
+    assert exact["accuracy"]["all"]["questions"] == 4 and exact["accuracy"]["all"]["lost"] == 0
+    assert exact["agreement"] == {"tokens": 1, "answers": 1} and mars["flops_saving"] > 1
+    assert len(data["contenders"]) == 11 and "points lost, worst type" in data["checks"]
+
+
+def test_parts_hold_each_question_once_and_join(results, tmp_path, capsys):
+    arguments = ["--quick", "--only", "mars", "--output", tmp_path / "joined.json", "--work", tmp_path / "parts"]
+    with pytest.raises(SystemExit, match="2of2.json is missing: run --part 2/2"):
+        run("mars_accuracy", *arguments, "--part", "1/2")  # the first part alone cannot be joined
+    run("mars_accuracy", *arguments, "--part", "2/2")
+    joined, whole = (
+        json.loads(path.read_text()) for path in (tmp_path / "joined.json", results / "mars_accuracy.json")
+    )
+    for name in ("exact", "mars"):
+        assert joined["contenders"][name]["accuracy"] == whole["contenders"][name]["accuracy"]
+        assert joined["contenders"][name]["agreement"] == whole["contenders"][name]["agreement"]
+
+
+def test_the_readmes_tables_are_made_and_checked(results, tmp_path):
+    readme = tmp_path / "README.md"
+    names = ("mars_accuracy", "mars_speed_cpu", "mars_speed_gpu", "mars_scaling")
+    readme.write_text("".join(f"# {name}\n<!-- table {name} -->\n<!-- end -->\nText.\n" for name in names))
+    options = ["--readme", readme, "--results", results]
+    with pytest.raises(SystemExit, match="out of date: run python benchmarks/tables.py"):
+        run("tables", *options, "--check")
+    run("tables", *options)
+    run("tables", *options, "--check")
+    text = readme.read_text()
+    assert text.count("Text.\n") == 4 and "| autoregressive Llama |" in text and "| no anchors |" in text
+    readme.write_text("<!-- table nothing -->\n<!-- end -->\n")
+    with pytest.raises(SystemExit, match="There is no table 'nothing'"):
+        run("tables", *options)
+
+
+def test_the_readme_of_this_repository_is_up_to_date():
+    run("tables", "--check")
+
+
+def test_without_a_gpu_its_benchmark_says_so():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit, match="torch sees none"):
+        run("mars_speed_gpu")
