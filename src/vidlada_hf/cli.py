@@ -126,12 +126,22 @@ def export(
 def train(
     recipe: Annotated[Path, typer.Argument(help="YAML file that says where to start and what each stage does.")],
     processes: Annotated[int, typer.Option(help="Processes of this machine that share each batch.", min=1)] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell parameters, batches and memory.")] = False,
+    device_memory: Annotated[
+        float | None, typer.Option(help="With --dry-run: GiB of a device.", show_default="this machine's")
+    ] = None,
 ) -> None:
     """Train a model, stage by stage. The same command goes on with a run that was interrupted."""
     with user_errors():
         from .training.recipe import Recipe
 
         read = Recipe.from_yaml(recipe)  # its mistakes are told before anything is started
+        if dry_run:
+            from .training.planning import GIB, describe, plan
+
+            available = None if device_memory is None else round(device_memory * GIB)
+            typer.echo(describe(plan(read), processes, available))
+            return
         from .training import run
 
         if processes > 1:

@@ -8,7 +8,10 @@ from typing import Any
 import yaml
 from transformers import TrainingArguments
 
+from .lora import LoraOptions
 from .optimizer import OptimizerOptions
+
+DTYPES = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,9 @@ class Stage:
         options: keyword arguments of the task.
         rates: fields of `OptimizerOptions`.
         arguments: fields of transformers' `TrainingArguments`.
-        denoising: how its answers are tested during training (fields of `evaluation.Examination`); none if empty.
+        denoising: how its answers are tested during training (arguments of `Examiner`); none if empty.
+        lora: train an adapter beside the frozen model, not its own weights (fields of `LoraOptions`); none if empty.
+            Its rate is `text` of the rates. The stage leaves `adapter/`, and `model/` with the adapter merged.
     """
 
     name: str
@@ -30,11 +35,14 @@ class Stage:
     rates: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     denoising: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f"stage {self.name!r}"
         refuse_unknown(self.rates, [f.name for f in fields(OptimizerOptions)], f"`rates` of {where}")
         refuse_unknown(self.arguments, [f.name for f in fields(TrainingArguments)], f"`arguments` of {where}")
+        refuse_unknown(self.lora, [f.name for f in fields(LoraOptions)], f"`lora` of {where}")
+        LoraOptions(**self.lora)
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,20 @@ class Recipe:
         output_dir: where stages, logs and checkpoints go.
         stages: in their order; each begins with the weights that the one before ended with.
         seed: of weights, data and masks.
+        dtype: of the weights while they are trained: "float32", "bfloat16", or "auto" for that of the checkpoint.
+            AdamW loses small steps on bfloat16 weights, so use "float32" with `bf16: true` in the arguments unless what
+            runs it keeps float32 copies (DeepSpeed does).
     """
 
     model: str
     output_dir: str
     stages: tuple[Stage, ...]
     seed: int = 0
+    dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Recipe":

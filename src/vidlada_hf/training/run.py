@@ -1,8 +1,8 @@
 """A recipe from start to end: `vidlada train`.
 
 Each stage has a folder: its settings (`stage.json`), its checkpoints, and when it is done `model/`, which the next
-stage starts from, and the heads of its task, which the next takes over where it has the same. A run that was killed
-goes on where it was when the same command is given again.
+stage starts from. The heads of its task lie there too: a later stage takes them over if it has the same. A run that was
+killed goes on where it was when the same command is given again.
 """
 
 import json
@@ -21,6 +21,7 @@ from transformers import TrainingArguments, set_seed
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..processing.processing_vidlada import VidLaDAProcessor
 from .examination import Examiner
+from .lora import LoraOptions, add_adapter, load_adapter, save_adapter
 from .optimizer import OptimizerOptions
 from .recipe import Recipe, Stage
 from .tasks import Task, find_task
@@ -45,7 +46,7 @@ def train(recipe: Recipe) -> Path:
         place = stage_folder(recipe, number)
         claim(place, stage)
         if not (place / "model" / "config.json").is_file():
-            run_stage(stage, start, place, recipe.seed + number)
+            run_stage(stage, start, place, recipe.seed + number, recipe.dtype)
         start = str(place / "model")
     return Path(start)
 
@@ -67,7 +68,7 @@ def claim(place: Path, stage: Stage) -> None:
         place.mkdir(parents=True, exist_ok=True)
         notes.write_text(json.dumps(settings, indent=2) + "\n")
         return
-    before = json.loads(notes.read_text())
+    before = asdict(Stage(stage.name)) | json.loads(notes.read_text())  # a setting that is newer than the notes
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         raise ValueError(
@@ -76,13 +77,16 @@ def claim(place: Path, stage: Stage) -> None:
         )
 
 
-def run_stage(stage: Stage, start: str, place: Path, seed: int) -> None:
+def run_stage(stage: Stage, start: str, place: Path, seed: int, dtype: str = "auto") -> None:
     """Trains one stage from its last checkpoint, if there is one, and writes `model/`."""
     set_seed(seed)
     arguments = TrainingArguments(str(place), **(default_arguments() | {"seed": seed} | stage.arguments))
-    model, processor = load(start, seed)
-    task = find_task(stage.task)(model, processor, seed=seed, **stage.options)
-    take_over_heads(task, Path(start).parent / HEADS)
+    model, processor = load(start, seed, dtype)
+    trained = add_adapter(model, LoraOptions(**stage.lora)) if stage.lora else model
+    task = find_task(stage.task)(trained, processor, seed=seed, **stage.options)
+    task.folder = place
+    trained_heads = load_file(Path(start) / HEADS) if (Path(start) / HEADS).is_file() else {}
+    take_over_heads(task, trained_heads)
     examiners = [Examiner(task, **stage.denoising)] if stage.denoising else []
     trainer = DiffusionTrainer(
         model=task,
@@ -95,19 +99,40 @@ def run_stage(stage: Stage, start: str, place: Path, seed: int) -> None:
     for examiner in examiners:
         examiner.trainer = trainer
     trainer.train(resume_from_checkpoint=last_checkpoint(place, arguments.world_size))
+    weights = trainer.gather_weights()
     if trainer.is_world_process_zero():
         (place / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1) + "\n")
-        save_file({name: tensor.contiguous() for name, tensor in task.heads.state_dict().items()}, place / HEADS)
-        unfinished = place / "unfinished-model"
-        model.save_pretrained(unfinished)
-        processor.save_pretrained(unfinished)
-        unfinished.rename(place / "model")
+        heads = trained_heads | part_of_task(weights, "heads.")
+        weights = part_of_task(weights, "model.")
+        if stage.lora:
+            base, _ = load(start, seed, dtype)
+            save_adapter(task.model, place / "adapter", base, weights)
+            model = load_adapter(base, place / "adapter", merge=True)
+            weights = model.state_dict()
+        write_model(place / "model", model, processor, weights, heads)
+        for remark in task.remarks():
+            print(f"Stage {stage.name!r}: {remark}")
     trainer.accelerator.wait_for_everyone()
 
 
-def take_over_heads(task: Task, file: Path) -> None:
+def part_of_task(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): t.contiguous() for name, t in weights.items() if name.startswith(prefix)}
+
+
+def write_model(folder: Path, model: Any, processor: Any, weights: dict[str, Any], heads: dict[str, Any]) -> None:
+    """Writes a stage's result, all of it or nothing: the folder's being there says that the stage is done."""
+    unfinished = folder.with_name("unfinished-model")
+    model.save_pretrained(unfinished, state_dict=weights)
+    processor.save_pretrained(unfinished)
+    if heads:
+        save_file(heads, unfinished / HEADS)
+    unfinished.rename(folder)
+
+
+def take_over_heads(task: Task, trained: dict[str, torch.Tensor]) -> None:
     """Loads those heads that an earlier stage trained too, if they have the same shapes."""
-    trained, mine = load_file(file) if file.is_file() else {}, task.heads.state_dict()
+    mine = task.heads.state_dict()
     same = {name: tensor for name, tensor in trained.items() if name in mine and tensor.shape == mine[name].shape}
     task.heads.load_state_dict(mine | same)
 
@@ -128,12 +153,12 @@ def default_arguments() -> dict[str, Any]:
     }
 
 
-def load(start: str, seed: int) -> tuple[VidLaDAForConditionalGeneration, VidLaDAProcessor]:
-    """Model and processor from a folder or id, or from "module:function"."""
+def load(start: str, seed: int, dtype: str = "auto") -> tuple[VidLaDAForConditionalGeneration, VidLaDAProcessor]:
+    """Model, in a floating type or its own, and processor from a folder or id, or from "module:function"."""
     module, _, function = start.partition(":")
     if function and not Path(start).exists():
         return getattr(import_module(module), function)(seed)
-    model = VidLaDAForConditionalGeneration.from_pretrained(start)
+    model = VidLaDAForConditionalGeneration.from_pretrained(start, dtype=dtype)
     return model, VidLaDAProcessor.from_pretrained(start)
 
 

@@ -1,0 +1,135 @@
+"""Fine-tuning through `peft`: small matrices beside the text model's, and a check that they meet the base that they
+were trained on.
+
+An adapter's folder is peft's own, so anything that reads those reads it. In it lies `base_fingerprint.json` too, which
+says what the base was: loaded onto other weights of the same shape, an adapter would work silently and wrongly.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+# Attention and MLP of the text model's layers; the tower has layers of the same names.
+TEXT_LINEARS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+FINGERPRINT = "base_fingerprint.json"
+SAMPLES = 64  # values of each tensor that the fingerprint reads
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """An adapter.
+
+    Args:
+        r: rank of its matrices.
+        alpha: their product is scaled by alpha / r.
+        dropout: of their input, in training, 0..1.
+        target_modules: the linear layers that get one: a regular expression for whole names, or a list of names' ends.
+    """
+
+    r: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: str | Sequence[str] = TEXT_LINEARS
+
+    def __post_init__(self) -> None:
+        if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                "An adapter needs `r` of at least 1, `alpha` above 0 and `dropout` from 0 to below 1, got "
+                f"r={self.r}, alpha={self.alpha}, dropout={self.dropout}."
+            )
+
+
+def add_adapter(model: nn.Module, options: LoraOptions | Mapping[str, Any] | None = None) -> Any:
+    """Freezes a model and puts a new adapter around its layers; at first it changes no output.
+
+    Returns:
+        peft's `PeftModel`.
+
+    Raises:
+        ValueError: no layer is meant by `target_modules`.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    options = options if isinstance(options, LoraOptions) else LoraOptions(**(options or {}))
+    target = options.target_modules
+    config = LoraConfig(
+        r=options.r,
+        lora_alpha=options.alpha,  # type: ignore[arg-type]
+        lora_dropout=options.dropout,
+        target_modules=target if isinstance(target, str) else list(target),
+    )
+    return get_peft_model(model, config)  # type: ignore[arg-type]
+
+
+def save_adapter(
+    model: Any, folder: str | Path, base: nn.Module | None = None, state_dict: dict[str, Any] | None = None
+) -> None:
+    """Writes the adapter of `add_adapter`'s model, and what base it belongs to.
+
+    Args:
+        base, state_dict: the base and all weights of the model, where the model at hand holds only shards of them.
+    """
+    # Told that no embeddings are trained, peft does not ask the Hub about the base.
+    model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+    name = model.peft_config["default"].base_model_name_or_path
+    content = {"fingerprint": fingerprint_of(base or model), "base": name}
+    (Path(folder) / FINGERPRINT).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def load_adapter(model: nn.Module, folder: str | Path, merge: bool = False) -> Any:
+    """Puts a saved adapter onto its base.
+
+    Args:
+        model: the base, loaded in any way and any floating type.
+        merge: add the adapter into the weights, as fast as the base then, and return a model without `peft`.
+
+    Raises:
+        FileNotFoundError: the folder holds no adapter.
+        ValueError: it belongs to another base.
+    """
+    from peft import PeftModel
+
+    folder = Path(folder)
+    if not (folder / "adapter_config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no adapter_config.json: pass the folder of an adapter.")
+    if (folder / FINGERPRINT).is_file():
+        known = json.loads((folder / FINGERPRINT).read_text())
+        if known["fingerprint"] != fingerprint_of(model):
+            raise ValueError(
+                f"The adapter in {folder} was trained on another base ({known['base']}): its weights are not those of "
+                "this model. Load that base, or train an adapter for this one."
+            )
+    adapted = PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
+    return adapted.merge_and_unload() if merge else adapted.eval()
+
+
+@torch.no_grad()
+def fingerprint_of(model: nn.Module) -> str:
+    """A hash of the name, the shape and some values of every tensor of a base, with or without an adapter around it.
+
+    Values are read as bfloat16, so that it is the same in float32 and bfloat16.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(base_tensors(model).items()):
+        values = tensor.flatten()
+        values = values[:: max(1, len(values) // SAMPLES)][:SAMPLES].float().bfloat16().float()
+        digest.update(f"{name} {tuple(tensor.shape)} {values.tolist()}".encode())
+    return digest.hexdigest()
+
+
+def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A model's tensors by the names that they have without an adapter, the adapter's own left out."""
+    return {
+        name.removeprefix("base_model.model.").replace(".base_layer.", "."): tensor
+        for name, tensor in model.state_dict().items()
+        if ".lora_" not in name
+    }
+
+
+__all__ = ["LoraOptions", "add_adapter", "base_tensors", "fingerprint_of", "load_adapter", "save_adapter"]

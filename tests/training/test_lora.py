@@ -1,0 +1,177 @@
+"""An adapter, from its training to a process that has neither this package nor anything else than base and adapter."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.test_run import DATA
+from vidlada_hf import VidLaDAForConditionalGeneration, export_checkpoint
+from vidlada_hf.training import run
+from vidlada_hf.training.lora import (
+    FINGERPRINT,
+    LoraOptions,
+    add_adapter,
+    base_tensors,
+    fingerprint_of,
+    load_adapter,
+    save_adapter,
+)
+from vidlada_hf.training.moving_shapes.tiny import build_tiny
+from vidlada_hf.training.recipe import Recipe
+
+LORA = {"r": 4, "alpha": 8}
+
+# Runs in a fresh process without the package: the adapter on an exported base, by peft alone.
+BY_PEFT_ALONE = """
+import json, sys
+sys.modules["vidlada_hf"] = None
+import torch
+from peft import PeftModel
+from transformers import AutoModelForMultimodalLM
+torch.set_num_threads(1)
+exported, adapter = sys.argv[1:]
+base = AutoModelForMultimodalLM.from_pretrained(exported, trust_remote_code=True)
+model = PeftModel.from_pretrained(base, adapter).eval()
+with torch.no_grad():
+    print(json.dumps(model(input_ids=torch.arange(20, 32)[None]).logits[0, :, 0].tolist()))
+"""
+
+
+def logits(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(input_ids=torch.arange(20, 32)[None]).logits[0, :, 0]
+
+
+def recipe(base, folder, **lora) -> Recipe:
+    stage = {
+        "name": "adapt",
+        "options": {"data": DATA},
+        "rates": {"text": 1e-2},
+        "lora": LORA | lora,
+        "arguments": {"per_device_train_batch_size": 2, "max_steps": 4, "save_steps": 2, "logging_steps": 1}
+        | {"report_to": [], "disable_tqdm": True},
+    }
+    return Recipe.from_dict({"model": str(base), "output_dir": str(folder), "stages": [stage]})
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base") / "base"
+    for part in build_tiny(3):
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    """The folder of the stage."""
+    return run.train(recipe(base, tmp_path_factory.mktemp("run"))).parent
+
+
+def test_a_new_adapter_changes_nothing_and_trains_nothing_else():
+    model = build_tiny()[0]
+    before = logits(model)
+    adapted = add_adapter(model, LORA)
+    torch.testing.assert_close(logits(adapted), before)
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert len(trained) == 8 * 7 * 2 and all(".language_model.layers." in name and ".lora_" in name for name in trained)
+
+
+def test_training_leaves_the_base_alone(base, trained):
+    start, merged = load_file(base / "model.safetensors"), load_file(trained / "model" / "model.safetensors")
+    adapted = {name for name in start if not torch.equal(start[name], merged[name])}
+    assert adapted and all("language_model.layers" in name and "_proj" in name for name in adapted)
+    assert {name: tensor.shape for name, tensor in start.items()} == {n: t.shape for n, t in merged.items()}
+
+
+def test_a_checkpoint_holds_only_the_adapter(trained):
+    assert all(".lora_" in name for name in load_file(trained / "checkpoint-4" / "model.safetensors"))
+
+
+def test_alone_and_merged_it_gives_the_same(base, trained):
+    clean = VidLaDAForConditionalGeneration.from_pretrained(base)
+    before, checksum = logits(clean), {name: tensor.clone() for name, tensor in clean.state_dict().items()}
+    adapted = load_adapter(clean, trained / "adapter")
+    alone = logits(adapted)
+    assert (alone - before).abs().max() > 1e-3
+    for name, tensor in base_tensors(adapted).items():
+        assert torch.equal(tensor, checksum[name]), name
+    merged = load_adapter(VidLaDAForConditionalGeneration.from_pretrained(base), trained / "adapter", merge=True)
+    for model in (merged, VidLaDAForConditionalGeneration.from_pretrained(trained / "model")):
+        torch.testing.assert_close(logits(model), alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_fresh_process_without_the_package_loads_it(base, trained, tmp_path):
+    exported = export_checkpoint(base, tmp_path / "exported")
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", BY_PEFT_ALONE, exported, trained / "adapter"]
+    printed = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert printed.returncode == 0, printed.stderr[-3000:]
+    adapted = load_adapter(VidLaDAForConditionalGeneration.from_pretrained(base), trained / "adapter")
+    torch.testing.assert_close(torch.tensor(json.loads(printed.stdout.splitlines()[-1])), logits(adapted))
+
+
+def test_an_adapter_for_another_base_is_refused(trained):
+    with pytest.raises(ValueError, match="was trained on another base .*: its weights are not those of this model"):
+        load_adapter(build_tiny(4)[0], trained / "adapter")
+
+
+def test_a_folder_without_an_adapter_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no adapter_config.json: pass the folder of an adapter"):
+        load_adapter(build_tiny()[0], tmp_path)
+
+
+def test_the_fingerprint_is_the_bases_in_any_type_and_with_an_adapter():
+    model = build_tiny()[0]
+    known = fingerprint_of(model)
+    assert fingerprint_of(add_adapter(model, LORA)) == known
+    assert fingerprint_of(build_tiny()[0].bfloat16()) == known != fingerprint_of(build_tiny(1)[0])
+
+
+def test_an_adapter_is_saved_without_pickle_and_with_its_base(tmp_path):
+    model = add_adapter(build_tiny()[0], LORA)
+    save_adapter(model, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", FINGERPRINT} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt"))]
+
+
+def test_resuming_with_another_adapter_is_refused(base, trained):
+    with pytest.raises(ValueError, match=r"Stage 'adapt' was begun with other settings \(lora\)"):
+        run.train(recipe(base, trained.parent, r=8))
+
+
+def test_killed_and_resumed_it_ends_with_the_same_adapter(base, trained, tmp_path):
+    """As if killed after step 3: the checkpoint of step 2 is there, nothing later."""
+    killed = tmp_path / "1-adapt"
+    killed.mkdir()
+    shutil.copy(trained / "stage.json", killed)
+    shutil.copytree(trained / "checkpoint-2", killed / "checkpoint-2")
+    resumed = load_file(run.train(recipe(base, tmp_path)).parent / "adapter" / "adapter_model.safetensors")
+    for name, tensor in load_file(trained / "adapter" / "adapter_model.safetensors").items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"r": 0}, "`r` of at least 1, .* got r=0"),
+        ({"dropout": 1.0}, "`dropout` from 0 to below 1, got .*dropout=1.0"),
+        ({"rank": 8}, "Unknown key `rank` in `lora` of stage 'adapt'"),
+    ],
+)
+def test_impossible_options_are_refused(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        recipe("base", tmp_path, **options)
+
+
+def test_no_layer_of_that_name_is_refused():
+    with pytest.raises(ValueError, match="nothing_like_it"):
+        add_adapter(build_tiny()[0], LoraOptions(target_modules=["nothing_like_it"]))
