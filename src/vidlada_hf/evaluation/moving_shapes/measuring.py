@@ -65,11 +65,14 @@ def measure(
         ValueError: an unknown control.
     """
     shown = list(change_videos(examples, control, seed))
-    answers: list[str] = []
+    # Alike ones together: a batch takes as many steps as its longest answer.
+    order = sorted(range(len(shown)), key=lambda i: BENCHMARK_TYPES.index(shown[i].type))
+    answers = [""] * len(shown)
     with tqdm(total=len(shown), desc=f"{num_frames} frames, control: {control}", unit="question") as bar:
-        for batch in answer_all(model, processor, shown, num_frames, batch_size, **settings):
-            answers += batch
-            bar.update(len(batch))
+        batches = answer_all(model, processor, [shown[i] for i in order], num_frames, batch_size, **settings)
+        for i, answer in zip(order, (text for batch in batches for text in batch), strict=True):
+            answers[i] = answer
+            bar.update()
     return score_answers(examples, answers)
 
 

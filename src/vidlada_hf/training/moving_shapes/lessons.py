@@ -9,7 +9,7 @@ Dense labels say more than answers do: those of visual rows what happens to the 
 answer's first row what is true of the shape that the question is about ("grounding").
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from ...evaluation.moving_shapes import BENCHMARK_TYPES, Question, Scene, ask, frame_times, words
 from ...evaluation.moving_shapes.cells import label_cells
 from ...evaluation.moving_shapes.dataset import draw_question
-from ...evaluation.moving_shapes.questions import HELPER_TYPES
+from ...evaluation.moving_shapes.questions import HELPER_TYPES, check_type
 from ...evaluation.moving_shapes.rendering import render
 from ..tasks import Task, accuracy
 from .cells import GRID, encode_cells, normalize
@@ -84,6 +84,8 @@ class Lessons(Task):
         frames: how many frames a group may have, each as likely: repeat a number for more weight.
         text_rows: rows of questions and answers in a lesson, at most; 0 for timelines alone.
         long_turns: captions or descriptions in a lesson, one or none: how likely there is one.
+        repeat: type -> how many questions of it are tried for each scene (2 if not named, 1 of captions). What one type
+            alone teaches, such as to find a shape by its color, needs more.
         sentences: how many questions are whole sentences, 0..1; the others are a few words.
         kept: how many empty cells and newlines are in the sequence, 0..1.
         timelines, grounding: weights of the dense labels.
@@ -102,6 +104,7 @@ class Lessons(Task):
         frames: Sequence[int] = (8,),
         text_rows: int = 144,
         long_turns: float = 0.4,
+        repeat: Mapping[str, int] | None = None,
         sentences: float = 0.5,
         kept: float = 0.15,
         timelines: float = 1.0,
@@ -114,6 +117,8 @@ class Lessons(Task):
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
         self.text_rows, self.long_turns, self.sentences, self.kept = text_rows, long_turns, sentences, kept
         self.timelines, self.grounding, self.depth = timelines, grounding, depth
+        tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(repeat or {})
+        self.tried = [check_type(type) for type, times in tries.items() for _ in range(times)]
         for name, weight in (("timelines", timelines), ("grounding", grounding)):
             if weight:
                 self.heads[name] = nn.Linear(model.config.text_config.hidden_size, sum(TIMELINES.values()))
@@ -162,7 +167,7 @@ class Lessons(Task):
         types = (*BENCHMARK_TYPES, *HELPER_TYPES)
         scene, first = draw_question(rng, "train", types[number % len(types)], times)
         asked = {first.questions[0]: first}
-        for type in (*SHORT_TYPES, *SHORT_TYPES, *LONG_TYPES, "detail"):
+        for type in self.tried:
             question = ask(scene, type, rng)
             if question is not None:
                 asked.setdefault(question.questions[0], question)
