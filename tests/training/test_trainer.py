@@ -6,7 +6,7 @@ from tests.modeling.tiny import example, tiny_model
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from vidlada_hf.training.optimizer import OptimizerOptions
 from vidlada_hf.training.state import load_state, random_state, save_state, set_random_state
-from vidlada_hf.training.trainer import DiffusionTrainer, last_checkpoint
+from vidlada_hf.training.trainer import DiffusionTrainer, SimilarLengths, last_checkpoint
 
 OPTIONS = OptimizerOptions(tower=1e-3, projector=1e-3, text=3e-3, muon=1e-2)
 
@@ -136,3 +136,48 @@ def test_random_states_round_trip(tmp_path):
     first = (random.random(), np.random.rand(), torch.rand(1).item())
     set_random_state(load_state(tmp_path / "random"))
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == first
+
+
+def test_batches_of_similar_lengths_follow_from_seed_and_epoch():
+    lengths = torch.randint(1, 1000, (400,)).tolist()
+    sampler = SimilarLengths(8, lengths, seed=3)
+    order = list(sampler)
+    assert sorted(order) == list(range(400)) and order == list(SimilarLengths(8, lengths, seed=3))
+    spread = [max(b) - min(b) for b in ([lengths[i] for i in order[k : k + 8]] for k in range(0, 400, 8))]
+    assert sum(spread) / len(spread) < 200  # of shuffled ones some 770
+    sampler.set_epoch(1)
+    assert list(sampler) != order
+
+
+def test_grouping_needs_lengths(tmp_path):
+    grouped = trainer(tmp_path, train_sampling_strategy="group_by_length")
+    with pytest.raises(ValueError, match="`group_by_length` needs a dataset with `lengths`, which Examples has not"):
+        grouped.get_train_dataloader()
+    grouped.train_dataset.lengths = list(range(16))
+    assert sorted(grouped._get_train_sampler()) == list(range(16))
+
+
+def test_muon_is_refused_where_matrices_are_cut_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(DiffusionTrainer, "is_sharded", True)
+    with pytest.raises(ValueError, match="Muon needs whole matrices, which FSDP and DeepSpeed cut up"):
+        trainer(tmp_path).create_optimizer()
+
+
+def test_masks_do_not_depend_on_what_was_drawn_before(tmp_path):
+    losses = []
+    for seed in (1, 2):
+        run = trainer(tmp_path / str(seed), max_steps=2, save_strategy="no")
+        run.add_callback(Draw(seed))
+        run.train()
+        losses.append([entry["loss"] for entry in run.state.log_history if "loss" in entry])
+    assert losses[0] == losses[1]
+
+
+class Draw(TrainerCallback):
+    """Moves torch's generator on before the first step."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        torch.rand(self.count)
