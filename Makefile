@@ -17,8 +17,8 @@ tiny: $(VENV)/.installed
 	$(BIN)/python benchmarks/ship_tiny.py runs/vidlada-tiny
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
 
 # The registry's plain torch and torchvision belong together: both are the CUDA builds, and run on a CPU.
