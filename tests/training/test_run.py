@@ -111,4 +111,18 @@ def test_an_unknown_task_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(ValueError, match="There is no task 'conversation': known are 'conversations', 'cells'"):
         run.train(Recipe.from_dict(broken))
     assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_of_a_later_stage_are_told_before_anything_runs(tmp_path):
+    broken = recipe(tmp_path).as_dict()
+    broken["stages"][1]["options"]["data"] = {"source": "llava", "path": str(tmp_path / "none.json")}
+    with pytest.raises(FileNotFoundError, match="There is no file .*none.json"):
+        run.train(Recipe.from_dict(broken))
+    broken["stages"][1]["options"]["data"] = {"source": "llava"}
+    with pytest.raises(ValueError, match="`data` of the source 'llava' lacks the key `path`"):
+        run.train(Recipe.from_dict(broken))
+    assert not list(tmp_path.iterdir())
+
+
+def test_tasks_are_found_by_module_and_class():
     assert find_task("vidlada_hf.training.conversations:Conversations").__name__ == "Conversations"

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from ..modeling.objective_vidlada import TimeSampling
 from .collator import DiffusionCollator, find_options
-from .data import build_dataset
+from .data import build_dataset, check_source
 from .records import Records
 from .tasks import Task
 from .videos import FrameReader, VideoRecords, count_bad, with_sampling
@@ -49,6 +49,14 @@ class Conversations(Task):
         self.collator = DiffusionCollator(sampling, options, **others)
         self.data, self.time_sampling = dict(data), time_sampling
         self.bad_videos, self.frame_cache = bad_videos, frame_cache
+
+    @classmethod
+    def check(cls, options: dict[str, Any]) -> None:
+        """Raises for labels or data that are not there."""
+        find_options(options.get("labels", "answers"))
+        if "source" not in options.get("data", {}):
+            raise ValueError("`options` of the task 'conversations' need `data` with a `source`.")
+        check_source(**options["data"])
 
     def dataset(self) -> Dataset:
         """Items `{"messages": [...]}`; those of files with frames that were read."""

@@ -76,7 +76,23 @@ def build_dataset(source: str, seed: int, **options: Any) -> Dataset:
     """The dataset of a source, see `SOURCES`; `options` are the arguments of its class.
 
     Raises:
-        ValueError: an unknown source or option; the message lists the known ones.
+        ValueError: see `find_source`.
+    """
+    return find_source(source, options)(**({"seed": seed} | options))
+
+
+def check_source(source: str, **options: Any) -> None:
+    """Raises what can be known of a source without reading its records: see `find_source`, and missing files."""
+    build = find_source(source, options)
+    if hasattr(build, "check"):
+        build.check(options["path"])
+
+
+def find_source(source: str, options: dict[str, Any]) -> Any:
+    """The class of a source.
+
+    Raises:
+        ValueError: an unknown source or option, the message lists the known ones; or a missing option.
     """
     module, _, name = SOURCES.get(source, source).partition(":")
     try:
@@ -84,8 +100,12 @@ def build_dataset(source: str, seed: int, **options: Any) -> Dataset:
     except (ImportError, AttributeError, ValueError) as error:
         known = ", ".join(map(repr, SOURCES))
         raise ValueError(f"There is no source {source!r}: known are {known}, or 'module:Class' of your own.") from error
-    refuse_unknown(options, list(inspect.signature(build).parameters), f"`data` of the source {source!r}")
-    return build(**({"seed": seed} | options))
+    parameters = inspect.signature(build).parameters
+    refuse_unknown(options, list(parameters), f"`data` of the source {source!r}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise ValueError(f"`data` of the source {source!r} lacks the key `{name}`.")
+    return build
 
 
-__all__ = ["SOURCES", "ShapeConversations", "build_dataset"]
+__all__ = ["SOURCES", "ShapeConversations", "build_dataset", "check_source"]

@@ -41,14 +41,25 @@ class LlavaConversations(Records):
         super().__init__(self._read(Path(path), video_folder, seed), str(path))
 
     @staticmethod
+    def check(path: str) -> None:
+        """Raises a FileNotFoundError for a list or a file that is not there, a ValueError for a list with mistakes."""
+        for entry in entries_of(Path(path)):
+            if not Path(entry["json_path"]).is_file():
+                raise FileNotFoundError(f"There is no file {entry['json_path']}.")
+
+    @staticmethod
     def _read(path: Path, video_folder: str, seed: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        entries = read_list(path) if path.suffix in (".yaml", ".yml") else [{"json_path": str(path)}]
-        for number, entry in enumerate(entries):
+        for number, entry in enumerate(entries_of(path)):
             file = Path(entry["json_path"])
             records = choose(read_json(file), entry.get("sampling_strategy", "all"), seed + number, str(path))
             folder = Path(entry.get("video_folder", video_folder))
             for place, record in with_progress(records, file.name):
                 yield place, as_messages(place, record, folder)
+
+
+def entries_of(path: Path) -> list[dict[str, str]]:
+    """The entries of a list, or one for a file of records."""
+    return read_list(path) if path.suffix in (".yaml", ".yml") else [{"json_path": str(path)}]
 
 
 def read_list(path: Path) -> list[dict[str, str]]:

@@ -41,7 +41,7 @@ def train(recipe: Recipe) -> Path:
     """
     start = recipe.model
     for stage in recipe.stages:
-        find_task(stage.task)
+        find_task(stage.task).check(stage.options)
     for number, stage in enumerate(recipe.stages, 1):
         place = stage_folder(recipe, number)
         claim(place, stage)

@@ -40,6 +40,10 @@ class Task(nn.Module):
         self.folder: Path | None = None  # of the stage, once it runs
         self.heads = nn.ModuleDict()
 
+    @classmethod
+    def check(cls, options: dict[str, Any]) -> None:
+        """Raises a ValueError or OSError for options that cannot work, as far as that is known before a run starts."""
+
     def dataset(self) -> Dataset:
         """The training examples."""
         raise NotImplementedError
