@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def draw_caption(
 ) -> Path:
     """Denoises the example's answer once more, and draws its steps."""
     inputs = prepare(processor, [example], FRAMES)
-    output = network.generate(**inputs, return_dict_in_generate=True)
+    output: Any = network.generate(**inputs, return_dict_in_generate=True)
     frames, _ = read_video(str(example.path), lambda metadata: metadata.total_num_frames * np.arange(FRAMES) // FRAMES)
     steps = [step.canvas[0].tolist() for step in output.trace]
     return draw_denoising(frames, example.question, steps, processor.tokenizer, network.config.mask_token_id, path)

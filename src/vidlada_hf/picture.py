@@ -35,7 +35,8 @@ def draw_denoising(
 
     shown = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(_MOST_LINES, len(steps)))})
     figure = Figure(figsize=(12, 2.2 + 0.32 * len(shown)), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[1.8, 0.4 + 0.32 * len(shown)])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[1.8, 0.4 + 0.32 * len(shown)])
+    above, below = parts
     for axes, frame, number in zip(above.subplots(1, len(frames)), frames, range(1, len(frames) + 1), strict=True):
         axes.imshow(frame)
         axes.set_title(str(number), fontsize=8)

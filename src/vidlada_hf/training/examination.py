@@ -27,7 +27,7 @@ class Examiner(TrainerCallback):
         self, task: Task, every: int = 500, questions: int = 105, num_frames: int = 8, **settings: Any
     ) -> None:
         self.task, self.every, self.num_frames = task, every, num_frames
-        self.settings = {"max_new_tokens": 64, "unmasking": "threshold"} | settings
+        self.settings: dict[str, Any] = {"max_new_tokens": 64, "unmasking": "threshold"} | settings
         self.questions = MovingShapes("validation", questions, num_frames)
         self.trainer: Any = None
 

@@ -24,9 +24,8 @@ def prepare(processor: Any, examples: Sequence[Example], num_frames: int) -> Any
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        padding=True,
         add_generation_prompt=True,
-        processor_kwargs={"num_frames": num_frames},
+        processor_kwargs={"num_frames": num_frames, "padding": True},
     )
 
 

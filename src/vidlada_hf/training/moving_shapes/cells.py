@@ -41,6 +41,8 @@ class Cells(Task):
         scenes: how many different frames there are.
     """
 
+    shown: torch.Tensor
+
     def __init__(self, model: Any, processor: Any, seed: int = 0, scenes: int = 200_000) -> None:
         super().__init__(model, processor, seed)
         self.scenes = scenes
@@ -62,7 +64,7 @@ class Cells(Task):
         pixels, colors, shapes, places = parts
         return {"pixels": normalize(pixels), "color": colors, "shape": shapes, "place": places}
 
-    def forward(self, pixels: torch.Tensor, **labels: torch.Tensor) -> dict[str, Any]:
+    def forward(self, *, pixels: torch.Tensor, **labels: torch.Tensor) -> dict[str, Any]:  # type: ignore[override]
         """Cross entropy of color and shape, squared error of the place in filled cells."""
         cells = encode_cells(self.model, pixels)
         filled = labels["shape"] != len(SHAPES)
@@ -71,7 +73,8 @@ class Cells(Task):
         possible = {"color": self.shown.T[labels["shape"]][..., :-1], "shape": self.shown[labels["color"]][..., :-1]}
         loss, metrics = cells.new_zeros(()), {}
         for i, (name, ids) in enumerate(self.words.items()):
-            words = self.model.get_input_embeddings().weight[ids]
+            embeddings: Any = self.model.get_input_embeddings().weight
+            words = embeddings[ids]
             logits = torch.cat([cells @ words.T * cells.shape[-1] ** -0.5, empty[..., i : i + 1]], -1)
             entropy = nn.functional.cross_entropy(
                 logits.masked_fill(~possible[name], -torch.inf).flatten(0, 2),

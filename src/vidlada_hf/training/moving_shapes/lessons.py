@@ -93,6 +93,8 @@ class Lessons(Task):
     """
 
     in_order = True
+    left_out: torch.Tensor
+    shown: torch.Tensor
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """The model that `recipes/vidlada_tiny.yaml` starts from: the 8B's architecture at two million parameters."""
 
+from typing import Any
+
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import nn
@@ -99,11 +101,11 @@ def initialize(model: VidLaDAForConditionalGeneration) -> None:
             module.weight.normal_(std=scale * module.in_features**-0.5)
             if module.bias is not None:
                 module.bias.zero_()
-    tower = model.model.vision_tower.embeddings
+    tower: Any = model.model.vision_tower.embeddings
     tower.patch_embedding.weight.normal_(std=2 * tower.patch_embedding.weight[0].numel() ** -0.5)
     tower.patch_embedding.bias.zero_()
     tower.position_embedding.weight.normal_(std=0.3)
-    embeddings = model.get_input_embeddings().weight
+    embeddings: Any = model.get_input_embeddings().weight
     embeddings.normal_()
     model.lm_head.weight.copy_(embeddings * embeddings.shape[1] ** -0.5)
     model.model.image_newline.weight.normal_()
