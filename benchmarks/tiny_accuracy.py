@@ -80,6 +80,7 @@ def main() -> None:
     done = json.loads(options.output.read_text()) if options.output.is_file() else {}
     done["setup"] = {
         "split": options.split,
+        "questions": options.questions,
         "generation": model.generation_config.to_dict(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -112,9 +112,9 @@ def find_weights(model_dir: Path) -> list[Path]:
         raise FileNotFoundError(
             f"{model_dir} holds no processor_config.json: save the processor there too, by `processor.save_pretrained`."
         )
-    shards = sorted(model_dir.glob("*.safetensors"))
+    shards = sorted(model_dir.glob("model*.safetensors"))  # not the heads of a training stage, which may lie beside
     if not shards:
-        raise FileNotFoundError(f"{model_dir} holds no *.safetensors files: pass the folder with the weights.")
+        raise FileNotFoundError(f"{model_dir} holds no model*.safetensors: pass the folder with the weights.")
     return [*shards, *model_dir.glob("*.safetensors.index.json")]
 
 
