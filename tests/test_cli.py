@@ -1,6 +1,7 @@
 """The commands, as a user types them, and what the terminal shows."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,9 +118,11 @@ def test_canvas_in_a_terminal(checkpoint: Path, capsys: pytest.CaptureFixture[st
     assert f"r{MASK_GLYPH}d disc {MASK_GLYPH}" in shown  # and the escape code of the answer is a space
     streamer.put(torch.tensor([known[:-1]]))
     streamer.put_draft(torch.tensor([[mask]]))
-    assert f"disc{MASK_GLYPH}" in capsys.readouterr().out  # the word that the base class holds back
+    # Up to 5.23 the base class holds the last word back, and the draft begins with it; from 5.24 on it is printed.
+    visible = re.sub(r"\033(\[[0-9]*[A-Za-z]|[0-9A-Z])", "", capsys.readouterr().out)
+    assert visible.endswith(f"red disc{MASK_GLYPH}")
     streamer.end()
-    assert capsys.readouterr().out.endswith("disc\n")
+    assert capsys.readouterr().out.endswith(("\033[Jdisc\n", "\033[J\n"))  # no draft, and the word is there once
     assert [count_rows(text, 10) for text in ("", "a" * 9, "a" * 10, "a\nb")] == [1, 1, 2, 2]
 
 
