@@ -67,7 +67,7 @@ class Case:
         return steps
 
     def embeddings(self, step: Step) -> torch.Tensor:
-        """(batch, columns, 32): random prompts and suffixes; the canvas changes with each step up to its block."""
+        """(batch, columns, 32), float64: random prompts and suffixes; each step changes the canvas up to its block."""
         layout, rows = self.layout(), []
         for prompt in self.prompts:
             generator = torch.Generator().manual_seed(hash((prompt, 7)) % 2**31)
@@ -80,7 +80,7 @@ class Case:
                 fixed[begin : begin + self.block] = torch.randn(self.block, 32, generator=generator)
             columns = layout.frame_index.shape[1]
             rows.append(torch.cat([torch.full((columns - len(fixed), 32), 5.0), fixed]))
-        return torch.stack(rows)
+        return torch.stack(rows).double()
 
     def alone(self, example: int) -> "Case":
         """One of the examples by itself."""
@@ -90,13 +90,16 @@ class Case:
 
 @cache
 def text_model() -> VidLaDATextModel:
-    """Four layers of width 32 with weights that make every row matter."""
+    """Four layers of width 32 with weights that make every row matter.
+
+    In float64: with such weights, sums in another order can differ by more than 1e-5 in float32 now and then.
+    """
     torch.manual_seed(0)
     model = VidLaDATextModel(tiny_config().text_config).eval()
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=1.5 * parameter.shape[-1] ** -0.5)
-    return model
+    return model.double()
 
 
 @torch.no_grad()
