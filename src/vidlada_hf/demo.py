@@ -85,8 +85,7 @@ def judge(question: Question, answer: str) -> float:
     """1 or 0; for several facts the part of them that was told."""
     if len(question.facts) == 1:
         return float(is_right(question, answer))
-    facts = count_facts(question, answer)
-    return round(facts.right / max(facts.expected, facts.told), 2)
+    return round(count_facts(question, answer).share, 2)
 
 
 def draw_caption(

@@ -10,9 +10,8 @@ from torch.utils.data import Dataset
 
 from ..evaluation.moving_shapes import BENCHMARK_TYPES, MovingShapes
 from ..evaluation.moving_shapes.answering import as_messages
+from ..evaluation.moving_shapes.questions import LONG_TYPES
 from .recipe import refuse_unknown
-
-LONG_TYPES = ("caption", "detail")
 
 
 class ShapeConversations(Dataset):

@@ -7,9 +7,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..evaluation.moving_shapes import MovingShapes, count_facts, is_right
 from ..evaluation.moving_shapes.answering import answer_all
+from ..evaluation.moving_shapes.questions import LONG_TYPES
 from .tasks import Task
-
-LONG_TYPES = ("caption", "detail")
 
 
 class Examiner(TrainerCallback):
@@ -52,8 +51,7 @@ class Examiner(TrainerCallback):
         for example, answer in zip(examples, (text for batch in answers for text in batch), strict=True):
             score = float(is_right(example.details, answer))
             if example.type in LONG_TYPES:
-                facts = count_facts(example.details, answer)
-                score = facts.right / max(facts.told, facts.expected)
+                score = count_facts(example.details, answer).share
             found.setdefault(example.type, []).append(score)
         model.train(was_training)
         means = {f"denoised/{type}": round(sum(scores) / len(scores), 3) for type, scores in sorted(found.items())}

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from .answering import answer_all
 from .dataset import Example, MovingShapes
-from .questions import BENCHMARK_TYPES
+from .questions import BENCHMARK_TYPES, LONG_TYPES
 from .scoring import count_facts, is_right
 
 CONTROLS = ("none", "gray", "other", "shuffled")
@@ -105,7 +105,7 @@ def score_answers(examples: Sequence[Example], answers: Sequence[str]) -> dict[s
     for type in [t for t in BENCHMARK_TYPES if any(e.type == t for e in examples)]:
         pairs = [(e, a) for e, a in zip(examples, answers, strict=True) if e.type == type]
         score = _score([is_right(e.details, a) for e, a in pairs])
-        if type in ("caption", "detail"):
+        if type in LONG_TYPES:
             score = replace(score, **_count(pairs))
         scores[type] = score
     return scores | {"all": _score([is_right(e.details, a) for e, a in zip(examples, answers, strict=True)])}

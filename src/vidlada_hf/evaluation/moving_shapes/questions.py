@@ -492,6 +492,7 @@ _CHOICE_BASES = (
 )  # fmt: skip
 
 HELPER_TYPES = ("position", "direction")
+LONG_TYPES = ("caption", "detail")  # answered in sentences, a fact each
 QUESTION_TYPES = tuple(_ASKERS)
 BENCHMARK_TYPES = tuple(type for type in _ASKERS if type not in HELPER_TYPES)
 CROSS_FRAME_TYPES = ("distinct", "again", "when", "appearances", "mover")
@@ -505,6 +506,7 @@ __all__ = [
     "BENCHMARK_TYPES",
     "CROSS_FRAME_TYPES",
     "HELPER_TYPES",
+    "LONG_TYPES",
     "QUESTION_TYPES",
     "STYLES",
     "TEMPORAL_TYPES",

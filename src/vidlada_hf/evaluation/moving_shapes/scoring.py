@@ -14,6 +14,11 @@ class FactCounts(NamedTuple):
     told: int
     expected: int
 
+    @property
+    def share(self) -> float:
+        """The part that is right, 0..1, of all facts expected, or of all told where those are more."""
+        return self.right / max(self.told, self.expected)
+
 
 def is_right(question: Question, text: str) -> bool:
     """Whether a text is the answer in either of its forms: the same words, capitals and full stops aside."""
