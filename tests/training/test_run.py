@@ -1,4 +1,6 @@
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -52,6 +54,19 @@ class KillAt(TrainerCallback):
             raise Killed
 
 
+@contextmanager
+def dying(monkeypatch) -> Iterator[None]:
+    """Trainers die in their third step of four, between two checkpoints."""
+    usual = run.DiffusionTrainer
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            run,
+            "DiffusionTrainer",
+            lambda *args, callbacks=(), **kwargs: usual(*args, callbacks=[*callbacks, KillAt(3)], **kwargs),
+        )
+        yield
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     return run.train(recipe(tmp_path_factory.mktemp("run")))
@@ -78,20 +93,39 @@ def test_every_stage_leaves_a_model_that_the_next_starts_from(undisturbed):
 
 def test_killed_and_resumed_it_ends_with_the_same_weights(undisturbed, tmp_path, monkeypatch):
     """Float32 on one CPU: bit by bit. Killed after the first stage and between two checkpoints of the second."""
-    usual = run.DiffusionTrainer
-
-    def doomed(*args, callbacks=(), **kwargs):
-        return usual(*args, callbacks=[*callbacks, KillAt(3)], **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "DiffusionTrainer", doomed)
-        with pytest.raises(Killed):
-            run.train(recipe(tmp_path))
+    with dying(monkeypatch), pytest.raises(Killed):
+        run.train(recipe(tmp_path))
     assert (tmp_path / "1-see" / "model" / "config.json").is_file()
     assert not (tmp_path / "2-answer" / "model").exists()
     torch.manual_seed(5)  # whatever the new process drew before
     resumed = weights(run.train(recipe(tmp_path)))
     for name, tensor in weights(undisturbed).items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+CANVASES = {"padding": True, "canvas": [4, 6, 8, 12, 16, 24]}
+RANDOM_STAGES = {
+    "canvases": {"options": {"data": DATA, "labels": CANVASES}},
+    "lessons": {"task": "lessons", "options": {"scenes": 4, "group": 2, "text_rows": 40, "grounding": 0.5}},
+}
+
+
+@pytest.mark.parametrize("kind", RANDOM_STAGES)
+def test_what_a_stage_draws_is_drawn_again_after_a_kill(kind, tmp_path, monkeypatch):
+    """Also what the data loader had drawn ahead when the run died."""
+    rates = {"tower": 0, "projector": 0, "text": 1e-3, "muon": 1e-3}
+    arguments = recipe(tmp_path).stages[1].arguments
+    stage = {"name": kind, "rates": rates, "arguments": arguments} | RANDOM_STAGES[kind]
+
+    def one_stage(folder) -> Recipe:
+        return Recipe.from_dict({"model": TINY, "output_dir": str(folder), "stages": [stage]})
+
+    straight = weights(run.train(one_stage(tmp_path / "straight")))
+    with dying(monkeypatch), pytest.raises(Killed):
+        run.train(one_stage(tmp_path / "killed"))
+    torch.manual_seed(5)
+    resumed = weights(run.train(one_stage(tmp_path / "killed")))
+    for name, tensor in straight.items():
         assert torch.equal(tensor, resumed[name]), name
 
 

@@ -4,6 +4,7 @@ The objective itself masks the labeled tokens (see `modeling/objective_vidlada`)
 label, and which turns see each other.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -34,7 +35,8 @@ class LabelOptions:
         conversation_mask: a turn sees itself and earlier turns only. Off: everything sees everything, as in the
             official recipe.
         canvas: with `padding`, lengths of canvases: each batch is padded to prompt and canvas of one of them, drawn
-            from those that its longest answer fits in, so that the model knows the canvases that it will be given.
+            from those that its longest answer fits in, so that the model knows the canvases that it will be given. The
+            draw follows from the batch's tokens, so that a resumed run pads as one that was never stopped.
         max_length: the longest sequence allowed, in tokens; None for no limit.
         text_only: whether conversations without a video or an image are allowed. Off: a record whose video was lost on
             the way is refused instead of teaching the model to answer blindly.
@@ -205,7 +207,8 @@ class DiffusionCollator:
         prompts = [int((row["labels"] != IGNORED).nonzero()[0]) for row in rows]
         answer = max(len(row["labels"]) - prompt for row, prompt in zip(rows, prompts, strict=True))
         fitting = [length for length in self.options.canvas if length >= answer] or [answer]
-        return max(prompts) + fitting[int(torch.randint(len(fitting), ()))]
+        tokens = torch.cat([row["input_ids"] for row in rows]).numpy().tobytes()
+        return max(prompts) + fitting[zlib.crc32(tokens) % len(fitting)]
 
 
 def conversation_mask(turns: torch.Tensor, attend_padding: bool = False) -> torch.Tensor:

@@ -31,7 +31,6 @@ class Task(nn.Module):
     """
 
     heads: nn.ModuleDict
-    in_order: ClassVar[bool] = False  # whether examples come in the order of the dataset, not shuffled
     accepts_loss_kwargs: ClassVar[bool] = False  # read by `Trainer`: the loss is a mean already
 
     def __init__(self, model: VidLaDAForConditionalGeneration, processor: Any, seed: int = 0) -> None:
@@ -45,7 +44,7 @@ class Task(nn.Module):
         """Raises a ValueError or OSError for options that cannot work, as far as that is known before a run starts."""
 
     def dataset(self) -> Dataset:
-        """The training examples."""
+        """The training examples. With an attribute `in_order` that is true they are not shuffled."""
         raise NotImplementedError
 
     def collate(self, examples: list[Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class DiffusionTrainer(Trainer):
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         if getattr(self.args, "train_sampling_strategy", "random") == "group_by_length":
             return self._by_length()
-        if getattr(self.train_dataset, "in_order", getattr(self.model, "in_order", False)):
+        if getattr(self.train_dataset, "in_order", False):
             return SequentialSampler(self.train_dataset)
         return super()._get_train_sampler(*args, **kwargs)
 

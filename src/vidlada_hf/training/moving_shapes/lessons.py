@@ -21,17 +21,17 @@ from torch.utils.data import Dataset
 from ...evaluation.moving_shapes import BENCHMARK_TYPES, Question, Scene, ask, frame_times, words
 from ...evaluation.moving_shapes.cells import label_cells
 from ...evaluation.moving_shapes.dataset import draw_question
-from ...evaluation.moving_shapes.questions import HELPER_TYPES, check_type
+from ...evaluation.moving_shapes.questions import HELPER_TYPES, LONG_TYPES, check_type
 from ...evaluation.moving_shapes.rendering import render
 from ..tasks import Task, accuracy
 from .cells import GRID, encode_cells, normalize
 from .combinations import code_answer, left_out, restrict, shown_together
 from .timelines import TIMELINES, UNKNOWN, label_timelines, life_of
 
-LONG_TYPES = ("caption", "detail")
 SHORT_TYPES = tuple(type for type in (*BENCHMARK_TYPES, *HELPER_TYPES) if type not in LONG_TYPES)
 FRAME_ROWS = GRID * (GRID + 1)
 _POOL_SEED = 77
+_VISITS = 10**6  # of each scene, at most
 # What the towers of this process made of scenes: tower's fingerprint -> (scene's number, frames) -> material.
 _BANKS: dict[float, dict[tuple[int, int], "Material"]] = {}
 
@@ -92,7 +92,6 @@ class Lessons(Task):
         depth: how many layers of the text model have to know the timelines; grounding takes two more.
     """
 
-    in_order = True
     left_out: torch.Tensor
     shown: torch.Tensor
 
@@ -126,19 +125,18 @@ class Lessons(Task):
                 self.heads[name] = nn.Linear(model.config.text_config.hidden_size, sum(TIMELINES.values()))
         frozen = (*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters())
         self.bank = _BANKS.setdefault(sum(p.double().sum().item() for p in frozen), {})
-        self.visits = 0
-        self.register_buffer("left_out", left_out(processor.tokenizer.get_vocab()), persistent=False)
+        self.word_ids = processor.tokenizer.get_vocab()
+        self.register_buffer("left_out", left_out(self.word_ids), persistent=False)
         self.register_buffer("shown", shown_together(), persistent=False)
         tokens = processor.tokenizer.convert_tokens_to_ids
-        self.word_ids = processor.tokenizer.get_vocab()
         header, end_header, end_of_turn = tokens(["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
         self.end_of_turn = end_of_turn
         self.opening = [processor.tokenizer.bos_token_id, header, self.word_ids["user"], end_header]
         self.between = [end_of_turn, header, self.word_ids["assistant"], end_header]
 
     def dataset(self) -> Dataset:
-        """Items: numbers of scenes."""
-        return _Numbers(self.scenes)
+        """Items: numbers of lessons, whose scenes are those of the pool again and again."""
+        return _Numbers(self.scenes * _VISITS)
 
     # What there is to learn about a scene
 
@@ -190,11 +188,11 @@ class Lessons(Task):
     # Batches
 
     def collate(self, examples: list[int]) -> dict[str, Any]:
-        """Packs a lesson for each scene and draws what is masked in it."""
-        self.prepare(examples)
-        rng = np.random.default_rng((self.seed, 2, self.visits, *examples[:2]))
-        self.visits += 1
-        rows = [self._pack(self.bank[self._key(number)], rng) for number in examples]
+        """Packs a lesson for each number and draws what is masked in it: the same whenever a run comes by."""
+        scenes = [number % self.scenes for number in examples]
+        self.prepare(scenes)
+        rng = np.random.default_rng((self.seed, 2, examples[0]))
+        rows = [self._pack(self.bank[self._key(scene)], rng) for scene in scenes]
         length = max(len(row["segment"]) for row in rows)
         fillers = {"segment": -1, "position": 0, "ids": 0, "cell": -1, "weight": 0.0, "answers": 0, "codes": 0}
         batch: dict[str, Any] = {
@@ -203,8 +201,8 @@ class Lessons(Task):
         }
         hidden = self.model.config.text_config.hidden_size
         features, labels = torch.zeros(len(rows), length, hidden), torch.full((len(rows), length, len(TIMELINES)), -1)
-        for i, number in enumerate(examples):
-            material, cell = self.bank[self._key(number)], batch["cell"][i]
+        for i, scene in enumerate(scenes):
+            material, cell = self.bank[self._key(scene)], batch["cell"][i]
             shown = cell >= 0
             features[i, shown] = material.features[cell[shown]].float()
             labels[i, shown] = torch.from_numpy(material.labels[cell[shown].numpy()].astype(np.int64))
@@ -331,6 +329,8 @@ class Lessons(Task):
 
 
 class _Numbers(Dataset):
+    in_order = True  # shuffled, groups would fall apart
+
     def __init__(self, length: int) -> None:
         self.length = length
 
