@@ -3,7 +3,8 @@
     python benchmarks/tiny_accuracy.py [--questions 2100] [--output benchmarks/tiny_accuracy.json]
 
 Test split: combinations and backgrounds that training never showed. Each part adds its own entry to the JSON and is
-skipped if it is there, so an interrupted run goes on: delete the file to measure anew.
+skipped if it is there, so an interrupted run goes on; with another set-up it is refused. Delete the file to measure
+anew.
 """
 
 import argparse
@@ -21,8 +22,10 @@ import transformers
 
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, export_checkpoint
 from vidlada_hf.asking import EMBEDDED_CHECKPOINT
-from vidlada_hf.evaluation.moving_shapes.measuring import as_plain, load_examples, measure, score_answers
+from vidlada_hf.evaluation.moving_shapes import MovingShapes
+from vidlada_hf.evaluation.moving_shapes.measuring import as_plain, measure, score_answers
 from vidlada_hf.evaluation.moving_shapes.priors import measure_prior
+from vidlada_hf.evaluation.timing import Record
 
 # Visual rows see their own frame, the text and the canvas, in every layer of every step.
 FRAME_LOCAL = {
@@ -77,20 +80,21 @@ def main() -> None:
 
     processor = VidLaDAProcessor.from_pretrained(options.model)
     model = VidLaDAForConditionalGeneration.from_pretrained(options.model).eval()
-    done = json.loads(options.output.read_text()) if options.output.is_file() else {}
-    done["setup"] = {
+    setup = {
         "split": options.split,
         "questions": options.questions,
         "generation": model.generation_config.to_dict(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+    record = Record(options.output, setup)
+    done = record.data
     with tempfile.TemporaryDirectory() as folder:
         for name, part in PARTS.items():
             if name in done or (options.only and name not in options.only):
                 continue
             extra = {} if part.route == "arrays" else {"video_folder": folder}
-            examples = load_examples(options.split, round(options.questions * part.share), part.frames, **extra)
+            examples = list(MovingShapes(options.split, round(options.questions * part.share), part.frames, **extra))
             began = time.perf_counter()
             if part.route in ROUTES:
                 scores = score_answers(examples, ROUTES[part.route](options.model, examples, part.frames))
@@ -101,7 +105,7 @@ def main() -> None:
             done[name] = {"seconds": round(time.perf_counter() - began, 1), "scores": as_plain(scores)}
             if name == "8 frames":
                 done["prior"] = {type: measure_prior(options.split, type).prior for type in scores if type != "all"}
-            options.output.write_text(json.dumps(done, indent=1) + "\n")
+            record.save()
     print(table(done))
 
 

@@ -14,6 +14,7 @@ from .evaluation.moving_shapes.sampling import sample_scene
 from .modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from .picture import draw_denoising
 from .processing.processing_vidlada import VidLaDAProcessor
+from .processing.video_processing_vidlada import sample_frame_indices
 from .processing.video_reading_vidlada import read_video
 
 TYPES = ("color", "shape", "counting", "motion", "first", "last", "disappearance", "mover", "choice", "caption")
@@ -94,7 +95,9 @@ def draw_caption(
     """Denoises the example's answer once more, and draws its steps."""
     inputs = prepare(processor, [example], FRAMES)
     output: Any = network.generate(**inputs, return_dict_in_generate=True)
-    frames, _ = read_video(str(example.path), lambda metadata: metadata.total_num_frames * np.arange(FRAMES) // FRAMES)
+    frames, _ = read_video(
+        str(example.path), lambda video: sample_frame_indices(video.total_num_frames or 0, num_frames=FRAMES).tolist()
+    )
     steps = [step.canvas[0].tolist() for step in output.trace]
     return draw_denoising(frames, example.question, steps, processor.tokenizer, network.config.mask_token_id, path)
 

@@ -1,6 +1,6 @@
 import pytest
-import torch
 
+from tests.training.helpers import losses_of
 from vidlada_hf.training.conversations import Conversations
 from vidlada_hf.training.data import ShapeConversations, build_dataset
 from vidlada_hf.training.moving_shapes.tiny import build_tiny
@@ -36,14 +36,7 @@ def test_it_learns_under_the_models_own_objective(parts):
     task = Conversations(*parts, data=DATA, labels={"padding": True, "canvas": [4]})
     batch = task.collate([task.dataset()[i] for i in range(4)])
     assert batch["labels"].shape == batch["input_ids"].shape
-    torch.manual_seed(0)
-    optimizer = torch.optim.AdamW(task.parameters(), 3e-3)
-    losses = []
-    for _ in range(12):
-        losses.append(task(**batch)["loss"])
-        losses[-1].backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    losses = losses_of(task, batch, 12, 3e-3)
     assert sum(losses[-3:]) < sum(losses[:3]) / 2
 
 

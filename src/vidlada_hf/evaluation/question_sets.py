@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .moving_shapes import is_right
-from .moving_shapes.measuring import load_examples
+from .moving_shapes import MovingShapes, is_right
 
 KEYS = ("video", "question", "answer", "type")
 
@@ -51,7 +50,7 @@ def load_questions(source: Path | None, count: int | None, num_frames: int, vide
     if count is not None and count < 1:
         raise ValueError(f"At least one question must be asked, got {count}.")
     if source is None:
-        return load_examples("test", count or 42, num_frames)
+        return list(MovingShapes("test", count or 42, num_frames))
     folder = source.parent if videos is None else videos
     lines = [(i, line) for i, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
     found = [_read(line, folder, f"{source}, line {number}") for number, line in lines[:count]]

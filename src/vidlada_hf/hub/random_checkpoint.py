@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -64,18 +65,15 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> VidLaDAConfig:
     """Two layers of everything. Only readable characters are left to answer with, so that a terminal can show them."""
     ids = tokenizer.get_vocab()
     readable = {ids[chr(code)] for code in range(33, 127)} | {ids["Ġ"], ids[END_OF_TURN]}
-    return VidLaDAConfig(
+    return config_for(
+        tokenizer,
         text_config={
-            "vocab_size": len(tokenizer),
             "hidden_size": 32,
             "intermediate_size": 64,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "max_position_embeddings": 4096,
             "initializer_range": 0.5,
-            "bos_token_id": ids[BOS],
-            "eos_token_id": [ids[EOS], ids[END_OF_TURN]],
-            "pad_token_id": ids[EOS],
         },
         vision_config={
             "hidden_size": 32,
@@ -85,8 +83,34 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> VidLaDAConfig:
             "image_size": IMAGE_SIZE,
             "patch_size": PATCH_SIZE,
         },
+        suppress_tokens=sorted(set(ids.values()) - readable),
+    )
+
+
+def config_for(
+    tokenizer: PreTrainedTokenizerFast,
+    text_config: dict[str, Any],
+    vision_config: dict[str, Any],
+    suppress_tokens: Sequence[int],
+) -> VidLaDAConfig:
+    """The configuration of a model that speaks with a tokenizer: its vocabulary and `SPECIAL_TOKENS` put into place.
+
+    Args:
+        text_config, vision_config: the sizes.
+        suppress_tokens: ids that a masked position never becomes.
+    """
+    ids = tokenizer.get_vocab()
+    special = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": ids[BOS],
+        "eos_token_id": [ids[EOS], ids[END_OF_TURN]],
+        "pad_token_id": ids[EOS],
+    }
+    return VidLaDAConfig(
+        text_config=text_config | special,
+        vision_config=vision_config,
         image_token_id=ids["<image>"],
         video_token_id=ids["<video>"],
         mask_token_id=ids[MASK],
-        suppress_tokens=sorted(set(ids.values()) - readable),
+        suppress_tokens=suppress_tokens,
     )

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch.utils.data import Dataset
 from ..evaluation.moving_shapes import BENCHMARK_TYPES, MovingShapes
 from ..evaluation.moving_shapes.answering import as_messages
 from ..evaluation.moving_shapes.questions import LONG_TYPES
-from .recipe import refuse_unknown
+from .recipe import find_named, refuse_unknown
 
 
 class ShapeConversations(Dataset):
@@ -93,12 +92,7 @@ def find_source(source: str, options: dict[str, Any]) -> Any:
     Raises:
         ValueError: an unknown source or option, the message lists the known ones; or a missing option.
     """
-    module, _, name = SOURCES.get(source, source).partition(":")
-    try:
-        build = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        known = ", ".join(map(repr, SOURCES))
-        raise ValueError(f"There is no source {source!r}: known are {known}, or 'module:Class' of your own.") from error
+    build = find_named("source", source, SOURCES)
     parameters = inspect.signature(build).parameters
     refuse_unknown(options, list(parameters), f"`data` of the source {source!r}")
     for name, parameter in parameters.items():

@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,25 @@ def check_keys(kind: type, content: Any, where: str) -> None:
             raise ValueError(f"{where} lacks the key `{f.name}`.")
 
 
+def find_named(kind: str, name: str, known: dict[str, str]) -> Any:
+    """What a name in a recipe stands for.
+
+    Args:
+        kind: of thing, for the message: "task", "source".
+        name: a known one, or "module:Class" of a user's own.
+        known: name -> "module:Class".
+
+    Raises:
+        ValueError: there is none; the message lists the known names.
+    """
+    module, _, attribute = known.get(name, name).partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        names = ", ".join(map(repr, known))
+        raise ValueError(f"There is no {kind} {name!r}: known are {names}, or 'module:Class' of your own.") from error
+
+
 def refuse_unknown(given: Any, known: list[str], where: str) -> None:
     """Raises a ValueError for the first key of `given` that is not known."""
     for key in given:
@@ -125,4 +145,4 @@ def refuse_unknown(given: Any, known: list[str], where: str) -> None:
             raise ValueError(f"Unknown key `{key}` in {where}: {hint}")
 
 
-__all__ = ["Recipe", "Stage", "refuse_unknown"]
+__all__ = ["Recipe", "Stage", "find_named", "refuse_unknown"]

@@ -1,6 +1,5 @@
 """What a stage of training optimizes, and on what: one class a task, named in a recipe."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +8,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from .recipe import find_named
 
 # name in a recipe -> module and class; other classes are named "module:Class".
 TASKS = {
@@ -74,12 +74,7 @@ def find_task(name: str) -> type[Task]:
     Raises:
         ValueError: there is none; the message lists the known names.
     """
-    module, _, attribute = TASKS.get(name, name).partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        known = ", ".join(map(repr, TASKS))
-        raise ValueError(f"There is no task {name!r}: known are {known}, or 'module:Class' of your own.") from error
+    return find_named("task", name, TASKS)
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> float:

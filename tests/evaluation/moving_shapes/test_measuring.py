@@ -5,14 +5,13 @@ from vidlada_hf.evaluation.moving_shapes import MovingShapes
 from vidlada_hf.evaluation.moving_shapes.measuring import (
     as_plain,
     change_videos,
-    load_examples,
     measure,
     score_answers,
     wilson,
 )
 from vidlada_hf.training.moving_shapes.tiny import build_tiny
 
-EXAMPLES = load_examples("test", 42, 8)
+EXAMPLES = list(MovingShapes("test", 42))
 
 
 def test_right_answers_score_one_and_wrong_ones_zero():
@@ -26,7 +25,7 @@ def test_right_answers_score_one_and_wrong_ones_zero():
 
 
 def test_a_caption_with_half_of_its_facts_counts_half():
-    caption = next(e for e in load_examples("test", 200, 8, ("caption",)) if len(e.details.facts) == 4)
+    caption = next(e for e in MovingShapes("test", 200, types=("caption",)) if len(e.details.facts) == 4)
     score = score_answers([caption], [" ".join(caption.details.facts[:2])])["caption"]
     assert (score.right, score.facts_right, score.facts_told, score.facts) == (0, 2, 2, 4)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from tests.training.helpers import losses_of
 from vidlada_hf.evaluation.moving_shapes import MovingShapes
 from vidlada_hf.training.moving_shapes.cells import Cells, encode_cells, normalize, places_of
 from vidlada_hf.training.moving_shapes.tiny import build_tiny
@@ -38,11 +39,5 @@ def test_it_learns():
     torch.manual_seed(0)
     task = Cells(*build_tiny(), scenes=8)
     batch = task.collate([task.dataset()[i] for i in range(8)])
-    optimizer = torch.optim.AdamW(task.parameters(), 2e-3)
-    losses = []
-    for _ in range(12):
-        losses.append(task(**batch)["loss"])
-        losses[-1].backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    losses = losses_of(task, batch, 12, 2e-3)
     assert losses[-1] < losses[0] / 2

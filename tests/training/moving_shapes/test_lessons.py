@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.helpers import losses_of
 from vidlada_hf.evaluation.moving_shapes import MovingShapes, frame_times
 from vidlada_hf.evaluation.moving_shapes.cells import label_cells
 from vidlada_hf.evaluation.moving_shapes.scenes import COLORS, MOTIONS
@@ -115,13 +116,7 @@ def test_it_learns(parts):
     torch.manual_seed(0)
     task = Lessons(*copy.deepcopy(parts), scenes=GROUP, group=GROUP, text_rows=40)
     batch = task.collate(list(range(GROUP)))
-    optimizer = torch.optim.AdamW(task.parameters(), 3e-3)
-    losses = []
-    for _ in range(15):
-        losses.append(task(**batch)["loss"])
-        losses[-1].backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    losses = losses_of(task, batch, 15, 3e-3)
     assert losses[-1] < losses[0] / 2
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .answering import answer_all
-from .dataset import Example, MovingShapes
+from .dataset import Example
 from .questions import BENCHMARK_TYPES, LONG_TYPES
 from .scoring import count_facts, is_right
 
@@ -142,11 +142,4 @@ def as_plain(scores: dict[str, Score]) -> dict[str, Any]:
     return {type: {k: v for k, v in asdict(score).items() if v is not None} for type, score in scores.items()}
 
 
-def load_examples(
-    split: str, questions: int, num_frames: int, types: Sequence[str] = BENCHMARK_TYPES, **options: Any
-) -> list[Example]:
-    """The first questions of a split, all types in turn; `options` of `MovingShapes`."""
-    return list(MovingShapes(split, questions, num_frames, types, **options))
-
-
-__all__ = ["CONTROLS", "Score", "as_plain", "change_videos", "load_examples", "measure", "score_answers", "wilson"]
+__all__ = ["CONTROLS", "Score", "as_plain", "change_videos", "measure", "score_answers", "wilson"]

@@ -8,8 +8,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, SiglipImageProcessor
 
 from ...evaluation.moving_shapes.vocabulary import PIECES, VOCABULARY
-from ...hub.random_checkpoint import BOS, END_HEADER, END_OF_TURN, EOS, HEADER, MASK, SPECIAL_TOKENS
-from ...modeling.configuration_vidlada import VidLaDAConfig
+from ...hub.random_checkpoint import BOS, END_HEADER, EOS, HEADER, MASK, SPECIAL_TOKENS, config_for
 from ...modeling.generation_vidlada import VidLaDAGenerationConfig
 from ...modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ...processing.processing_vidlada import CHAT_TEMPLATE, VidLaDAProcessor
@@ -55,18 +54,15 @@ def build_tiny(seed: int = 0) -> tuple[VidLaDAForConditionalGeneration, VidLaDAP
         patch_size=PATCH_SIZE,
     )
     ids = tokenizer.get_vocab()
-    config = VidLaDAConfig(
+    config = config_for(
+        tokenizer,
         text_config={
-            "vocab_size": len(tokenizer),
             "hidden_size": 128,
             "intermediate_size": 352,
             "num_hidden_layers": 8,
             "num_attention_heads": 4,
             "max_position_embeddings": 4096,
             "rope_theta": 10000.0,
-            "bos_token_id": ids[BOS],
-            "eos_token_id": [ids[EOS], ids[END_OF_TURN]],
-            "pad_token_id": ids[EOS],
         },
         vision_config={
             "hidden_size": 128,
@@ -76,9 +72,6 @@ def build_tiny(seed: int = 0) -> tuple[VidLaDAForConditionalGeneration, VidLaDAP
             "image_size": IMAGE_SIZE,
             "patch_size": PATCH_SIZE,
         },
-        image_token_id=ids["<image>"],
-        video_token_id=ids["<video>"],
-        mask_token_id=ids[MASK],
         # Unlike the published model's, its answers are padded with an end of text that it may say.
         suppress_tokens=[ids[name] for name in (BOS, MASK, HEADER, END_HEADER, "<image>", "<video>", UNKNOWN)],
     )
