@@ -94,6 +94,26 @@ def test_every_masked_token_is_an_answers(parts):
         assert (batch["weight"][i] > 0).any() and not (batch["weight"][i][~answer] > 0).any()
 
 
+def test_padding_lies_where_the_canvas_has_it(parts):
+    """Behind the answer, at places of its own, and masked where the whole answer is."""
+    task = lesson(parts, canvas=[32], padding=6, text_rows=400, long_turns=0.0)
+    batch = task.collate([0, 1, 2, 3])
+    found = 0
+    for i in range(4):
+        for turn in range(1, int(batch["segment"][i].max()) + 1):
+            mine = batch["segment"][i] == turn
+            ids, position, weight = batch["ids"][i][mine], batch["position"][i][mine], batch["weight"][i][mine]
+            first = int(batch["answers"][i][mine].nonzero()[0])
+            answer = int(batch["answers"][i][mine][first])
+            padding = ids == task.pad
+            found += int(padding.sum())
+            assert not padding[: first + answer].any() and padding[first + answer :].all()
+            assert (position.diff() >= 1).all() and position[-1] < position[first] + 32
+            if (weight[first : first + answer] > 0).all():
+                assert (weight[padding] > 0).all()
+    assert found > 20
+
+
 def test_timelines_tell_the_life_of_the_shape_in_the_cell():
     scene, _ = MovingShapes("train", 20, types=("motion",)).draw(0)
     times = frame_times(8)

@@ -2,8 +2,9 @@
 
 A sequence is what the chat template makes of one question, with the part behind the video repeated: every turn stands
 at the positions right behind the video and sees the video and itself, and the video sees only itself. So one video,
-which takes most of the rows, serves all its questions. Most empty cells and newlines are left out of the sequence;
-rows keep their positions. The tower is frozen, and what it makes of a scene is kept, also for later stages.
+which takes most of the rows, serves all its questions. Most empty cells and newlines, and most of the padding behind an
+answer, are left out of the sequence; rows keep their positions. The tower is frozen, and what it makes of a scene is
+kept, also for later stages.
 
 Dense labels say more than answers do: those of visual rows what happens to the shape that they show, and those of an
 answer's first row what is true of the shape that the question is about ("grounding").
@@ -88,6 +89,9 @@ class Lessons(Task):
             alone teaches, such as to find a shape by its color, needs more.
         sentences: how many questions are whole sentences, 0..1; the others are a few words.
         kept: how many empty cells and newlines are in the sequence, 0..1.
+        canvas: lengths of canvases: each answer is padded to one of them, as likely as the others; 0 for no padding.
+            Without it a model knows an answer's length by its masks, and fails on canvases that are longer.
+        padding: rows of an answer's padding that are in the sequence, at most.
         timelines, grounding: weights of the dense labels.
         depth: how many layers of the text model have to know the timelines; grounding takes two more.
     """
@@ -108,6 +112,8 @@ class Lessons(Task):
         repeat: Mapping[str, int] | None = None,
         sentences: float = 0.5,
         kept: float = 0.15,
+        canvas: Sequence[int] = (0,),
+        padding: int = 8,
         timelines: float = 1.0,
         grounding: float = 0.0,
         depth: int = 4,
@@ -117,6 +123,7 @@ class Lessons(Task):
             raise ValueError(f"`scenes` ({scenes}) must be a multiple of `group` ({group}).")
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
         self.text_rows, self.long_turns, self.sentences, self.kept = text_rows, long_turns, sentences, kept
+        self.canvas, self.padding = tuple(canvas), padding
         self.timelines, self.grounding, self.depth = timelines, grounding, depth
         tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(repeat or {})
         self.tried = [check_type(type) for type, times in tries.items() for _ in range(times)]
@@ -130,7 +137,7 @@ class Lessons(Task):
         self.register_buffer("shown", shown_together(), persistent=False)
         tokens = processor.tokenizer.convert_tokens_to_ids
         header, end_header, end_of_turn = tokens(["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
-        self.end_of_turn = end_of_turn
+        self.end_of_turn, self.pad = end_of_turn, processor.tokenizer.pad_token_id
         self.opening = [processor.tokenizer.bos_token_id, header, self.word_ids["user"], end_header]
         self.between = [end_of_turn, header, self.word_ids["assistant"], end_header]
 
@@ -229,35 +236,42 @@ class Lessons(Task):
             "codes": [np.zeros(opening + len(cell), np.int64)],
         }
         chosen = self._choose(material.turns, rng)
-        for number, turn in enumerate(chosen, 1):
-            size = len(turn.ids)
-            masked = int(rng.integers(1, turn.answer + 1))
-            weight = np.zeros(size, np.float32)
-            weight[size - turn.answer + rng.permutation(turn.answer)[:masked]] = turn.answer**0.5 / masked
+        for number, (turn, padding) in enumerate(chosen, 1):
+            size = len(turn.ids) + len(padding)
+            first = len(turn.ids) - turn.answer
             for name, value in (
                 ("segment", np.full(size, number)),
-                ("position", behind + np.arange(size)),
-                ("ids", turn.ids),
+                ("position", behind + np.concatenate([np.arange(len(turn.ids)), padding])),
+                ("ids", np.pad(turn.ids, (0, len(padding)), constant_values=self.pad)),
                 ("cell", np.full(size, -1)),
-                ("weight", weight),
-                ("codes", turn.codes),
-                ("answers", (np.arange(size) == size - turn.answer) * turn.answer),
+                ("weight", np.pad(draw_weights(turn.answer, len(padding), rng), (first, 0))),
+                ("codes", np.pad(turn.codes, (0, len(padding)))),
+                ("answers", (np.arange(size) == first) * turn.answer),
             ):
                 parts[name].append(value)
-        lives = np.stack([turn.life for turn in chosen]) if chosen else np.empty((0, len(TIMELINES)), np.int64)
+        lives = np.stack([turn.life for turn, _ in chosen]) if chosen else np.empty((0, len(TIMELINES)), np.int64)
         joined: dict[str, Any] = {name: np.concatenate(values) for name, values in parts.items()}
-        return joined | {"types": [turn.type for turn in chosen], "lives": lives}
+        return joined | {"types": [turn.type for turn, _ in chosen], "lives": lives}
 
-    def _choose(self, turns: list[Turn], rng: np.random.Generator) -> list[Turn]:
-        """At most one long turn, and short ones until the rows are used up."""
+    def _choose(self, turns: list[Turn], rng: np.random.Generator) -> list[tuple[Turn, np.ndarray]]:
+        """At most one long turn, and short ones until the rows are used up; each with the places of its padding."""
         order = [turns[i] for i in rng.permutation(len(turns))]
         long = [turn for turn in order if turn.type in LONG_TYPES][: int(rng.random() < self.long_turns)]
         chosen, room = [], self.text_rows
         for turn in long + [turn for turn in order if turn.type not in LONG_TYPES]:
             if len(turn.ids) <= room:
-                chosen.append(turn)
-                room -= len(turn.ids)
+                padding = self._draw_padding(turn, rng)[: room - len(turn.ids)]
+                chosen.append((turn, padding))
+                room -= len(turn.ids) + len(padding)
         return chosen
+
+    def _draw_padding(self, turn: Turn, rng: np.random.Generator) -> np.ndarray:
+        """Places behind the video of what is shown of an answer's padding."""
+        unused = int(rng.choice(self.canvas)) - turn.answer
+        if unused <= 0:
+            return np.empty(0, np.int64)
+        shown = min(unused, int(rng.integers(1, self.padding + 1)))
+        return len(turn.ids) + np.sort(rng.permutation(unused)[:shown])
 
     # The loss
 
@@ -339,6 +353,19 @@ class _Numbers(Dataset):
 
     def __getitem__(self, index: int) -> int:
         return index
+
+
+def draw_weights(answer: int, padding: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws which tokens of an answer and its padding are masked: the weight of each in the loss, 0 where it is not.
+
+    Some of the answer always is. Padding is masked as often, and weighs as much as the answer altogether.
+    """
+    masked = int(rng.integers(1, answer + 1))
+    weights = np.zeros(answer + padding, np.float32)
+    weights[rng.permutation(answer)[:masked]] = answer**0.5 / masked
+    if padding:
+        weights[answer:] = (rng.random(padding) < masked / answer) * answer**1.5 / masked / padding
+    return weights
 
 
 def _pad(values: np.ndarray, length: int, filler: Any) -> np.ndarray:
