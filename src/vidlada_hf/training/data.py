@@ -59,7 +59,8 @@ class ShapeConversations(Dataset):
         count = self.frames[rng.integers(len(self.frames))]
         types = self.kinds[int(rng.random() < self.long)]
         style = "compact" if rng.random() < self.compact else "sentence"
-        return {"messages": as_messages(self.parts[count, types, style][index], with_answer=True)}
+        example = self.parts[count, types, style][index]
+        return {"messages": as_messages(example, example.details.taught)}
 
 
 # name in a recipe -> module and class; other classes are named "module:Class".

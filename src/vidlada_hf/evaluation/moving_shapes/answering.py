@@ -8,12 +8,12 @@ import torch
 from .dataset import Example
 
 
-def as_messages(example: Example, with_answer: bool = False) -> list[dict[str, Any]]:
-    """The example as a conversation: its file or its frames, and the question."""
+def as_messages(example: Example, answer: str | None = None) -> list[dict[str, Any]]:
+    """The example as a conversation: its file or its frames, the question, and an answer where one is given."""
     video = {"type": "video", "video": example.frames if example.path is None else str(example.path)}
     messages = [{"role": "user", "content": [video, {"type": "text", "text": example.question}]}]
-    if with_answer:
-        messages.append({"role": "assistant", "content": example.answer})
+    if answer is not None:
+        messages.append({"role": "assistant", "content": answer})
     return messages
 
 

@@ -58,6 +58,14 @@ class Question:
         """The answer of that style."""
         return self.answers[check_style(style)]
 
+    @property
+    def taught(self) -> str:
+        """What training answers: the compact answer; of a multiple choice the option too, not its letter alone.
+
+        A letter is found through what it stands for. Masked together with it, that is learned first, and says which.
+        """
+        return self.answers[1].removesuffix(".") if self.type == "choice" else self.answers[0]
+
     def is_determined(self, times: np.ndarray) -> bool:
         """Whether frames at `times` (T,) show all that the answer depends on."""
         return is_shown(self.evidence, times)

@@ -39,11 +39,11 @@ def left_out(word_ids: dict[str, int]) -> torch.Tensor:
 
 
 def code_answer(question: Question, scene: Scene) -> np.ndarray:
-    """For each word of the compact answer the code of what it belongs to, int64 (words,).
+    """For each word of the answer that is taught the code of what it belongs to, int64 (words,).
 
     A color belongs to a shape, a shape to a color: the neighboring word, or what the question is about.
     """
-    said = words(question.answers[0])
+    said = words(question.taught)
     about = [scene.shapes[place] for place in question.shapes]
     codes = np.zeros(len(said), np.int64)
     last_shape = about[0].shape if len(about) and question.type != "caption" else None

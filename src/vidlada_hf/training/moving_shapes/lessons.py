@@ -185,7 +185,7 @@ class Lessons(Task):
         return scene, times, turns
 
     def _turn(self, question: Question, text: str, scene: Scene, times: np.ndarray) -> Turn:
-        said = [self.word_ids[word] for word in words(question.answers[0])] + [self.end_of_turn]
+        said = [self.word_ids[word] for word in words(question.taught)] + [self.end_of_turn]
         ids = [self.word_ids[word] for word in words(text)] + self.between + said
         codes = np.zeros(len(ids), np.int64)
         codes[-len(said) : -1] = code_answer(question, scene)
