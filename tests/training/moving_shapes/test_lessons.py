@@ -114,6 +114,26 @@ def test_padding_lies_where_the_canvas_has_it(parts):
     assert found > 20
 
 
+def test_options_tell_a_letter_or_its_word(parts):
+    """One of the two is masked, and what is listed says which it is."""
+    task = lesson(parts, options=6)
+    batch = task.collate([0, 1, 2, 3])
+    words = {id: word for word, id in task.word_ids.items()}
+    asked = []
+    for i in range(4):
+        for turn, type in enumerate(batch["types"][i], 1):
+            if type != "options":
+                continue
+            mine = batch["segment"][i] == turn
+            said = [words[id] for id in batch["ids"][i][mine].tolist()]
+            first = int(batch["answers"][i][mine].nonzero()[0])
+            listed = dict(zip(said[0:8:2], said[1:8:2], strict=True))
+            assert listed[said[first]] == said[first + 1]
+            masked = (batch["weight"][i][mine][first:] > 0).nonzero()[:, 0].tolist()
+            asked.append(*masked)
+    assert len(asked) == 24 and set(asked) == {0, 1}
+
+
 def test_timelines_tell_the_life_of_the_shape_in_the_cell():
     scene, _ = MovingShapes("train", 20, types=("motion",)).draw(0)
     times = frame_times(8)

@@ -27,6 +27,7 @@ from ...evaluation.moving_shapes.rendering import render
 from ..tasks import Task, accuracy
 from .cells import GRID, encode_cells, normalize
 from .combinations import code_answer, left_out, restrict, shown_together
+from .options import draw_options
 from .timelines import TIMELINES, UNKNOWN, label_timelines, life_of
 
 SHORT_TYPES = tuple(type for type in (*BENCHMARK_TYPES, *HELPER_TYPES) if type not in LONG_TYPES)
@@ -46,6 +47,7 @@ class Turn:
         ids: (rows,), the last `answer` of them to be learned.
         codes: (rows,), of `code_answer`.
         life: (timelines,), of the shape that it is about; -1 where it is about none.
+        asked: the only place of the answer to be masked; None: any.
     """
 
     type: str
@@ -53,6 +55,7 @@ class Turn:
     answer: int
     codes: np.ndarray
     life: np.ndarray
+    asked: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Lessons(Task):
             little is padded.
         frames: how many frames a group may have, each as likely: repeat a number for more weight.
         text_rows: rows of questions and answers in a lesson, at most; 0 for timelines alone.
+        options: turns in a lesson that list options and tell a letter by its word or a word by its letter.
         long_turns: captions or descriptions in a lesson, one or none: how likely there is one.
         repeat: type -> how many questions of it are tried for each scene (2 if not named, 1 of captions). What one type
             alone teaches, such as to find a shape by its color, needs more.
@@ -108,6 +112,7 @@ class Lessons(Task):
         group: int = 192,
         frames: Sequence[int] = (8,),
         text_rows: int = 144,
+        options: int = 0,
         long_turns: float = 0.4,
         repeat: Mapping[str, int] | None = None,
         sentences: float = 0.5,
@@ -122,7 +127,8 @@ class Lessons(Task):
         if scenes % group:
             raise ValueError(f"`scenes` ({scenes}) must be a multiple of `group` ({group}).")
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
-        self.text_rows, self.long_turns, self.sentences, self.kept = text_rows, long_turns, sentences, kept
+        self.text_rows, self.options, self.long_turns = text_rows, options, long_turns
+        self.sentences, self.kept = sentences, kept
         self.canvas, self.padding = tuple(canvas), padding
         self.timelines, self.grounding, self.depth = timelines, grounding, depth
         tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(repeat or {})
@@ -192,6 +198,13 @@ class Lessons(Task):
         life = life_of(scene, question.shapes[0], times) if question.shapes else np.full(len(TIMELINES), UNKNOWN)
         return Turn(question.type, np.array(ids), len(said), codes, life)
 
+    def _options(self, rng: np.random.Generator) -> Turn:
+        listed, told, asked = draw_options(rng)
+        ids = [self.word_ids[word] for word in listed] + self.between + [self.word_ids[word] for word in told]
+        ids.append(self.end_of_turn)
+        unknown = np.full(len(TIMELINES), UNKNOWN)
+        return Turn("options", np.array(ids), len(told) + 1, np.zeros(len(ids), np.int64), unknown, asked)
+
     # Batches
 
     def collate(self, examples: list[int]) -> dict[str, Any]:
@@ -244,7 +257,7 @@ class Lessons(Task):
                 ("position", behind + np.concatenate([np.arange(len(turn.ids)), padding])),
                 ("ids", np.pad(turn.ids, (0, len(padding)), constant_values=self.pad)),
                 ("cell", np.full(size, -1)),
-                ("weight", np.pad(draw_weights(turn.answer, len(padding), rng), (first, 0))),
+                ("weight", np.pad(draw_weights(turn, len(padding), rng), (first, 0))),
                 ("codes", np.pad(turn.codes, (0, len(padding)))),
                 ("answers", (np.arange(size) == first) * turn.answer),
             ):
@@ -257,8 +270,9 @@ class Lessons(Task):
         """At most one long turn, and short ones until the rows are used up; each with the places of its padding."""
         order = [turns[i] for i in rng.permutation(len(turns))]
         long = [turn for turn in order if turn.type in LONG_TYPES][: int(rng.random() < self.long_turns)]
+        options = [self._options(rng) for _ in range(self.options)]
         chosen, room = [], self.text_rows
-        for turn in long + [turn for turn in order if turn.type not in LONG_TYPES]:
+        for turn in options + long + [turn for turn in order if turn.type not in LONG_TYPES]:
             if len(turn.ids) <= room:
                 padding = self._draw_padding(turn, rng)[: room - len(turn.ids)]
                 chosen.append((turn, padding))
@@ -355,16 +369,19 @@ class _Numbers(Dataset):
         return index
 
 
-def draw_weights(answer: int, padding: int, rng: np.random.Generator) -> np.ndarray:
+def draw_weights(turn: Turn, padding: int, rng: np.random.Generator) -> np.ndarray:
     """Draws which tokens of an answer and its padding are masked: the weight of each in the loss, 0 where it is not.
 
     Some of the answer always is. Padding is masked as often, and weighs as much as the answer altogether.
     """
-    masked = int(rng.integers(1, answer + 1))
-    weights = np.zeros(answer + padding, np.float32)
-    weights[rng.permutation(answer)[:masked]] = answer**0.5 / masked
+    masked = int(rng.integers(1, turn.answer + 1))
+    places = rng.permutation(turn.answer)[:masked] if turn.asked is None else np.array([turn.asked])
+    masked = len(places)
+    weights = np.zeros(turn.answer + padding, np.float32)
+    weights[places] = turn.answer**0.5 / masked
     if padding:
-        weights[answer:] = (rng.random(padding) < masked / answer) * answer**1.5 / masked / padding
+        share = masked / turn.answer
+        weights[turn.answer :] = (rng.random(padding) < share) * turn.answer**0.5 / share / padding
     return weights
 
 
