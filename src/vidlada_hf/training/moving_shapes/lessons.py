@@ -7,7 +7,8 @@ answer, are left out of the sequence; rows keep their positions. The tower is fr
 kept, also for later stages.
 
 Dense labels say more than answers do: those of visual rows what happens to the shape that they show, and those of an
-answer's first row what is true of the shape that the question is about ("grounding").
+answer's first row what is true of the shape that the question is about ("grounding"). Those of the words behind letters
+which letter it is: first to look one row back, then where else the word stands, then what it answers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from ...evaluation.moving_shapes.cells import label_cells
 from ...evaluation.moving_shapes.dataset import draw_question
 from ...evaluation.moving_shapes.questions import HELPER_TYPES, LONG_TYPES, check_type
 from ...evaluation.moving_shapes.rendering import render
+from ...evaluation.moving_shapes.vocabulary import LETTERS
 from ..tasks import Task, accuracy
 from .cells import GRID, encode_cells, normalize
 from .combinations import code_answer, left_out, restrict, shown_together
@@ -96,8 +98,8 @@ class Lessons(Task):
         canvas: lengths of canvases: each answer is padded to one of them, as likely as the others; 0 for no padding.
             Without it a model knows an answer's length by its masks, and fails on canvases that are longer.
         padding: rows of an answer's padding that are in the sequence, at most.
-        timelines, grounding: weights of the dense labels.
-        depth: how many layers of the text model have to know the timelines; grounding takes two more.
+        timelines, grounding, letters: weights of the dense labels.
+        depth: how many layers of the text model have to know the timelines; grounding and letters take two more.
     """
 
     left_out: torch.Tensor
@@ -121,6 +123,7 @@ class Lessons(Task):
         padding: int = 8,
         timelines: float = 1.0,
         grounding: float = 0.0,
+        letters: float = 0.0,
         depth: int = 4,
     ) -> None:
         super().__init__(model, processor, seed)
@@ -130,18 +133,21 @@ class Lessons(Task):
         self.text_rows, self.options, self.long_turns = text_rows, options, long_turns
         self.sentences, self.kept = sentences, kept
         self.canvas, self.padding = tuple(canvas), padding
-        self.timelines, self.grounding, self.depth = timelines, grounding, depth
+        self.timelines, self.grounding, self.letters, self.depth = timelines, grounding, letters, depth
         tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(repeat or {})
         self.tried = [check_type(type) for type, times in tries.items() for _ in range(times)]
         for name, weight in (("timelines", timelines), ("grounding", grounding)):
             if weight:
                 self.heads[name] = nn.Linear(model.config.text_config.hidden_size, sum(TIMELINES.values()))
         frozen = (*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters())
+        if letters:
+            self.heads["letters"] = nn.Linear(model.config.text_config.hidden_size, len(LETTERS))
         self.bank = _BANKS.setdefault(sum(p.double().sum().item() for p in frozen), {})
         self.word_ids = processor.tokenizer.get_vocab()
         self.register_buffer("left_out", left_out(self.word_ids), persistent=False)
         self.register_buffer("shown", shown_together(), persistent=False)
         tokens = processor.tokenizer.convert_tokens_to_ids
+        self.letter_ids = torch.tensor([self.word_ids[letter] for letter in LETTERS])
         header, end_header, end_of_turn = tokens(["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
         self.end_of_turn, self.pad = end_of_turn, processor.tokenizer.pad_token_id
         self.opening = [processor.tokenizer.bos_token_id, header, self.word_ids["user"], end_header]
@@ -226,6 +232,7 @@ class Lessons(Task):
             shown = cell >= 0
             features[i, shown] = material.features[cell[shown]].float()
             labels[i, shown] = torch.from_numpy(material.labels[cell[shown].numpy()].astype(np.int64))
+        batch["behind"] = behind_letters(batch["ids"], self.letter_ids)
         lives = torch.from_numpy(np.concatenate([row["lives"] for row in rows]))
         return batch | {"features": features, "labels": labels, "lives": lives, "types": [row["types"] for row in rows]}
 
@@ -316,6 +323,11 @@ class Lessons(Task):
                     "grounding", outputs.hidden_states[self.depth + 2][asked][covered], batch["lives"][covered]
                 )
                 loss, metrics = loss + self.grounding * told, metrics | found
+            if self.letters:
+                behind = batch["behind"] >= 0
+                known = self.heads["letters"](normed(outputs.hidden_states[self.depth + 2][behind]))
+                loss = loss + self.letters * nn.functional.cross_entropy(known, batch["behind"][behind])
+                metrics["letters"] = accuracy(known, batch["behind"][behind])
             logits = self.model.lm_head(outputs.last_hidden_state[masked])
             logits = restrict(logits, batch["codes"][masked], self.left_out)
             entropy = nn.functional.cross_entropy(logits, batch["ids"][masked], reduction="none")
@@ -327,8 +339,7 @@ class Lessons(Task):
 
     def _tell(self, head: str, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss and accuracies of dense labels: hidden (rows, hidden), labels (rows, timelines)."""
-        known = nn.functional.rms_norm(hidden, hidden.shape[-1:])
-        logits = self.heads[head](known).split(list(TIMELINES.values()), -1)
+        logits = self.heads[head](normed(hidden)).split(list(TIMELINES.values()), -1)
         by_name = dict(zip(TIMELINES, labels.unbind(-1), strict=True))
         loss, metrics = hidden.new_zeros(()), {}
         for (name, label), scores in zip(by_name.items(), logits, strict=True):
@@ -367,6 +378,18 @@ class _Numbers(Dataset):
 
     def __getitem__(self, index: int) -> int:
         return index
+
+
+def behind_letters(ids: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
+    """For each row the number of the letter that stands one row before, -1 where none does: (batch, rows), int64."""
+    found = ids[..., None] == letters
+    number = torch.where(found.any(-1), found.int().argmax(-1), -1)
+    return nn.functional.pad(number, (1, 0), value=-1)[:, :-1]
+
+
+def normed(hidden: torch.Tensor) -> torch.Tensor:
+    """What a head reads: (..., hidden), each of size 1."""
+    return nn.functional.rms_norm(hidden, hidden.shape[-1:])
 
 
 def draw_weights(turn: Turn, padding: int, rng: np.random.Generator) -> np.ndarray:
