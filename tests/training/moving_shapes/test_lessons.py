@@ -129,6 +129,9 @@ def test_options_tell_a_letter_or_its_word(parts):
             first = int(batch["answers"][i][mine].nonzero()[0])
             listed = dict(zip(said[0:8:2], said[1:8:2], strict=True))
             assert listed[said[first]] == said[first + 1]
+            assert batch["behind"][i][mine][[1, 3, 5, 7]].tolist() == [0, 1, 2, 3]
+            assert batch["behind"][i][mine][first + 1] == "(a)(b)(c)(d)".index(said[first]) // 3
+            assert batch["said"][i][mine].nonzero()[0] == first
             masked = (batch["weight"][i][mine][first:] > 0).nonzero()[:, 0].tolist()
             asked.append(*masked)
     assert len(asked) == 24 and set(asked) == {0, 1}

@@ -99,7 +99,8 @@ class Lessons(Task):
             Without it a model knows an answer's length by its masks, and fails on canvases that are longer.
         padding: rows of an answer's padding that are in the sequence, at most.
         timelines, grounding, letters: weights of the dense labels.
-        depth: how many layers of the text model have to know the timelines; grounding and letters take two more.
+        depth: how many layers of the text model have to know the timelines; grounding, and letters in answers, take two
+            more, letters in lists half as many.
     """
 
     left_out: torch.Tensor
@@ -220,7 +221,10 @@ class Lessons(Task):
         rng = np.random.default_rng((self.seed, 2, examples[0]))
         rows = [self._pack(self.bank[self._key(scene)], rng) for scene in scenes]
         length = max(len(row["segment"]) for row in rows)
-        fillers = {"segment": -1, "position": 0, "ids": 0, "cell": -1, "weight": 0.0, "answers": 0, "codes": 0}
+        fillers = dict.fromkeys(("position", "ids", "weight", "answers", "codes", "said"), 0) | {
+            "segment": -1,
+            "cell": -1,
+        }
         batch: dict[str, Any] = {
             name: torch.from_numpy(np.stack([_pad(row[name], length, filler) for row in rows]))
             for name, filler in fillers.items()
@@ -254,6 +258,7 @@ class Lessons(Task):
             "weight": [np.zeros(opening + len(cell), np.float32)],
             "answers": [np.zeros(opening + len(cell), np.int64)],
             "codes": [np.zeros(opening + len(cell), np.int64)],
+            "said": [np.zeros(opening + len(cell), bool)],
         }
         chosen = self._choose(material.turns, rng)
         for number, (turn, padding) in enumerate(chosen, 1):
@@ -267,6 +272,7 @@ class Lessons(Task):
                 ("weight", np.pad(draw_weights(turn, len(padding), rng), (first, 0))),
                 ("codes", np.pad(turn.codes, (0, len(padding)))),
                 ("answers", (np.arange(size) == first) * turn.answer),
+                ("said", np.arange(size) >= first),
             ):
                 parts[name].append(value)
         lives = np.stack([turn.life for turn, _ in chosen]) if chosen else np.empty((0, len(TIMELINES)), np.int64)
@@ -324,10 +330,8 @@ class Lessons(Task):
                 )
                 loss, metrics = loss + self.grounding * told, metrics | found
             if self.letters:
-                behind = batch["behind"] >= 0
-                known = self.heads["letters"](normed(outputs.hidden_states[self.depth + 2][behind]))
-                loss = loss + self.letters * nn.functional.cross_entropy(known, batch["behind"][behind])
-                metrics["letters"] = accuracy(known, batch["behind"][behind])
+                told, found = self._tell_letters(outputs.hidden_states, batch["behind"], batch["said"])
+                loss, metrics = loss + self.letters * told, metrics | found
             logits = self.model.lm_head(outputs.last_hidden_state[masked])
             logits = restrict(logits, batch["codes"][masked], self.left_out)
             entropy = nn.functional.cross_entropy(logits, batch["ids"][masked], reduction="none")
@@ -351,6 +355,19 @@ class Lessons(Task):
             loss = loss + nn.functional.cross_entropy(scores[defined], label[defined])
             metrics[f"{head}/{name}"] = accuracy(scores, label)
         return loss / len(TIMELINES), metrics
+
+    def _tell_letters(
+        self, hidden: Sequence[torch.Tensor], behind: torch.Tensor, said: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss and accuracies of the letters before words: early where they are listed, late in answers."""
+        loss, metrics = hidden[0].new_zeros(()), {}
+        for name, rows, depth in (("listed", ~said, self.depth // 2), ("answered", said, self.depth + 2)):
+            rows = rows & (behind >= 0)
+            if rows.any():
+                scores = self.heads["letters"](normed(hidden[depth][rows]))
+                loss = loss + nn.functional.cross_entropy(scores, behind[rows])
+                metrics[f"letters/{name}"] = accuracy(scores, behind[rows])
+        return loss, metrics
 
     def _score(self, right: torch.Tensor, masked: torch.Tensor, batch: dict[str, Any]) -> dict[str, float]:
         """Accuracy of the first word of short answers where it was masked, by type."""
