@@ -6,7 +6,7 @@ from tests.training.helpers import losses_of
 from vidlada_hf.evaluation.moving_shapes import MovingShapes, frame_times
 from vidlada_hf.evaluation.moving_shapes.cells import label_cells
 from vidlada_hf.evaluation.moving_shapes.scenes import COLORS, MOTIONS
-from vidlada_hf.training.moving_shapes.lessons import FRAME_ROWS, Lessons, who_sees_whom
+from vidlada_hf.training.moving_shapes.lessons import _BANKS, FRAME_ROWS, Lessons, who_sees_whom
 from vidlada_hf.training.moving_shapes.timelines import TIMELINES, label_timelines
 from vidlada_hf.training.moving_shapes.tiny import build_tiny
 
@@ -135,6 +135,17 @@ def test_options_tell_a_letter_or_its_word(parts):
             masked = (batch["weight"][i][mine][first:] > 0).nonzero()[:, 0].tolist()
             asked.append(*masked)
     assert len(asked) == 24 and set(asked) == {0, 1}
+
+
+def test_a_stage_asks_its_own_questions_about_scenes_that_another_encoded(parts):
+    """So that a stage gives the same lessons after others as alone, in a run that was stopped in between."""
+    others = {"repeat": {"shape": 5, "color": 0}, "sentences": 1.0}
+    lesson(parts).collate([0, 1])
+    after = lesson(parts, **others).collate([0, 1])
+    _BANKS.clear()
+    alone = lesson(parts, **others).collate([0, 1])
+    assert after["types"] == alone["types"] and torch.equal(after["ids"], alone["ids"])
+    assert torch.equal(after["features"], alone["features"])
 
 
 def test_timelines_tell_the_life_of_the_shape_in_the_cell():

@@ -62,20 +62,18 @@ class Turn:
 
 @dataclass(frozen=True)
 class Material:
-    """What lessons about one scene are made of.
+    """What the tower made of a scene, and what its cells show: nothing here depends on a stage's options.
 
     Args:
         features: (cells of all frames, hidden), float16.
         labels: (cells, timelines), int8.
         filled: (cells,), bool.
-        turns: questions about it.
         frames: how many there are.
     """
 
     features: torch.Tensor
     labels: np.ndarray
     filled: np.ndarray
-    turns: list[Turn]
     frames: int
 
 
@@ -137,13 +135,14 @@ class Lessons(Task):
         self.timelines, self.grounding, self.letters, self.depth = timelines, grounding, letters, depth
         tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(repeat or {})
         self.tried = [check_type(type) for type, times in tries.items() for _ in range(times)]
-        for name, weight in (("timelines", timelines), ("grounding", grounding)):
+        labels = sum(TIMELINES.values())
+        heads = (("timelines", timelines, labels), ("grounding", grounding, labels), ("letters", letters, len(LETTERS)))
+        for name, weight, classes in heads:
             if weight:
-                self.heads[name] = nn.Linear(model.config.text_config.hidden_size, sum(TIMELINES.values()))
+                self.heads[name] = nn.Linear(model.config.text_config.hidden_size, classes)
         frozen = (*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters())
-        if letters:
-            self.heads["letters"] = nn.Linear(model.config.text_config.hidden_size, len(LETTERS))
         self.bank = _BANKS.setdefault(sum(p.double().sum().item() for p in frozen), {})
+        self.turns: dict[int, list[Turn]] = {}
         self.word_ids = processor.tokenizer.get_vocab()
         self.register_buffer("left_out", left_out(self.word_ids), persistent=False)
         self.register_buffer("shown", shown_together(), persistent=False)
@@ -161,56 +160,62 @@ class Lessons(Task):
     # What there is to learn about a scene
 
     def prepare(self, numbers: list[int]) -> None:
-        """Draws, renders and encodes the scenes that are not in the bank yet."""
-        fresh = [number for number in numbers if self._key(number) not in self.bank]
-        drawn = [self._draw(number) for number in fresh]
-        if not drawn:
+        """Draws the questions that this stage has not drawn yet, and encodes the scenes that no stage has."""
+        drawn = {number: self._draw(number) for number in numbers if number not in self.turns}
+        self.turns |= {number: self._ask(*scene) for number, scene in drawn.items()}
+        fresh = {number: scene for number, scene in drawn.items() if self._key(number) not in self.bank}
+        if not fresh:
             return
-        pixels = np.concatenate([render(scene, times) for scene, times, _ in drawn])
+        pixels = np.concatenate([render(scene, times) for scene, _, times, _ in fresh.values()])
         with torch.no_grad():
             features = encode_cells(self.model, normalize(torch.from_numpy(pixels)).to(self.model.device))
-        parts = features.half().cpu().flatten(1, 2).split([len(times) for _, times, _ in drawn])
-        for number, (scene, times, turns), part in zip(fresh, drawn, parts, strict=True):
+        parts = features.half().cpu().flatten(1, 2).split([len(times) for _, _, times, _ in fresh.values()])
+        for (number, (scene, _, times, _)), part in zip(fresh.items(), parts, strict=True):
             cells = label_cells(scene, times, GRID)
             labels = label_timelines(scene, times, cells).reshape(-1, len(TIMELINES)).astype(np.int8)
             filled = cells.identity.reshape(-1) >= 0
-            self.bank[self._key(number)] = Material(part.flatten(0, 1), labels, filled, turns, len(times))
+            self.bank[self._key(number)] = Material(part.flatten(0, 1), labels, filled, len(times))
 
     def _key(self, number: int) -> tuple[int, int]:
         """The scene's number and how many of its frames are shown."""
         rng = np.random.default_rng((_POOL_SEED, number // self.group))
         return number, int(self.frames[rng.integers(len(self.frames))])
 
-    def _draw(self, number: int) -> tuple[Scene, np.ndarray, list[Turn]]:
+    def _draw(self, number: int) -> tuple[Scene, Question, np.ndarray, np.random.Generator]:
+        """The scene with its own question, when its frames are, and what its other questions are drawn with."""
         times = frame_times(self._key(number)[1])
         rng = np.random.default_rng((_POOL_SEED, 1, number))
         types = (*BENCHMARK_TYPES, *HELPER_TYPES)
         scene, first = draw_question(rng, "train", types[number % len(types)], times)
+        return scene, first, times, rng
+
+    def _ask(self, scene: Scene, first: Question, times: np.ndarray, rng: np.random.Generator) -> list[Turn]:
         asked = {first.questions[0]: first}
         for type in self.tried:
             question = ask(scene, type, rng)
             if question is not None:
                 asked.setdefault(question.questions[0], question)
-        turns = [
+        return [
             self._turn(question, question.questions[int(rng.random() < self.sentences)], scene, times)
             for question in asked.values()
         ]
-        return scene, times, turns
 
     def _turn(self, question: Question, text: str, scene: Scene, times: np.ndarray) -> Turn:
-        said = [self.word_ids[word] for word in words(question.taught)] + [self.end_of_turn]
-        ids = [self.word_ids[word] for word in words(text)] + self.between + said
+        ids, answer = self._spell(words(text), words(question.taught))
         codes = np.zeros(len(ids), np.int64)
-        codes[-len(said) : -1] = code_answer(question, scene)
+        codes[-answer:-1] = code_answer(question, scene)
         life = life_of(scene, question.shapes[0], times) if question.shapes else np.full(len(TIMELINES), UNKNOWN)
-        return Turn(question.type, np.array(ids), len(said), codes, life)
+        return Turn(question.type, ids, answer, codes, life)
 
     def _options(self, rng: np.random.Generator) -> Turn:
         listed, told, asked = draw_options(rng)
-        ids = [self.word_ids[word] for word in listed] + self.between + [self.word_ids[word] for word in told]
-        ids.append(self.end_of_turn)
-        unknown = np.full(len(TIMELINES), UNKNOWN)
-        return Turn("options", np.array(ids), len(told) + 1, np.zeros(len(ids), np.int64), unknown, asked)
+        ids, answer = self._spell(listed, told)
+        return Turn("options", ids, answer, np.zeros(len(ids), np.int64), np.full(len(TIMELINES), UNKNOWN), asked)
+
+    def _spell(self, asked: Sequence[str], said: Sequence[str]) -> tuple[np.ndarray, int]:
+        """The ids of a turn, and how many of them are the answer's with its end of turn."""
+        question, answer = ([self.word_ids[word] for word in part] for part in (asked, said))
+        return np.array(question + self.between + answer + [self.end_of_turn]), len(answer) + 1
 
     # Batches
 
@@ -219,12 +224,10 @@ class Lessons(Task):
         scenes = [number % self.scenes for number in examples]
         self.prepare(scenes)
         rng = np.random.default_rng((self.seed, 2, examples[0]))
-        rows = [self._pack(self.bank[self._key(scene)], rng) for scene in scenes]
+        rows = [self._pack(self.bank[self._key(scene)], self.turns[scene], rng) for scene in scenes]
         length = max(len(row["segment"]) for row in rows)
-        fillers = dict.fromkeys(("position", "ids", "weight", "answers", "codes", "said"), 0) | {
-            "segment": -1,
-            "cell": -1,
-        }
+        fillers = dict.fromkeys(("position", "ids", "weight", "answers", "codes", "said"), 0)
+        fillers |= {"segment": -1, "cell": -1}
         batch: dict[str, Any] = {
             name: torch.from_numpy(np.stack([_pad(row[name], length, filler) for row in rows]))
             for name, filler in fillers.items()
@@ -240,7 +243,7 @@ class Lessons(Task):
         lives = torch.from_numpy(np.concatenate([row["lives"] for row in rows]))
         return batch | {"features": features, "labels": labels, "lives": lives, "types": [row["types"] for row in rows]}
 
-    def _pack(self, material: Material, rng: np.random.Generator) -> dict[str, Any]:
+    def _pack(self, material: Material, turns: list[Turn], rng: np.random.Generator) -> dict[str, Any]:
         """One sequence: `segment` 0 for what all see and k for turn k; `cell` -2 for newlines, -1 for text."""
         places = np.arange(material.frames * FRAME_ROWS)
         column = places % (GRID + 1)
@@ -260,7 +263,7 @@ class Lessons(Task):
             "codes": [np.zeros(opening + len(cell), np.int64)],
             "said": [np.zeros(opening + len(cell), bool)],
         }
-        chosen = self._choose(material.turns, rng)
+        chosen = self._choose(turns, rng)
         for number, (turn, padding) in enumerate(chosen, 1):
             size = len(turn.ids) + len(padding)
             first = len(turn.ids) - turn.answer
@@ -415,12 +418,11 @@ def draw_weights(turn: Turn, padding: int, rng: np.random.Generator) -> np.ndarr
     Some of the answer always is. Padding is masked as often, and weighs as much as the answer altogether.
     """
     masked = int(rng.integers(1, turn.answer + 1))
-    places = rng.permutation(turn.answer)[:masked] if turn.asked is None else np.array([turn.asked])
-    masked = len(places)
+    places = rng.permutation(turn.answer)[:masked] if turn.asked is None else [turn.asked]
     weights = np.zeros(turn.answer + padding, np.float32)
-    weights[places] = turn.answer**0.5 / masked
+    weights[places] = turn.answer**0.5 / len(places)
     if padding:
-        share = masked / turn.answer
+        share = len(places) / turn.answer
         weights[turn.answer :] = (rng.random(padding) < share) * turn.answer**0.5 / share / padding
     return weights
 
