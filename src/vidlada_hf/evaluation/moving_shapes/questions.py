@@ -28,6 +28,7 @@ from .splits import Look, get_split
 from .vocabulary import LETTERS, NUMBERS, ORDINALS
 
 STYLES = ("compact", "sentence")
+OPTION_POOLS = (COLORS, SHAPES, MOTIONS, NUMBERS[: len(LETTERS)])  # of the options of a multiple choice
 
 
 @dataclass(frozen=True)
@@ -386,7 +387,7 @@ def _choice(scene: Scene, rng: np.random.Generator, coin: float) -> Question | N
     if base is None:
         return None
     right = base.answers[0]
-    pool = next((pool for pool in (COLORS, SHAPES, MOTIONS, NUMBERS[:4]) if right in pool), None)
+    pool = next((pool for pool in OPTION_POOLS if right in pool), None)
     if pool is None:
         return None
     others = [option for option in pool if option != right]
@@ -515,6 +516,7 @@ __all__ = [
     "CROSS_FRAME_TYPES",
     "HELPER_TYPES",
     "LONG_TYPES",
+    "OPTION_POOLS",
     "QUESTION_TYPES",
     "STYLES",
     "TEMPORAL_TYPES",

@@ -5,15 +5,13 @@ That "(c)" is what stands before "pink" is found by few and late from whole ques
 
 import numpy as np
 
-from ...evaluation.moving_shapes.scenes import COLORS, MOTIONS, SHAPES
-from ...evaluation.moving_shapes.vocabulary import LETTERS, NUMBERS
-
-_POOLS = (COLORS, SHAPES, MOTIONS, NUMBERS[: len(LETTERS)])
+from ...evaluation.moving_shapes.questions import OPTION_POOLS
+from ...evaluation.moving_shapes.vocabulary import LETTERS
 
 
 def draw_options(rng: np.random.Generator) -> tuple[list[str], list[str], int]:
     """Four options as a multiple choice lists them, one of them with its letter, and which of the two to tell."""
-    pool = _POOLS[rng.integers(len(_POOLS))]
+    pool = OPTION_POOLS[rng.integers(len(OPTION_POOLS))]
     offered = [pool[i] for i in rng.permutation(len(pool))[: len(LETTERS)]]
     listed = [word for pair in zip(LETTERS, offered, strict=True) for word in pair]
     place = int(rng.integers(len(LETTERS)))
