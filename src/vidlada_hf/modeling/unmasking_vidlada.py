@@ -83,7 +83,7 @@ class Factor(FixedQuota):
     ) -> torch.Tensor:
         """The longest run, from the most confident down, whose last one passes; and at least the quota."""
         place = rank(confidence.masked_fill(~eligible, -torch.inf))
-        passes = (confidence >= 1 - self.factor / (place + 2)) & eligible
+        passes = (confidence >= 1 - self.factor / (place + 2).to(confidence.dtype)) & eligible
         longest = torch.where(passes, place + 1, 0).amax(-1)
         return (place < torch.maximum(longest, quota)[:, None]) & eligible
 
