@@ -135,8 +135,9 @@ def table(done: dict) -> str:
     """Markdown: a line a type, percent."""
     names = [name for name in PARTS if name in done]
     lines = ["| type | prior | " + " | ".join(names) + " |", "|---|---:|" + "---:|" * len(names)]
+    priors = done.get("prior", {})  # measured with the first part
     for type in done[names[0]]["scores"]:
-        prior = f"{100 * done['prior'][type]:.1f}" if type in done["prior"] else ""
+        prior = f"{100 * priors[type]:.1f}" if type in priors else ""
         cells = [f"{100 * done[name]['scores'][type]['accuracy']:.1f}" for name in names]
         lines.append(f"| {type} | {prior} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
