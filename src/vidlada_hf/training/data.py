@@ -19,7 +19,7 @@ class ShapeConversations(Dataset):
     Args:
         length: how many.
         group: so many in a row have the same number of frames, and all long answers or all short ones: the batch size
-            of a process, so that little is padded.
+            of all processes together, so that little is padded and no process waits for one with more frames.
         frames: how many frames a group may have, each as likely: repeat a number for more weight.
         long: how many groups have captions and descriptions, 0..1.
         compact: how many groups ask in a few words instead of a sentence, 0..1.
