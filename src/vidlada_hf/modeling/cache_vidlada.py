@@ -149,14 +149,17 @@ class NoCache(DenoisingCache):
     """Named "none": recomputes every row at every step. Exact, and what all other strategies are measured against."""
 
     def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: Step) -> torch.Tensor:
-        """Runs all rows through all layers."""
+        """Runs all rows of the active examples through all layers; 0 for the others."""
         assert self.layout is not None
+        mask, active = self.layout.attention_mask, torch.tensor(step.active or (True,) * len(inputs_embeds))
+        awake = active.nonzero()[:, 0].to(inputs_embeds.device)
         outputs = text_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=self.layout.attention_mask,
-            position_ids=self.layout.position_ids,
+            inputs_embeds=inputs_embeds[awake],
+            attention_mask=None if mask is None else mask[awake],
+            position_ids=self.layout.position_ids[awake],
         )
-        return outputs.last_hidden_state[:, step.rows]
+        block = outputs.last_hidden_state[:, step.rows]
+        return block.new_zeros(len(active), *block.shape[1:]).index_copy(0, awake, block)
 
     def schedule(self, steps: Sequence[Step]) -> dict[str, torch.Tensor]:
         """Everything, always."""
