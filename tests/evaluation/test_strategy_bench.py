@@ -1,12 +1,15 @@
 import json
 
 import pytest
+import torch
 
 from vidlada_hf.evaluation import strategy_bench
 from vidlada_hf.evaluation.bench_plot import draw_bench
 from vidlada_hf.evaluation.contenders import EXACT, Contender, Denoiser, combine
+from vidlada_hf.evaluation.cost_model import Machine
 from vidlada_hf.evaluation.question_sets import Asked, load_questions
-from vidlada_hf.evaluation.strategy_bench import run_bench, table
+from vidlada_hf.evaluation.random_setup import SMALL_TEXT, build_random_model, random_denoiser, random_question
+from vidlada_hf.evaluation.strategy_bench import count_costs, run_bench, table
 from vidlada_hf.training.moving_shapes.tiny import build_tiny
 
 CLOSE = Contender("mars", {"visual_intervals": [1], "text_intervals": [1], "neighbourhood": 8})
@@ -41,6 +44,16 @@ def test_every_contender_is_measured(done):
         assert all(summary[name] > 0 for name in ("floor_seconds", "seconds", "live_bytes"))
     rows = data["contenders"]["dual + quota"]
     assert len(rows["seconds"]) == len(rows["reference_seconds"]) == 2 and len(rows["ids"]) == 3
+
+
+def test_mars_needs_no_more_memory_than_exact_decoding_and_what_it_keeps():
+    model = build_random_model(SMALL_TEXT, torch.device("cpu"), torch.float32)
+    denoiser, question = random_denoiser(model, 8, 4, 2), random_question(model, 8)
+    exact, mars = (
+        count_costs(denoiser, [question], contender, Machine(1.0, 1.0), limit=3)  # a block's first step among them
+        for contender in (EXACT, Contender("mars"))
+    )
+    assert mars["kept_bytes"] > 0 and mars["live_bytes"] <= exact["live_bytes"] + mars["kept_bytes"]
 
 
 def test_a_finished_bench_runs_nothing_again_and_a_newcomer_alone_is_run(denoiser, done, monkeypatch, tmp_path):

@@ -246,10 +246,12 @@ class MARSCache(RowCache):
             rows = self._rows_of_group(step, always, due, 0)
             hidden_states = self.compute(text_model, self.embeddings(inputs_embeds, rows), rows)
             return self.finish_step(hidden_states, rows, step)
+        hidden_states: Any = None
         for group in range(groups):
             rows = self._rows_of_group(step, always, due, group)
             entered = self.boundaries[group][rows.numbers] if group else self.embeddings(inputs_embeds, rows)
             span = range(group * layers // groups, (group + 1) * layers // groups)
+            hidden_states = None  # what entered is a copy; both together would raise the peak
             hidden_states = self.compute(text_model, entered, rows, span)
             self.leave_group(group, rows, hidden_states, step, due)
         return self.finish_step(hidden_states, rows, step)
