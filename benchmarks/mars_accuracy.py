@@ -1,19 +1,25 @@
 """Does MARS-Cache answer as well as exact decoding, and what is each of its parts worth?
 
-    python benchmarks/mars_accuracy.py --part 1/2 & python benchmarks/mars_accuracy.py --part 2/2 & wait
-    python benchmarks/mars_accuracy.py --join
+    for study in whole parts; do
+        python benchmarks/mars_accuracy.py $study --part 1/2 --threads 1 &
+        python benchmarks/mars_accuracy.py $study --part 2/2 --threads 1 & wait
+        python benchmarks/mars_accuracy.py $study --join
+    done
 
-The embedded checkpoint on 5,040 questions of the moving shapes' test split (240 of each type, captions among them), at
-32 frames, 128 tokens, 128 steps, blocks of 32, one token a step. Each contender answers each question, whose video is
-encoded once; a question's answers are compared one by one. An answer that has ended is left alone once its block is
-finished (`--ending block`): what comes before its end is then the same as if all 128 steps ran, at a quarter of the
-cost. Operations are counted on questions that run all 128 steps.
+The embedded checkpoint on the moving shapes' test split, all types alike, captions among them: 32 frames, 128 tokens,
+128 steps, blocks of 32, one token a step. Each contender answers each question, whose video is encoded once; a
+question's answers are compared one by one. Operations are counted on a question that runs all 128 steps.
 
-Each part has a file of its own in --work (runs/mars_accuracy), written after each batch: an interrupted part goes on
-where it was. `--join` wants all parts finished, and says what is missing; it writes benchmarks/mars_accuracy.json.
+- "whole": 5,040 questions to exact decoding and to MARS-Cache as users get it: an answer that has ended is left alone.
+  Writes mars_accuracy.json. About 70 minutes on two cores.
+- "parts": 630 questions to all contenders. An answer is left alone once the block that it ends in is finished; what
+  comes before its end is then the same as if all 128 steps ran. So at least 32 steps run, at ten times the cost of the
+  few that a short answer needs otherwise, and its words often come last: caches are as stale as they get. Writes
+  mars_parts.json. About 70 minutes.
 
-On two cores very roughly two hours for exact decoding and a quarter of one for each other contender; `--only mars`
-measures these two, and what is added later is compared with what is there.
+Each part of a study has a file of its own in --work (runs/mars_accuracy/STUDY), written after each batch: an
+interrupted part goes on where it was. `--join` wants all parts finished, and says what is missing. `--only mars` takes
+fewer contenders; what is added later is compared with what is there.
 """
 
 import argparse
@@ -51,6 +57,11 @@ CONTENDERS = {
     "interval": Contender("interval"),
 }
 
+STUDIES: dict[str, dict[str, Any]] = {
+    "whole": {"questions": 5040, "ending": "stop", "only": ["mars"], "output": "mars_accuracy.json"},
+    "parts": {"questions": 630, "ending": "block", "only": list(CONTENDERS), "output": "mars_parts.json"},
+}
+
 
 class Share(Sequence):
     """The questions of one part: every so many-th batch of the benchmark, drawn when they are asked for.
@@ -81,19 +92,24 @@ class Share(Sequence):
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--model", help="folder or id; the embedded checkpoint by default")
-    parser.add_argument("--questions", type=int, default=5040)
+    parser.add_argument("--questions", type=int)
     parser.add_argument("--frames", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--ending", choices=ENDINGS, default="block")
-    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--ending", choices=ENDINGS)
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS)
     parser.add_argument("--part", default="1/1", help="such as 2/3: the second of three processes")
     parser.add_argument("--join", action="store_true", help="put the parts together")
     parser.add_argument("--threads", type=int, help="of this process; 1 each is best for as many parts as cores")
-    parser.add_argument("--work", type=Path, default=Path("runs") / "mars_accuracy")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--output", type=Path)
     parser.add_argument("--quick", action="store_true", help="a few questions to an untrained model, and the join")
     options = parser.parse_args(arguments)
+    for name, value in STUDIES[options.study].items():
+        if getattr(options, name) is None:
+            setattr(options, name, Path(__file__).with_name(value) if name == "output" else value)
+    options.work = options.work or Path("runs") / "mars_accuracy" / options.study
     if options.threads:
         torch.set_num_threads(options.threads)
     denoiser = load(options)

@@ -35,10 +35,8 @@ def speed(data: dict[str, Any]) -> str:
 def accuracy(data: dict[str, Any]) -> str:
     """Contenders beside exact decoding."""
     setup = data["setup"]
-    about = (
-        f"{setup['questions']:,} questions, {setup['frames']} frames, {setup['canvas']} tokens; differences in points."
-    )
-    return f"{mars_accuracy.table(data)}\n\n{about}"
+    canvas = f"{setup['frames']} frames, {setup['canvas']} tokens, {setup['steps']} steps"
+    return f"{mars_accuracy.table(data)}\n\n{setup['questions']:,} questions, {canvas}; differences in points."
 
 
 def scaling(data: dict[str, Any]) -> str:
@@ -54,6 +52,7 @@ def scaling(data: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "mars_accuracy": accuracy,
+    "mars_parts": accuracy,
     "mars_speed_cpu": speed,
     "mars_speed_gpu": speed,
     "mars_scaling": scaling,
