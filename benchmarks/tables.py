@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE))
 
 import mars_accuracy  # noqa: E402
 
-from vidlada_hf.evaluation.speed import speed_table  # noqa: E402
+from vidlada_hf.evaluation.speed import digits, speed_table  # noqa: E402
 
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -29,7 +29,9 @@ def speed(data: dict[str, Any]) -> str:
     setup = data["setup"]
     about = f"{setup['device']}, {setup['dtype']}, torch {setup['torch']}"
     threads = f", {setup['threads']} threads" if setup["threads"] else ""
-    return f"{speed_table(data['contenders'])}\n\n{about}{threads}; {setup['frames']} frames, {setup['canvas']} tokens."
+    exact = f" Exact: {setup['exact']}." if "exact" in setup else ""
+    about = f"{about}{threads}; {setup['frames']} frames, {setup['canvas']} tokens.{exact}"
+    return f"{speed_table(data['contenders'])}\n\n{about}"
 
 
 def accuracy(data: dict[str, Any]) -> str:
@@ -44,7 +46,7 @@ def scaling(data: dict[str, Any]) -> str:
     by_frames = data["by_frames"]
     lines = ["| frames | " + " | ".join(by_frames) + " |", "|---|" + "---:|" * len(by_frames)]
     for name in ("exact", "mars"):
-        seconds = [f"{found[name]['summary']['seconds']:.3g} s" for found in by_frames.values()]
+        seconds = [f"{digits(found[name]['summary']['seconds'])} s" for found in by_frames.values()]
         lines.append(f"| {name} | " + " | ".join(seconds) + " |")
     speedups = [f"{found['mars']['summary']['speedup']:.1f}x" for found in by_frames.values()]
     return "\n".join([*lines, "| faster | " + " | ".join(speedups) + " |"])

@@ -253,9 +253,8 @@ def cost_of_steps(
     stored = 0
     for example in examples:
         sizes, awake = Sizes.of(layout, example), [not s.active or s.active[example] for s in steps]
-        if not isinstance(strategy, RowCache):  # pays for padding, and for examples that have nothing to commit
-            padding = layout.frame_index.shape[1] - sizes.total
-            sizes, awake = replace(sizes, text=sizes.text + padding), [True] * len(steps)
+        if not isinstance(strategy, RowCache):  # pays for padding
+            sizes = replace(sizes, text=sizes.text + layout.frame_index.shape[1] - sizes.total)
         here = [i for i, is_awake in enumerate(awake) if is_awake]
         own = [replace(steps[i], index=clock) for clock, i in enumerate(here)]
         ran = getattr(strategy, "refreshed", [])

@@ -97,6 +97,7 @@ def measure_runs(
         for run in runs.values():
             run.time()
     alternate({name: lambda name=name: timed(name) for name in runs}, reference, rounds, times, keep)  # type: ignore[misc]
+    keep()  # where nothing was left to time, but something to count
 
 
 def summarize(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
@@ -126,12 +127,18 @@ def speed_table(found: dict[str, Any]) -> str:
     ]
     for name, entry in found.items():
         s = entry["summary"]
-        cells = [name, f"{s['seconds']:.3g}", f"{s['speedup']:.1f}x", f"{s['tokens_per_second']:.1f}"]
-        cells += [number(s["floor_seconds"], "{:.2g}"), number(s["flops"], "{:.3g}", 1e12)]
+        cells = [name, digits(s["seconds"]), f"{s['speedup']:.1f}x", f"{s['tokens_per_second']:.1f}"]
+        cells += ["-" if s["floor_seconds"] is None else digits(s["floor_seconds"])]
+        cells += [number(s["flops"], "{:.3g}", 1e12)]
         cells += [number(s["flops_saving"], "{:.1f}x")]
         cells += [number(s[key], "{:.0f}", 1e6) for key in ("kept_bytes", "live_bytes")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-__all__ = ["Answering", "Run", "measure_runs", "speed_table"]
+def digits(value: float) -> str:
+    """Three of them, and no exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+__all__ = ["Answering", "Run", "digits", "measure_runs", "speed_table"]
