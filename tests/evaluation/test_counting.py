@@ -16,7 +16,7 @@ def test_flops_of_a_forward_are_those_counted_by_hand():
     attention = 2 * 2 * rows * rows * hidden
     with torch.no_grad():
         counted = count_flops(lambda: model(inputs_embeds=torch.randn(1, rows, hidden)))
-    rotary = 2 * rows * model.config.head_dim // 2  # a product in some versions of transformers, element-wise in others
+    rotary = 2 * rows * model.config.head_dim // 2  # a product in transformers 5.17, element-wise later
     assert counted - layers * (linear + attention) in (0, rotary)
 
 
