@@ -244,8 +244,7 @@ class MARSCache(RowCache):
         quiet = all(d is None or min(d.visual, d.text) == groups for d in due)
         if quiet and not is_new_block and not self.needs_boundaries:
             rows = self._rows_of_group(step, always, due, 0)
-            hidden_states = self.compute(text_model, self.embeddings(inputs_embeds, rows), rows)
-            return self.finish_step(hidden_states, rows, step)
+            return self.finish_step(self.compute(text_model, self.embeddings(inputs_embeds, rows), rows), rows, step)
         hidden_states: Any = None
         for group in range(groups):
             rows = self._rows_of_group(step, always, due, group)
