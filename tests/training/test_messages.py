@@ -69,6 +69,12 @@ def test_files_that_are_not_there(tmp_path):
             MessageConversations(str(tmp_path / name))
 
 
+def test_a_broken_table_is_named(tmp_path):
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1x")
+    with pytest.raises(RecordError, match="cut.parquet is no Parquet: .*Was its download cut short"):
+        MessageConversations(str(tmp_path / "cut.parquet"))
+
+
 def test_an_id_is_looked_up_on_the_hub(monkeypatch):
     import datasets
 

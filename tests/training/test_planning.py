@@ -6,7 +6,7 @@ from tests.training.test_run import DATA, TINY
 from vidlada_hf.cli import app
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from vidlada_hf.training.moving_shapes.tiny import build_tiny
-from vidlada_hf.training.planning import GIB, StagePlan, build_skeleton, describe, plan
+from vidlada_hf.training.planning import GIB, BatchSize, StagePlan, build_skeleton, describe, plan
 from vidlada_hf.training.recipe import Recipe
 
 ARGUMENTS = {"per_device_train_batch_size": 2, "max_steps": 1}
@@ -105,7 +105,9 @@ def test_checkpointing_and_adapters_save_memory():
 
 def test_the_text_says_whether_it_fits_alone_and_sharded():
     one = StagePlan("big", {"text": (8, 8)}, memory={"weights": 40 * GIB, "optimizer": 80 * GIB, "logits": 4 * GIB})
+    one.batch, one.accumulation = BatchSize(examples=2, rows=500, frames=16, labels=20), 8
     text = describe([one], processes=4, available=80 * GIB)
+    assert "a process's batch: 2 examples, 500 tokens (20 labeled), 16 frames; a step of all processes: 16,000" in text
     assert "each process: 124.00 GiB, does NOT fit into 80.0 GiB" in text
     assert "sharded over 4 processes: 34.00 GiB, fits into 80.0 GiB" in text
 

@@ -24,6 +24,10 @@ def test_a_recipe_round_trips(tmp_path):
         ({"stages": [{"task": "cells"}]}, "stage 1 of the recipe lacks the key `name`"),
         ({"stages": [STAGE | {"arguements": {}}]}, "Unknown key `arguements` in stage 1 .* did you mean `arguments`"),
         ({"stages": [STAGE | {"rates": {"txt": 1}}]}, "Unknown key `txt` in `rates` of stage 'one'.*`text`"),
+        ({"stages": [STAGE | {"rates": {"text": "1e-5"}}]}, "`text` in `rates` of stage 'one' is the text '1e-5'"),
+        ({"stages": [STAGE | {"lora": {"r": "8"}}]}, "`r` in `lora` of stage 'one' is the text '8'"),
+        ({"stages": [STAGE | {"options": None}]}, "`options` of stage 'one' must be a mapping .* got None"),
+        ({"seed": "abc"}, "`seed` must be a whole number, got 'abc'"),
         (
             {"stages": [STAGE | {"arguments": {"max_step": 1}}]},
             "Unknown key `max_step` in `arguments` of stage 'one'.*`max_steps`",

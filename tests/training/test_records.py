@@ -74,6 +74,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "cut.jsonl").write_text('{"a": 1}\n{"a"\n')
     with pytest.raises(RecordError, match="cut.jsonl, line 2 is no JSON"):
         read_json(tmp_path / "cut.jsonl")
+    (tmp_path / "latin.json").write_bytes(b'["\xff"]')
+    with pytest.raises(RecordError, match="latin.json is no UTF-8 text: .* Save it as UTF-8"):
+        read_json(tmp_path / "latin.json")
     (tmp_path / "one.json").write_text("{}")
     with pytest.raises(RecordError, match="one.json must hold a list of records, got dict"):
         read_json(tmp_path / "one.json")

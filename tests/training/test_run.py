@@ -4,10 +4,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from vidlada_hf.training import run
+from vidlada_hf.training.planning import plan
 from vidlada_hf.training.recipe import Recipe
 from vidlada_hf.training.tasks import find_task
 
@@ -137,6 +139,54 @@ def test_a_finished_run_is_not_run_again(undisturbed, monkeypatch):
 def test_other_settings_than_it_was_begun_with_are_refused(undisturbed):
     with pytest.raises(ValueError, match=r"Stage 'see' was begun with other settings \(arguments\): delete"):
         run.train(recipe(undisturbed.parents[1], save_steps=3))
+
+
+def test_another_start_seed_or_type_is_another_run(undisturbed):
+    for change in ({"seed": 9}, {"dtype": "float32"}, {"model": "elsewhere"}):
+        other = recipe(undisturbed.parents[1]).as_dict() | change
+        with pytest.raises(ValueError, match=rf"begun with other settings \({next(iter(change))}\)"):
+            run.train(Recipe.from_dict(other))
+
+
+def test_a_stage_without_a_checkpoint_may_be_changed_and_one_with_it_keeps_its_processes(tmp_path):
+    one, other = recipe(tmp_path), recipe(tmp_path, save_steps=3)
+    place = tmp_path / "1-see"
+    run.claim(place, one.stages[0], one, 1)
+    run.claim(place, other.stages[0], other, 2)  # as after a mistake that was told before the first step
+    (place / "checkpoint-2").mkdir()
+    with pytest.raises(ValueError, match=r"begun with other settings \(processes\)"):
+        run.claim(place, other.stages[0], other, 1)
+    (place / "model").mkdir()
+    run.claim(place, other.stages[0], other, 1)  # what is done may be followed by any number
+
+
+def test_a_plan_knows_the_options_too(tmp_path):
+    content = recipe(tmp_path).as_dict()
+    content["stages"][1]["options"] = {"dat": DATA}
+    with pytest.raises(ValueError, match="Unknown key `dat` in `options` of the task Conversations: did you"):
+        plan(Recipe.from_dict(content))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": DATA, "frame_cach": "x"}, "Unknown key `frame_cach` .* did you mean `frame_cache`"),
+        ({}, "lack the key `data`"),
+        ({"data": 5}, "need `data` with a `source`"),
+        ({"data": DATA, "bad_videos": "ignore"}, "`bad_videos` must be one of 'skip', 'stop', got 'ignore'"),
+        ({"data": DATA, "time_sampling": "even"}, "`time_sampling` must be one of 'independent', .* got 'even'"),
+    ],
+)
+def test_bad_options_are_told_once_whoever_runs_them(tmp_path, options, message, capfd):
+    content = recipe(tmp_path / "run").as_dict()
+    content["stages"][1]["options"] = options
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=message):
+        run.launch(file, 2)
+    with pytest.raises(SystemExit, match=f"vidlada: .*{message}"):
+        run.main(str(file))
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_task_is_refused_before_anything_runs(tmp_path):

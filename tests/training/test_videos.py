@@ -122,6 +122,10 @@ def test_frames_are_kept_on_disk_until_file_or_settings_change(parts, clips, tmp
     assert torch.equal(again, frames) and known.frames_indices == metadata.frames_indices and known.fps == metadata.fps
     monkeypatch.undo()
 
+    kept = next(cache.iterdir())
+    kept.write_bytes(b"x")  # as after a full disk
+    assert torch.equal(first(str(file))[0], frames) and kept.stat().st_size > frames.numel()
+
     other = with_sampling(parts[1], {"num_frames": 2})[0].video_processor
     assert len(FrameReader(other, cache)(str(file))[0]) == 2
     os.utime(file, (0, 0))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from torch.utils.data import Dataset
 
@@ -12,7 +12,7 @@ from .collator import DiffusionCollator, find_options
 from .data import build_dataset, check_source
 from .records import Records
 from .tasks import Task
-from .videos import FrameReader, VideoRecords, count_bad, with_sampling
+from .videos import BadVideos, FrameReader, VideoRecords, count_bad, with_sampling
 
 
 class Conversations(Task):
@@ -37,7 +37,7 @@ class Conversations(Task):
         labels: str | Mapping[str, Any] = "answers",
         processor_options: Mapping[str, Any] | None = None,
         time_sampling: TimeSampling = "stratified",
-        bad_videos: Literal["skip", "stop"] = "skip",
+        bad_videos: BadVideos = "skip",
         frame_cache: str | None = None,
     ) -> None:
         sampling, others = with_sampling(processor, processor_options or {})
@@ -52,9 +52,13 @@ class Conversations(Task):
 
     @classmethod
     def check(cls, options: dict[str, Any]) -> None:
-        """Raises for labels or data that are not there."""
+        """Raises for unknown options, and for labels or data that are not there."""
+        super().check(options)
         find_options(options.get("labels", "answers"))
-        if "source" not in options.get("data", {}):
+        for name, known in (("time_sampling", get_args(TimeSampling)), ("bad_videos", get_args(BadVideos))):
+            if options.get(name, known[0]) not in known:
+                raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {options[name]!r}.")
+        if not isinstance(options["data"], Mapping) or "source" not in options["data"]:
             raise ValueError("`options` of the task 'conversations' need `data` with a `source`.")
         check_source(**options["data"])
 

@@ -67,7 +67,10 @@ def load(path: str, split: str) -> "list[tuple[str, Any]] | Rows":
     if file.suffix == ".parquet":
         if not file.is_file():
             raise FileNotFoundError(f"There is no file {file}.")
-        return Rows(datasets.Dataset.from_parquet(path), path)
+        try:
+            return Rows(datasets.Dataset.from_parquet(path), path)
+        except (ValueError, datasets.exceptions.DatasetsError) as error:
+            raise RecordError(f"{path} is no Parquet: {error}. Was its download cut short?") from error
     try:
         return Rows(datasets.load_dataset(path, split=split), f"{path} ({split})")
     except (datasets.exceptions.DatasetNotFoundError, ConnectionError) as error:

@@ -35,7 +35,7 @@ class OptimizerOptions:
     def __post_init__(self) -> None:
         for name in (*PARTS, "muon", "tower_muon", "weight_decay"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
+            if value is not None and not (isinstance(value, int | float) and value >= 0):
                 raise ValueError(f"`{name}` must be a rate of at least 0, got {value!r}.")
 
 

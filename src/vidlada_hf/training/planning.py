@@ -59,6 +59,7 @@ class StagePlan:
         name: of the stage.
         parts: parameters and trained ones, by part of the model.
         batch: a process's micro-batch; None where the task does not say.
+        accumulation: micro-batches of a step.
         is_bound: whether `batch` is the largest allowed, not one that was measured.
         memory: bytes of one process, by purpose; `state` names those that sharding divides.
     """
@@ -66,6 +67,7 @@ class StagePlan:
     name: str
     parts: dict[str, tuple[int, int]]
     batch: BatchSize | None = None
+    accumulation: int = 1
     is_bound: bool = False
     memory: dict[str, int] = field(default_factory=dict)
 
@@ -87,6 +89,7 @@ def plan(recipe: Recipe) -> list[StagePlan]:
 
 def plan_stage(stage: Stage, recipe: Recipe) -> StagePlan:
     """The needs of one stage."""
+    find_task(stage.task).check_keys(stage.options)  # the data may be elsewhere
     model, processor = build_skeleton(recipe.model, recipe.dtype)
     trained: Any = add_adapter(model, LoraOptions(**stage.lora)) if stage.lora else model
     kind = find_task(stage.task)
@@ -98,6 +101,7 @@ def plan_stage(stage: Stage, recipe: Recipe) -> StagePlan:
     if task is not None:
         arguments = stage.arguments
         size = arguments.get("per_device_train_batch_size", TrainingArguments.per_device_train_batch_size)
+        found.accumulation = arguments.get("gradient_accumulation_steps", 1)
         found.batch, found.is_bound = size_of_batch(task, size)
         found.memory |= activation_memory(model, whole, found.batch, arguments)
     return found
@@ -211,8 +215,8 @@ def describe(plans: list[StagePlan], processes: int = 1, available: int | None =
             bound = "at most " if one.is_bound else ""
             lines.append(
                 f"  a process's batch: {one.batch.examples} examples, {bound}{one.batch.rows:,} tokens "
-                f"({one.batch.labels:,} labeled), {one.batch.frames} frames; all processes: "
-                f"{processes * one.batch.rows:,} tokens"
+                f"({one.batch.labels:,} labeled), {one.batch.frames} frames; a step of all processes: "
+                f"{processes * one.accumulation * one.batch.rows:,} tokens"
             )
         lines += [f"  {what:<18} {size / GIB:>15.2f} GiB" for what, size in one.memory.items()]
         for shards in sorted({1, processes}):

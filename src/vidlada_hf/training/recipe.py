@@ -40,10 +40,16 @@ class Stage:
 
     def __post_init__(self) -> None:
         where = f"stage {self.name!r}"
+        for name in ("options", "rates", "arguments", "denoising", "lora"):
+            if not isinstance(getattr(self, name), dict):
+                got = getattr(self, name)
+                raise ValueError(f"`{name}` of {where} must be a mapping of keys to values, got {got!r}: leave it out.")
         refuse_unknown(self.rates, [f.name for f in fields(OptimizerOptions)], f"`rates` of {where}")
         refuse_unknown(self.arguments, [f.name for f in fields(TrainingArguments)], f"`arguments` of {where}")
         refuse_unknown(self.lora, [f.name for f in fields(LoraOptions)], f"`lora` of {where}")
-        LoraOptions(**self.lora)
+        for kind, name in ((LoraOptions, "lora"), (OptimizerOptions, "rates")):
+            refuse_texts(getattr(self, name), f"`{name}` of {where}")
+            kind(**getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class Recipe:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.seed, int):
+            raise ValueError(f"`seed` must be a whole number, got {self.seed!r}.")
         if self.dtype not in DTYPES:
             raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
 
@@ -143,6 +151,17 @@ def refuse_unknown(given: Any, known: list[str], where: str) -> None:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}."
             raise ValueError(f"Unknown key `{key}` in {where}: {hint}")
+
+
+def refuse_texts(given: dict[str, Any], where: str) -> None:
+    """Raises a ValueError for a value that is a text but looks like a number: YAML reads 1e-5 as a text."""
+    for key, value in given.items():
+        try:
+            number = float(value) if isinstance(value, str) else None
+        except ValueError:
+            continue
+        if number is not None:
+            raise ValueError(f"`{key}` in {where} is the text {value!r}: write a number, such as {number:.1e}.")
 
 
 __all__ = ["Recipe", "Stage", "find_named", "refuse_unknown"]

@@ -40,15 +40,20 @@ def train(recipe: Recipe) -> Path:
         ValueError: a stage was begun with other settings, or its options are impossible.
     """
     start = recipe.model
-    for stage in recipe.stages:
-        find_task(stage.task).check(stage.options)
+    check(recipe)
     for number, stage in enumerate(recipe.stages, 1):
         place = stage_folder(recipe, number)
-        claim(place, stage)
+        claim(place, stage, recipe, int(os.environ.get("WORLD_SIZE", 1)))
         if not (place / "model" / "config.json").is_file():
             run_stage(stage, start, place, recipe.seed + number, recipe.dtype)
         start = str(place / "model")
     return Path(start)
+
+
+def check(recipe: Recipe) -> None:
+    """Raises a ValueError or OSError for options that cannot work, before anything is loaded."""
+    for stage in recipe.stages:
+        find_task(stage.task).check(stage.options)
 
 
 def stage_folder(recipe: Recipe, number: int) -> Path:
@@ -61,15 +66,19 @@ def final_model(recipe: Recipe) -> Path:
     return stage_folder(recipe, len(recipe.stages)) / "model"
 
 
-def claim(place: Path, stage: Stage) -> None:
-    """Notes what a stage is run with, or checks that it is what it was begun with."""
-    notes, settings = place / "stage.json", asdict(stage)
-    if not notes.is_file():
+def claim(place: Path, stage: Stage, recipe: Recipe, processes: int) -> None:
+    """Notes what a stage is run with. One that has a checkpoint must be gone on with as it was begun, and by as many
+    processes: they share its batches and masks."""
+    notes, done = place / "stage.json", (place / "model").is_dir()
+    run = {"model": recipe.model, "seed": recipe.seed, "dtype": recipe.dtype}
+    settings = asdict(stage) | run | {"processes": processes}
+    if not done and not any(place.glob("checkpoint-*")):
         place.mkdir(parents=True, exist_ok=True)
         notes.write_text(json.dumps(settings, indent=2) + "\n")
         return
-    before = asdict(Stage(stage.name)) | json.loads(notes.read_text())  # a setting that is newer than the notes
-    changed = [key for key in settings if before.get(key) != settings[key]]
+    noted = json.loads(notes.read_text())
+    before = settings | asdict(Stage(stage.name)) | noted  # a setting may be newer than the notes
+    changed = [key for key in settings if before.get(key) != settings[key] and not (done and key == "processes")]
     if changed:
         raise ValueError(
             f"Stage {stage.name!r} was begun with other settings ({', '.join(changed)}): delete {place} to start it "
@@ -166,8 +175,12 @@ def launch(recipe_file: Path, processes: int) -> None:
     """Runs a recipe in so many processes of this machine, which share each batch.
 
     Raises:
-        ValueError: the run failed; its own messages say why.
+        ValueError, OSError: as `train`, before a process is started; or the run failed, and its own messages say why.
     """
+    recipe = Recipe.from_yaml(recipe_file)
+    check(recipe)
+    for number, stage in enumerate(recipe.stages, 1):
+        claim(stage_folder(recipe, number), stage, recipe, processes)
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command += ["-m", __name__, str(recipe_file)]
@@ -176,8 +189,16 @@ def launch(recipe_file: Path, processes: int) -> None:
         raise ValueError(f"The run in {processes} processes ended with the exit code {done.returncode}.")
 
 
+def main(recipe_file: str) -> None:
+    """The command of each process, which `launch`, accelerate or torchrun starts."""
+    try:
+        train(Recipe.from_yaml(recipe_file))
+    except (ValueError, OSError) as error:
+        sys.exit(f"vidlada: {error}")
+
+
 if __name__ == "__main__":
-    train(Recipe.from_yaml(sys.argv[1]))
+    main(sys.argv[1])
 
 
 __all__ = ["final_model", "launch", "train"]

@@ -1,5 +1,6 @@
 """What a stage of training optimizes, and on what: one class a task, named in a recipe."""
 
+import inspect
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,7 +9,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
-from .recipe import find_named
+from .recipe import find_named, refuse_unknown
 
 # name in a recipe -> module and class; other classes are named "module:Class".
 TASKS = {
@@ -42,6 +43,19 @@ class Task(nn.Module):
     @classmethod
     def check(cls, options: dict[str, Any]) -> None:
         """Raises a ValueError or OSError for options that cannot work, as far as that is known before a run starts."""
+        cls.check_keys(options)
+
+    @classmethod
+    def check_keys(cls, options: dict[str, Any]) -> None:
+        """Raises a ValueError for unknown options, and for missing ones."""
+        taken = inspect.signature(cls).parameters
+        own = {name: p for name, p in taken.items() if name not in ("model", "processor", "seed")}
+        if any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            return
+        refuse_unknown(options, list(own), f"`options` of the task {cls.__name__}")
+        for name, parameter in own.items():
+            if parameter.default is parameter.empty and name not in options:
+                raise ValueError(f"`options` of the task {cls.__name__} lack the key `{name}`.")
 
     def dataset(self) -> Dataset:
         """The training examples. With an attribute `in_order` that is true they are not shuffled."""

@@ -3,6 +3,7 @@
 `dataloader_num_workers` and `dataloader_prefetch_factor` of `TrainingArguments` say how many workers and how far ahead.
 """
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 from transformers.video_utils import VideoMetadata
@@ -22,6 +23,7 @@ from transformers.video_utils import VideoMetadata
 from ..processing.video_reading_vidlada import VideoReadingError
 from .records import RecordError, Records
 
+BadVideos = Literal["skip", "stop"]
 SAMPLING = ("num_frames", "fps", "max_frames", "force_sample")
 CACHED_SETTINGS = (*SAMPLING, "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb")
 GIVE_UP_AFTER = 100  # bad videos in a row
@@ -62,12 +64,12 @@ class FrameReader:
         if self.cache is None or not os.path.isfile(source):
             return self._read(source)
         kept = self.cache / f"{self._key(source)}.safetensors"
-        if not kept.is_file():
-            frames, metadata = self._read(source)
-            self._keep(kept, frames, metadata)
-            return frames, metadata
-        with safe_open(kept, framework="pt") as file:
+        not_there_or_damaged = contextlib.suppress(FileNotFoundError, SafetensorError)
+        with not_there_or_damaged, safe_open(kept, framework="pt") as file:
             return file.get_tensor("frames"), VideoMetadata(**json.loads(file.metadata()["video"]))
+        frames, metadata = self._read(source)
+        self._keep(kept, frames, metadata)
+        return frames, metadata
 
     def _read(self, source: str) -> tuple[torch.Tensor, VideoMetadata]:
         # Rescaled and normalized they would take four times the room.
@@ -115,7 +117,7 @@ class VideoRecords(Dataset):
         self,
         records: Records,
         reader: FrameReader,
-        bad_videos: Literal["skip", "stop"] = "skip",
+        bad_videos: BadVideos = "skip",
         notes: Path | None = None,
     ) -> None:
         if bad_videos not in ("skip", "stop"):
