@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import example as example_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.modeling_outputs import BaseModelOutput
@@ -17,6 +18,7 @@ from vidlada_hf.modeling.row_cache_vidlada import DualCache, PrefixCache, RowCac
 
 from .layouts import (
     Case,
+    Prompt,
     assert_each_gets_what_it_gets_alone,
     assert_same,
     cases,
@@ -232,6 +234,7 @@ def dllm_cache(case: Case, prompt_interval: int, answer_interval: int, ratio: fl
     intervals=st.tuples(st.integers(1, 5), st.integers(1, 4)),
     ratio=st.sampled_from([0, 0.25, 0.5, 1]),
 )
+@example_of(Case((Prompt(0, (), 1),), 1, (((True,), (True,)), ((True,), (True,))), 0), (2, 3), 0.25)  # of 2 rows: none
 def test_interval_is_dllm_cache(case, intervals, ratio):
     assert_same(run(IntervalCache(*intervals, ratio), case), dllm_cache(case, *intervals, ratio), case)
 

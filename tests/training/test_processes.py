@@ -94,6 +94,11 @@ def test_accumulated_steps_are_those_of_the_whole_batch(alone, tmp_path):
     assert_equal(alone, results(tmp_path))
 
 
+def test_two_processes_may_accumulate_too(alone, tmp_path):
+    run.launch(recipe(tmp_path, batch_size=1, accumulate=2), 2)
+    assert_equal(alone, results(tmp_path))
+
+
 def test_two_processes_train_as_one_also_killed_and_resumed(alone, tmp_path):
     """Killed for good in the third step, resumed from the checkpoint of the second."""
     file = recipe(tmp_path, batch_size=2)

@@ -131,6 +131,16 @@ def test_what_a_stage_draws_is_drawn_again_after_a_kill(kind, tmp_path, monkeypa
         assert torch.equal(tensor, resumed[name]), name
 
 
+def test_bfloat16_keeps_float32_weights_and_learns_about_the_same(undisturbed, tmp_path):
+    half = run.train(recipe(tmp_path, bf16=True))
+    assert {tensor.dtype for tensor in weights(half).values()} == {torch.float32}
+    losses = [
+        [line["loss"] for line in json.loads((folder.parent / "log.json").read_text()) if "loss" in line]
+        for folder in (undisturbed, half)
+    ]
+    assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
 def test_a_finished_run_is_not_run_again(undisturbed, monkeypatch):
     monkeypatch.setattr(run, "run_stage", lambda *args: pytest.fail("ran again"))
     assert run.train(recipe(undisturbed.parents[1])) == undisturbed

@@ -152,7 +152,8 @@ def _(
     for step in steps:
         whole = is_due(strategy.generation_interval, step.index)
         rows = sizes.prompt * is_due(strategy.prompt_interval, step.index) + (answer if whole else picked)
-        works.append([LayerWork(rows, rows * sizes.total, 0 if whole or not picked else values)] * shape.layers)
+        extra = values if strategy.transfer_ratio and not whole else 0
+        works.append([LayerWork(rows, rows * sizes.total, extra)] * shape.layers)
     return works
 
 

@@ -94,9 +94,10 @@ class IntervalCache(RowCache):
         return self.finish_step(text_model.norm(hidden_states), stream.rows, step)
 
     def _pick(self, layer: Any, hidden_states: torch.Tensor, stream: Stream) -> torch.Tensor:
-        """(examples, rows picked): places in the stream. Stores the new values of all that it could have picked."""
+        """(examples, rows picked): places in the stream. Stores the new values of all that it could have picked, also
+        where the ratio of a short answer is less than a row."""
         count = int(self.transfer_ratio * stream.maybe.shape[1])
-        if not stream.maybe.numel() or not count:
+        if not stream.maybe.numel() or not self.transfer_ratio:
             return stream.maybe[:, :0]
         attention = layer.self_attn
         fresh = attention.v_proj(layer.input_layernorm(hidden_states[stream.maybe])).flatten(0, 1)
