@@ -199,6 +199,14 @@ def test_bad_options_are_told_once_whoever_runs_them(tmp_path, options, message,
     assert not (tmp_path / "run").exists()
 
 
+def test_a_start_that_is_not_there_is_told_before_anything_runs(tmp_path):
+    """Written as a path it is not looked for on the Hub, which takes a minute of retries without a network."""
+    for begin in (run.train, plan):
+        with pytest.raises(FileNotFoundError, match="./models/none is no folder"):
+            begin(Recipe.from_dict(recipe(tmp_path / "run").as_dict() | {"model": "./models/none"}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_task_is_refused_before_anything_runs(tmp_path):
     broken = recipe(tmp_path).as_dict()
     broken["stages"][1]["task"] = "conversation"

@@ -20,8 +20,6 @@ What is left out: the framework itself (some GB on a GPU), fragments, the attent
 
 import os
 from dataclasses import dataclass, field
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +33,7 @@ from .conversations import Conversations
 from .lora import LoraOptions, add_adapter
 from .optimizer import OptimizerOptions, build_optimizer, part_of
 from .recipe import Recipe, Stage
+from .run import find_builder
 from .tasks import find_task
 
 GIB = 1 << 30
@@ -109,10 +108,10 @@ def plan_stage(stage: Stage, recipe: Recipe) -> StagePlan:
 
 def build_skeleton(start: str, dtype: str = "auto") -> tuple[VidLaDAForConditionalGeneration, VidLaDAProcessor]:
     """The model on the meta device, in the type that it will be trained in, and its processor."""
-    module, _, function = start.partition(":")
-    if function and not Path(start).exists():
+    build = find_builder(start)
+    if build is not None:
         with torch.device("meta"):
-            return getattr(import_module(module), function)(0)
+            return build(0)
     config = VidLaDAConfig.from_pretrained(start)
     kind = (config.dtype or torch.float32) if dtype == "auto" else getattr(torch, dtype)
     with torch.device("meta"):

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments, set_seed
 
+from ..asking import find_checkpoint
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..processing.processing_vidlada import VidLaDAProcessor
 from .examination import Examiner
@@ -51,7 +53,8 @@ def train(recipe: Recipe) -> Path:
 
 
 def check(recipe: Recipe) -> None:
-    """Raises a ValueError or OSError for options that cannot work, before anything is loaded."""
+    """Raises a ValueError or OSError for a start or options that cannot work, before anything is loaded."""
+    find_builder(recipe.model)
     for stage in recipe.stages:
         find_task(stage.task).check(stage.options)
 
@@ -162,11 +165,20 @@ def default_arguments() -> dict[str, Any]:
     }
 
 
-def load(start: str, seed: int, dtype: str = "auto") -> tuple[VidLaDAForConditionalGeneration, VidLaDAProcessor]:
-    """Model, in a floating type or its own, and processor from a folder or id, or from "module:function"."""
+def find_builder(start: str) -> Callable[[int], Any] | None:
+    """The function of "module:function"; None for a checkpoint's folder or id, after a look whether it is there."""
     module, _, function = start.partition(":")
     if function and not Path(start).exists():
-        return getattr(import_module(module), function)(seed)
+        return getattr(import_module(module), function)
+    find_checkpoint(start)
+    return None
+
+
+def load(start: str, seed: int, dtype: str = "auto") -> tuple[VidLaDAForConditionalGeneration, VidLaDAProcessor]:
+    """Model, in a floating type or its own, and processor from a folder or id, or from "module:function"."""
+    build = find_builder(start)
+    if build is not None:
+        return build(seed)
     model = VidLaDAForConditionalGeneration.from_pretrained(start, dtype=dtype)
     return model, VidLaDAProcessor.from_pretrained(start)
 
