@@ -42,21 +42,22 @@ def train(recipe: Recipe) -> Path:
         ValueError: a stage was begun with other settings, or its options are impossible.
     """
     start = recipe.model
-    check(recipe)
+    prepare(recipe, int(os.environ.get("WORLD_SIZE", 1)))
     for number, stage in enumerate(recipe.stages, 1):
         place = stage_folder(recipe, number)
-        claim(place, stage, recipe, int(os.environ.get("WORLD_SIZE", 1)))
         if not (place / "model" / "config.json").is_file():
             run_stage(stage, start, place, recipe.seed + number, recipe.dtype)
         start = str(place / "model")
     return Path(start)
 
 
-def check(recipe: Recipe) -> None:
-    """Raises a ValueError or OSError for a start or options that cannot work, before anything is loaded."""
+def prepare(recipe: Recipe, processes: int) -> None:
+    """Claims the stages' folders. Raises a ValueError or OSError for what cannot work, before anything is loaded."""
     find_builder(recipe.model)
     for stage in recipe.stages:
         find_task(stage.task).check(stage.options)
+    for number, stage in enumerate(recipe.stages, 1):
+        claim(stage_folder(recipe, number), stage, recipe, processes)
 
 
 def stage_folder(recipe: Recipe, number: int) -> Path:
@@ -73,14 +74,13 @@ def claim(place: Path, stage: Stage, recipe: Recipe, processes: int) -> None:
     """Notes what a stage is run with. One that has a checkpoint must be gone on with as it was begun, and by as many
     processes: they share its batches and masks."""
     notes, done = place / "stage.json", (place / "model").is_dir()
-    run = {"model": recipe.model, "seed": recipe.seed, "dtype": recipe.dtype}
-    settings = asdict(stage) | run | {"processes": processes}
+    run = {"model": recipe.model, "seed": recipe.seed, "dtype": recipe.dtype, "processes": processes}
+    settings = asdict(stage) | run
     if not done and not any(place.glob("checkpoint-*")):
         place.mkdir(parents=True, exist_ok=True)
         notes.write_text(json.dumps(settings, indent=2) + "\n")
         return
-    noted = json.loads(notes.read_text())
-    before = settings | asdict(Stage(stage.name)) | noted  # a setting may be newer than the notes
+    before = run | asdict(Stage(stage.name)) | json.loads(notes.read_text())  # a setting may be newer than the notes
     changed = [key for key in settings if before.get(key) != settings[key] and not (done and key == "processes")]
     if changed:
         raise ValueError(
@@ -189,10 +189,7 @@ def launch(recipe_file: Path, processes: int) -> None:
     Raises:
         ValueError, OSError: as `train`, before a process is started; or the run failed, and its own messages say why.
     """
-    recipe = Recipe.from_yaml(recipe_file)
-    check(recipe)
-    for number, stage in enumerate(recipe.stages, 1):
-        claim(stage_folder(recipe, number), stage, recipe, processes)
+    prepare(Recipe.from_yaml(recipe_file), processes)
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command += ["-m", __name__, str(recipe_file)]
