@@ -1,11 +1,15 @@
 """Two processes that share each batch, over gloo: the losses and weights of one process, killed and resumed or not.
 
+So do two that cut the weights up too, by the shipped configurations for FSDP and, where it is installed, DeepSpeed.
+
 Tolerances: float32 sums in another order; AdamW divides gradients by their own size, so that what is rounding in a
 gradient near 0 becomes up to a whole step of the rate in a weight. Rates are small, and weights agree within 1e-5.
 """
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,8 +42,8 @@ class Doomed(Conversations):
         return super().forward(**batch)
 
 
-def recipe(folder: Path, batch_size: int, accumulate: int = 1) -> Path:
-    """A file with a recipe of four examples a step."""
+def recipe(folder: Path, batch_size: int, accumulate: int = 1, model: str = TINY, **changed) -> Path:
+    """A file with a recipe of four examples a step. `changed`: further keys of its stage."""
     stage = {
         "name": "one",
         "task": f"{__name__}:Doomed",
@@ -55,8 +59,11 @@ def recipe(folder: Path, batch_size: int, accumulate: int = 1) -> Path:
             "disable_tqdm": True,
         },
     }
+    stage["arguments"] |= changed.pop("arguments", {})
+    folder.mkdir(exist_ok=True)
     file = folder / "recipe.yaml"
-    file.write_text(yaml.safe_dump({"model": TINY, "output_dir": str(folder / "run"), "stages": [stage]}))
+    content = {"model": model, "output_dir": str(folder / "run"), "stages": [stage | changed]}
+    file.write_text(yaml.safe_dump(content))
     return file
 
 
@@ -109,4 +116,51 @@ def test_two_processes_train_as_one_also_killed_and_resumed(alone, tmp_path):
     assert not doom.exists() and not (tmp_path / "run" / "1-one" / "model").exists()
     assert (tmp_path / "run" / "1-one" / "checkpoint-2").is_dir()
     run.launch(file, 2)
+    assert_equal(alone, results(tmp_path))
+
+
+def launch_sharded(config: str, *command: str) -> int:
+    """Two processes by accelerate, in float32; the exit code."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"recipes/accelerate/{config}"]
+    launcher += ["--num_processes", "2", "--mixed_precision", "no", *command]
+    return subprocess.run(launcher, cwd=Path(__file__).parents[2], check=False).returncode
+
+
+def test_fsdp_trains_as_one_also_killed_and_resumed(alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    command = ["-m", "tests.training.fsdp_on_cpu", str(recipe(tmp_path, batch_size=2))]
+    Path(os.environ["VIDLADA_TEST_DOOM"]).touch()
+    assert launch_sharded("fsdp.yaml", *command) != 0
+    stage = tmp_path / "run" / "1-one"
+    assert not (stage / "model").exists()
+    kept = list((stage / "checkpoint-2").iterdir())
+    assert {file.suffix for file in kept} == {".json", ".safetensors"}  # no pickle
+    assert launch_sharded("fsdp.yaml", *command) == 0
+    assert_equal(alone, results(tmp_path))
+
+
+def test_fsdp_trains_an_adapter(tmp_path, monkeypatch):
+    """With gradient checkpointing, as large models need it: the losses of one process."""
+    changed = {"lora": {"r": 4}, "arguments": {"gradient_checkpointing": True}}
+    run.train(Recipe.from_yaml(recipe(tmp_path / "one", batch_size=4, **changed)))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    command = ["-m", "tests.training.fsdp_on_cpu", str(recipe(tmp_path / "two", batch_size=2, **changed))]
+    assert launch_sharded("fsdp.yaml", *command) == 0
+    assert_equal(results(tmp_path / "one"), results(tmp_path / "two"))
+
+
+def test_deepspeed_trains_as_one_also_resumed(alone, tmp_path, monkeypatch):
+    """From a saved model: ZeRO-3 cuts weights up while they are made, and they are loaded into the shards."""
+    pytest.importorskip("deepspeed")
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    model, processor = run.load(TINY, seed=1)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "start")
+    file = recipe(tmp_path, batch_size=2, model=str(tmp_path / "start"), arguments={"use_cpu": False})
+    command = ["-m", "vidlada_hf.training.run", str(file)]
+    Path(os.environ["VIDLADA_TEST_DOOM"]).touch()
+    assert launch_sharded("deepspeed_zero3.yaml", *command) != 0
+    assert (tmp_path / "run" / "1-one" / "checkpoint-2").is_dir()
+    assert launch_sharded("deepspeed_zero3.yaml", *command) == 0
     assert_equal(alone, results(tmp_path))

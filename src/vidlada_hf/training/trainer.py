@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -14,6 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..modeling.objective_vidlada import TimeSampling
 from .global_batch import add_masks, add_shares
 from .optimizer import OptimizerOptions, build_optimizer, freeze
+from .sharding import gather_optimizer, scatter_optimizer, scatter_weights
 from .state import load_state, random_state, save_state, set_random_state
 from .tasks import Task
 
@@ -107,15 +109,22 @@ class DiffusionTrainer(Trainer):
 
         Of a task only what is trained is saved: the rest is the model that its stage starts from.
         """
-        if state_dict is None and isinstance(self.model, Task):
-            trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-            state_dict = {name: tensor for name, tensor in self.model.state_dict().items() if name in trained}
-        super()._save(output_dir, state_dict)
-        if not self.args.should_save:
+        if not self.args.should_save:  # under FSDP all processes come here, those after the first without weights
             return
+        if isinstance(self.model, Task):
+            trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+            weights = self.model.state_dict() if state_dict is None else state_dict
+            state_dict = {name: tensor for name, tensor in weights.items() if name in trained}
+        super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
         (folder / "training_args.bin").unlink(missing_ok=True)
         (folder / "training_args.json").write_text(self.args.to_json_string())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        weights = load_file(Path(resume_from_checkpoint) / "model.safetensors")
+        self._issue_warnings_after_load(scatter_weights(model or self.model, weights))
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """A task's frozen tensors are not in a checkpoint, on purpose; ValueError if trained ones are not."""
@@ -132,27 +141,33 @@ class DiffusionTrainer(Trainer):
             return self.accelerator.get_state_dict(self.model_wrapped)
         return self.model.state_dict()
 
-    # FSDP and DeepSpeed shard these states and have formats of their own.
-
     @property
     def is_sharded(self) -> bool:
         """Whether FSDP or DeepSpeed cuts weights and states into shards."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
+    # DeepSpeed keeps its shards in a format of its own, pickled.
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.is_sharded:
+        if self.is_deepspeed_enabled:
             return super()._save_optimizer_and_scheduler(output_dir)
+        fsdp = self.is_fsdp_enabled
+        optimizer = gather_optimizer(self.model, self.optimizer) if fsdp else self.optimizer.state_dict()
         if self.args.should_save:
-            states = {"optimizer": self.optimizer.state_dict(), "scheduler": self.lr_scheduler.state_dict()}
+            states = {"optimizer": optimizer, "scheduler": self.lr_scheduler.state_dict()}
             save_state(states, Path(output_dir) / "optimizer")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if self.is_sharded:
+        if self.is_deepspeed_enabled:
             return super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            states = load_state(Path(checkpoint) / "optimizer")
+        if checkpoint is None:
+            return
+        states = load_state(Path(checkpoint) / "optimizer")
+        if self.is_fsdp_enabled:
+            scatter_optimizer(self.model, self.optimizer, states["optimizer"])
+        else:
             self.optimizer.load_state_dict(states["optimizer"])
-            self.lr_scheduler.load_state_dict(states["scheduler"])
+        self.lr_scheduler.load_state_dict(states["scheduler"])
 
     def _save_rng_state(self, output_dir: str) -> None:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
