@@ -168,7 +168,7 @@ def test_bad_conversations_are_refused(processor, example, options, message):
 def test_an_unknown_preset_lists_the_known_ones(processor):
     with pytest.raises(ValueError, match="'answers', 'official'"):
         DiffusionCollator(processor, "mine")
-    with pytest.raises(ValueError, match="Unknown option 'header' of the labels; known are headers, padding"):
+    with pytest.raises(ValueError, match="Unknown key `header` in `labels`: did you mean `headers`"):
         DiffusionCollator(processor, {"header": True})
 
 

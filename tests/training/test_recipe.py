@@ -26,8 +26,12 @@ def test_a_recipe_round_trips(tmp_path):
         ({"stages": [STAGE | {"rates": {"txt": 1}}]}, "Unknown key `txt` in `rates` of stage 'one'.*`text`"),
         ({"stages": [STAGE | {"rates": {"text": "1e-5"}}]}, "`text` in `rates` of stage 'one' is the text '1e-5'"),
         ({"stages": [STAGE | {"lora": {"r": "8"}}]}, "`r` in `lora` of stage 'one' is the text '8'"),
-        ({"stages": [STAGE | {"options": None}]}, "`options` of stage 'one' must be a mapping .* got None"),
-        ({"seed": "abc"}, "`seed` must be a whole number, got 'abc'"),
+        ({"stages": [STAGE | {"options": None}]}, "`options` in stage 1 of the recipe is None: .* valid dictionary"),
+        ({"stages": [STAGE | {"arguments": {"max_steps": "ten"}}]}, "`max_steps` in `arguments` .* 'ten': .* integer"),
+        ({"stages": [STAGE | {"arguments": {"max_steps": "10"}}]}, "`max_steps` in .* is the text '10': write a"),
+        ({"stages": STAGE}, "`stages` of the recipe must be a list"),
+        ({"seed": "abc"}, "`seed` in the recipe is 'abc': .* valid integer"),
+        ({"model": 8}, "`model` in the recipe is 8: .* valid string"),
         (
             {"stages": [STAGE | {"arguments": {"max_step": 1}}]},
             "Unknown key `max_step` in `arguments` of stage 'one'.*`max_steps`",
@@ -43,7 +47,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no recipe"):
         Recipe.from_yaml(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    with pytest.raises(ValueError, match="must be a mapping of keys to values, got list"):
+    with pytest.raises(ValueError, match="must be a mapping of keys to values, got "):
         Recipe.from_yaml(tmp_path / "list.yaml")
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(ValueError, match="is no YAML"):

@@ -177,14 +177,27 @@ def test_a_plan_knows_the_options_too(tmp_path):
         plan(Recipe.from_dict(content))
 
 
+def test_options_of_the_examination_are_checked_too(tmp_path):
+    content = recipe(tmp_path / "run").as_dict()
+    content["stages"][1]["denoising"] = {"evry": 5, "unmasking": "threshold"}
+    with pytest.raises(ValueError, match="Unknown key `evry` in `denoising` of stage .*: did you mean `every`"):
+        run.train(Recipe.from_dict(content))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"data": DATA, "frame_cach": "x"}, "Unknown key `frame_cach` .* did you mean `frame_cache`"),
-        ({}, "lack the key `data`"),
-        ({"data": 5}, "need `data` with a `source`"),
-        ({"data": DATA, "bad_videos": "ignore"}, "`bad_videos` must be one of 'skip', 'stop', got 'ignore'"),
-        ({"data": DATA, "time_sampling": "even"}, "`time_sampling` must be one of 'independent', .* got 'even'"),
+        ({}, "lacks the key `data`"),
+        ({"data": {}}, "need `data` with a `source`"),
+        ({"data": 5}, "`data` in .* is 5: Input should be"),
+        ({"data": {"source": "llava", "path": 3}}, "`path` in `data` of the source 'llava' is 3: .* valid string"),
+        ({"data": DATA, "bad_videos": "ignore"}, "`bad_videos` in .* is 'ignore': .* 'skip' or 'stop'"),
+        ({"data": DATA, "time_sampling": "even"}, "`time_sampling` in .* is 'even': .* 'independent', 'antithetic' or"),
+        ({"data": DATA, "labels": {"max_length": "all"}}, "`max_length` in `labels` is 'all': .* valid integer"),
+        ({"data": DATA, "frame_cache": __file__}, "`frame_cache` must be a folder, and .*test_run.py is a file"),
+        ({"data": DATA, "processor_options": {"num_frame": 8}}, "Unknown key `num_frame` in .* mean `num_frames`"),
     ],
 )
 def test_bad_options_are_told_once_whoever_runs_them(tmp_path, options, message, capfd):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.processing.clips import encode
 from tests.training.clips import write_llava
 from vidlada_hf.processing.video_reading_vidlada import VideoReadingError
 from vidlada_hf.training.conversations import Conversations
@@ -32,8 +33,7 @@ def task(parts, path, **options) -> Conversations:
     made = Conversations(
         *parts,
         data={"source": "llava", "path": str(path), "video_folder": str(path.parent)},
-        processor_options={"num_frames": 4},
-        **options,
+        **({"processor_options": {"num_frames": 4}} | options),
     )
     made.folder = path.parent
     return made
@@ -136,6 +136,17 @@ def test_frames_are_kept_on_disk_until_file_or_settings_change(parts, clips, tmp
         first(str(tmp_path / "none.mp4"))
 
 
-def test_lengths_follow_the_texts(parts, clips):
-    dataset = VideoRecords(LlavaConversations(str(clips)), FrameReader(parts[1].video_processor))
-    assert len(dataset.lengths) == 3 and all(10 < length < 100 for length in dataset.lengths)
+def test_lengths_follow_the_texts_where_all_have_as_many_frames(parts, clips):
+    lengths = task(parts, clips).dataset().lengths
+    assert len(lengths) == 3 and all(10 < length < 100 for length in lengths)
+
+
+def test_lengths_count_the_frames_that_a_rate_samples(parts, clips):
+    """The second file is broken, and has none."""
+    records = json.loads(clips.read_text())
+    encode(clips.parent / records[2]["video"], frames=30, fps=1)
+    given = task(parts, clips, processor_options={"fps": 0.5, "max_frames": 5})
+    texts, lengths = task(parts, clips).dataset().lengths, given.dataset().lengths
+    rows = parts[0].model.rows_per_frame
+    frames = [(longer - text) / rows for longer, text in zip(lengths, texts, strict=True)]
+    assert frames == [4, 0, 5]  # of 8 and of 30 seconds

@@ -6,12 +6,13 @@ label, and which turns see each other.
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..modeling.objective_vidlada import IGNORED
+from .checking import check_arguments
 
 
 class RecordError(ValueError):
@@ -62,7 +63,7 @@ def find_options(options: LabelOptions | str | Mapping[str, Any]) -> LabelOption
     """Options by the name of a preset, by their fields, or as they are.
 
     Raises:
-        ValueError: an unknown preset or field; the message lists the known ones.
+        ValueError: an unknown preset or field, or a field of another type; the message names the known ones.
     """
     if isinstance(options, LabelOptions):
         return options
@@ -70,10 +71,7 @@ def find_options(options: LabelOptions | str | Mapping[str, Any]) -> LabelOption
         if options not in PRESETS:
             raise ValueError(f"Unknown preset {options!r}; known are {', '.join(map(repr, PRESETS))}.")
         return PRESETS[options]
-    known = [field.name for field in fields(LabelOptions)]
-    for name in options:
-        if name not in known:
-            raise ValueError(f"Unknown option {name!r} of the labels; known are {', '.join(known)}.")
+    check_arguments(options, LabelOptions, "`labels`")
     return LabelOptions(**options)
 
 

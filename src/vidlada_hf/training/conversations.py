@@ -1,13 +1,17 @@
 """The task of every stage that says no other: conversations about videos, under the model's own objective."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_type_hints
 
 from torch.utils.data import Dataset
 
 from ..modeling.objective_vidlada import TimeSampling
+from ..processing.processing_vidlada import PROMPT_OPTIONS
+from ..processing.video_processing_vidlada import VidLaDAVideosKwargs
+from .checking import refuse_unknown
 from .collator import DiffusionCollator, find_options
 from .data import build_dataset, check_source
 from .records import Records
@@ -55,10 +59,12 @@ class Conversations(Task):
         """Raises for unknown options, and for labels or data that are not there."""
         super().check(options)
         find_options(options.get("labels", "answers"))
-        for name, known in (("time_sampling", get_args(TimeSampling)), ("bad_videos", get_args(BadVideos))):
-            if options.get(name, known[0]) not in known:
-                raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {options[name]!r}.")
-        if not isinstance(options["data"], Mapping) or "source" not in options["data"]:
+        known = [*PROMPT_OPTIONS, *get_type_hints(VidLaDAVideosKwargs)]
+        refuse_unknown(options.get("processor_options") or {}, known, "`processor_options`")
+        cache = options.get("frame_cache")
+        if cache is not None and os.path.exists(cache) and not os.path.isdir(cache):
+            raise ValueError(f"`frame_cache` must be a folder, and {cache} is a file: name another.")
+        if "source" not in options["data"]:
             raise ValueError("`options` of the task 'conversations' need `data` with a `source`.")
         check_source(**options["data"])
 
@@ -67,8 +73,10 @@ class Conversations(Task):
         conversations = build_dataset(seed=self.seed, **self.data)
         if not isinstance(conversations, Records):
             return conversations
-        reader = FrameReader(self.processor.video_processor, self.frame_cache)
-        return VideoRecords(conversations, reader, self.bad_videos, self.notes)
+        videos = self.processor.video_processor
+        rows = self.processor.count_video_tokens(1, videos.size["height"], videos.size["width"])
+        reader = FrameReader(videos, self.frame_cache)
+        return VideoRecords(conversations, reader, self.bad_videos, self.notes, rows)
 
     @property
     def notes(self) -> Path | None:

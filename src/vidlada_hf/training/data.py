@@ -1,6 +1,5 @@
 """Where conversations come from: a source named in a recipe becomes a dataset of `{"messages": [...]}`."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -10,7 +9,8 @@ from torch.utils.data import Dataset
 from ..evaluation.moving_shapes import BENCHMARK_TYPES, MovingShapes
 from ..evaluation.moving_shapes.answering import as_messages
 from ..evaluation.moving_shapes.questions import LONG_TYPES
-from .recipe import find_named, refuse_unknown
+from .checking import check_arguments
+from .recipe import find_named
 
 
 class ShapeConversations(Dataset):
@@ -91,14 +91,10 @@ def find_source(source: str, options: dict[str, Any]) -> Any:
     """The class of a source.
 
     Raises:
-        ValueError: an unknown source or option, the message lists the known ones; or a missing option.
+        ValueError: an unknown source, the message lists the known ones; options that its class does not take.
     """
     build = find_named("source", source, SOURCES)
-    parameters = inspect.signature(build).parameters
-    refuse_unknown(options, list(parameters), f"`data` of the source {source!r}")
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and name not in options:
-            raise ValueError(f"`data` of the source {source!r} lacks the key `{name}`.")
+    check_arguments(options, build, f"`data` of the source {source!r}")
     return build
 
 

@@ -8,6 +8,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ..evaluation.moving_shapes import MovingShapes, count_facts, is_right
 from ..evaluation.moving_shapes.answering import answer_all
 from ..evaluation.moving_shapes.questions import LONG_TYPES
+from ..modeling.generation_vidlada import VidLaDAGenerationConfig
+from .checking import check_arguments
 from .tasks import Task
 
 
@@ -29,6 +31,11 @@ class Examiner(TrainerCallback):
         self.settings: dict[str, Any] = {"max_new_tokens": 64, "unmasking": "threshold"} | settings
         self.questions = MovingShapes("validation", questions, num_frames)
         self.trainer: Any = None
+
+    @classmethod
+    def check(cls, options: dict[str, Any], where: str) -> None:
+        """Raises a ValueError for options that neither this class nor `generate` takes."""
+        check_arguments(options, cls, where, besides=("task",), more=VidLaDAGenerationConfig.FIELDS)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Tests in the first process; the others wait at the next step."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from .recipe import refuse_unknown
+from .checking import refuse_unknown
 from .records import RecordError, Records, add_video, join_path, read_json, with_progress
 
 SENDERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}

@@ -1,7 +1,6 @@
 """A training run as written in YAML: where it starts, its stages, and what each of them does."""
 
-import difflib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import yaml
 from transformers import TrainingArguments
 
+from .checking import check_arguments
 from .lora import LoraOptions
 from .optimizer import OptimizerOptions
 
@@ -39,17 +39,11 @@ class Stage:
     lora: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        where = f"stage {self.name!r}"
-        for name in ("options", "rates", "arguments", "denoising", "lora"):
-            if not isinstance(getattr(self, name), dict):
-                got = getattr(self, name)
-                raise ValueError(f"`{name}` of {where} must be a mapping of keys to values, got {got!r}: leave it out.")
-        refuse_unknown(self.rates, [f.name for f in fields(OptimizerOptions)], f"`rates` of {where}")
-        refuse_unknown(self.arguments, [f.name for f in fields(TrainingArguments)], f"`arguments` of {where}")
-        refuse_unknown(self.lora, [f.name for f in fields(LoraOptions)], f"`lora` of {where}")
-        for kind, name in ((LoraOptions, "lora"), (OptimizerOptions, "rates")):
-            refuse_texts(getattr(self, name), f"`{name}` of {where}")
-            kind(**getattr(self, name))
+        takers = {"rates": OptimizerOptions, "arguments": TrainingArguments, "lora": LoraOptions}
+        for name, taker in takers.items():
+            check_arguments(getattr(self, name), taker, f"`{name}` of stage {self.name!r}")
+        OptimizerOptions(**self.rates)
+        LoraOptions(**self.lora)
 
 
 @dataclass(frozen=True)
@@ -73,8 +67,6 @@ class Recipe:
     dtype: str = "auto"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int):
-            raise ValueError(f"`seed` must be a whole number, got {self.seed!r}.")
         if self.dtype not in DTYPES:
             raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
 
@@ -84,7 +76,7 @@ class Recipe:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: no YAML, an unknown or missing key, named with its place and the nearest known key.
+            ValueError: no YAML; a key that is unknown or missing, or a value of another type, named with its place.
         """
         path = Path(path)
         if not path.is_file():
@@ -98,12 +90,12 @@ class Recipe:
     @classmethod
     def from_dict(cls, content: Any, where: str = "the recipe") -> "Recipe":
         """Builds a recipe from parsed YAML; see `from_yaml` for the errors."""
-        check_keys(cls, content, where)
-        stages = content["stages"]
+        check_arguments(content, cls, where, besides=("stages",), more=("stages",))
+        stages = content.get("stages")
         if not isinstance(stages, list) or not stages:
             raise ValueError(f"`stages` of {where} must be a list of at least one stage.")
         for number, stage in enumerate(stages, 1):
-            check_keys(Stage, stage, f"stage {number} of {where}")
+            check_arguments(stage, Stage, f"stage {number} of {where}")
         names = [stage["name"] for stage in stages]
         if len(set(names)) < len(names):
             raise ValueError(f"Two stages of {where} have the same name: {', '.join(names)}.")
@@ -112,17 +104,6 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `from_dict` takes them."""
         return asdict(self) | {"stages": [asdict(stage) for stage in self.stages]}
-
-
-def check_keys(kind: type, content: Any, where: str) -> None:
-    """Raises a ValueError unless `content` is a mapping with the fields of a dataclass, none unknown or missing."""
-    if not isinstance(content, dict):
-        raise ValueError(f"{where} must be a mapping of keys to values, got {type(content).__name__}.")
-    known = fields(kind)  # type: ignore[arg-type]
-    refuse_unknown(content, [f.name for f in known], where)
-    for f in known:
-        if f.default is f.default_factory and f.name not in content:  # both are MISSING
-            raise ValueError(f"{where} lacks the key `{f.name}`.")
 
 
 def find_named(kind: str, name: str, known: dict[str, str]) -> Any:
@@ -144,24 +125,4 @@ def find_named(kind: str, name: str, known: dict[str, str]) -> Any:
         raise ValueError(f"There is no {kind} {name!r}: known are {names}, or 'module:Class' of your own.") from error
 
 
-def refuse_unknown(given: Any, known: list[str], where: str) -> None:
-    """Raises a ValueError for the first key of `given` that is not known."""
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}."
-            raise ValueError(f"Unknown key `{key}` in {where}: {hint}")
-
-
-def refuse_texts(given: dict[str, Any], where: str) -> None:
-    """Raises a ValueError for a value that is a text but looks like a number: YAML reads 1e-5 as a text."""
-    for key, value in given.items():
-        try:
-            number = float(value) if isinstance(value, str) else None
-        except ValueError:
-            continue
-        if number is not None:
-            raise ValueError(f"`{key}` in {where} is the text {value!r}: write a number, such as {number:.1e}.")
-
-
-__all__ = ["Recipe", "Stage", "find_named", "refuse_unknown"]
+__all__ = ["Recipe", "Stage", "find_named"]

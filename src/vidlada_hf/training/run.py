@@ -56,6 +56,7 @@ def prepare(recipe: Recipe, processes: int) -> None:
     find_builder(recipe.model)
     for stage in recipe.stages:
         find_task(stage.task).check(stage.options)
+        Examiner.check(stage.denoising, f"`denoising` of stage {stage.name!r}")
     for number, stage in enumerate(recipe.stages, 1):
         claim(stage_folder(recipe, number), stage, recipe, processes)
 

@@ -1,6 +1,5 @@
 """What a stage of training optimizes, and on what: one class a task, named in a recipe."""
 
-import inspect
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,7 +8,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
-from .recipe import find_named, refuse_unknown
+from .checking import check_arguments
+from .recipe import find_named
 
 # name in a recipe -> module and class; other classes are named "module:Class".
 TASKS = {
@@ -47,15 +47,8 @@ class Task(nn.Module):
 
     @classmethod
     def check_keys(cls, options: dict[str, Any]) -> None:
-        """Raises a ValueError for unknown options, and for missing ones."""
-        taken = inspect.signature(cls).parameters
-        own = {name: p for name, p in taken.items() if name not in ("model", "processor", "seed")}
-        if any(p.kind is p.VAR_KEYWORD for p in own.values()):
-            return
-        refuse_unknown(options, list(own), f"`options` of the task {cls.__name__}")
-        for name, parameter in own.items():
-            if parameter.default is parameter.empty and name not in options:
-                raise ValueError(f"`options` of the task {cls.__name__} lack the key `{name}`.")
+        """Raises a ValueError for options that `__init__` does not take: unknown, missing, or of another type."""
+        check_arguments(options, cls, f"`options` of the task {cls.__name__}", besides=("model", "processor", "seed"))
 
     def dataset(self) -> Dataset:
         """The training examples. With an attribute `in_order` that is true they are not shuffled."""

@@ -11,9 +11,12 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import av
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,7 +24,7 @@ from torch.utils.data import Dataset
 from transformers.video_utils import VideoMetadata
 
 from ..processing.video_reading_vidlada import VideoReadingError
-from .records import RecordError, Records
+from .records import RecordError, Records, with_progress
 
 BadVideos = Literal["skip", "stop"]
 SAMPLING = ("num_frames", "fps", "max_frames", "force_sample")
@@ -101,10 +104,9 @@ class VideoRecords(Dataset):
         bad_videos: "skip" takes the next record in place of one whose video cannot be read, so that all batches stay
             full, and notes it in `notes`; "stop" raises. With "stop" it is checked at once that all files exist.
         notes: a file that gets a JSON line for each bad video met; all workers and processes write to it.
+        rows_per_frame: of the model, which `lengths` counts.
 
     Items have a third key, "processor_kwargs": what the processor must know of frames that were sampled before.
-    `lengths`, for batches of similar lengths, are what is known without opening the videos: a quarter of the
-    characters, about a token each.
 
     Raises:
         ValueError: another `bad_videos`.
@@ -119,13 +121,27 @@ class VideoRecords(Dataset):
         reader: FrameReader,
         bad_videos: BadVideos = "skip",
         notes: Path | None = None,
+        rows_per_frame: int = 0,
     ) -> None:
         if bad_videos not in ("skip", "stop"):
             raise ValueError(f"`bad_videos` must be 'skip' or 'stop', got {bad_videos!r}.")
         self.records, self.reader, self.bad_videos, self.notes = records, reader, bad_videos, notes
-        self.lengths = (records.characters // 4).tolist()
+        self.rows_per_frame = rows_per_frame
         if bad_videos == "stop":
             self._check_files()
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """About how many rows each takes, for batches of similar lengths: a token for four characters, and the frames.
+
+        Where a frame rate samples, their number depends on how long a video plays, and the heads of all files are read.
+        """
+        rows, sampling = self.records.characters // 4, self.reader.video_processor
+        if not self.rows_per_frame or not sampling.fps or sampling.num_frames or sampling.force_sample:
+            return rows.tolist()  # all have about as many frames
+        seconds = np.array([seconds_of(video) for video in with_progress(self.records.videos, "videos' lengths")])
+        frames = np.minimum(np.ceil(sampling.fps * seconds), sampling.max_frames or np.inf)
+        return (rows + self.rows_per_frame * frames.astype(np.int64)).tolist()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -173,6 +189,15 @@ class VideoRecords(Dataset):
                 )
 
 
+def seconds_of(video: str) -> float:
+    """How long a video plays, by the head of its file; 0 where that does not tell or cannot be read."""
+    try:
+        with av.open(video) as container:
+            return (container.duration or 0) / av.time_base
+    except (av.FFmpegError, OSError):
+        return 0.0
+
+
 def count_bad(notes: Path) -> int:
     """How many different records of a file of notes have bad videos; a record is noted again in every epoch."""
     if not notes.is_file():
@@ -180,4 +205,4 @@ def count_bad(notes: Path) -> int:
     return len({json.loads(line)["place"] for line in notes.read_text(encoding="utf-8").splitlines()})
 
 
-__all__ = ["FrameReader", "VideoRecords", "count_bad", "with_sampling"]
+__all__ = ["FrameReader", "VideoRecords", "count_bad", "seconds_of", "with_sampling"]
