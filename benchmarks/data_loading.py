@@ -2,9 +2,14 @@
 
     python benchmarks/data_loading.py            # writes data_loading.json beside this file
 
-Clips are real H.264 files of 720p, 30 s at 30 frames a second, encoded here; frames and sizes are those of the 8B model
-(32 frames of 384 x 384). Loaders are measured alone, without training, in turn; medians. What the 8B takes is a bound
-from its operations on a device of a given speed: nothing was trained.
+Clips are real H.264 files of 720p, 30 s at 30 frames a second, encoded here, of which 32 frames are sampled.
+
+- "reading": loaders alone, without training, at the sizes of the 8B model (384 x 384). Beside it stands what the 8B
+  takes, a bound from its operations on a device of a given speed: it was not trained.
+- "training": the embedded checkpoint (64 x 64) trained by `vidlada train`'s own trainer, on the same cores, with the
+  frames in memory, which is training alone, and with each loader.
+
+All are run in turn; medians.
 """
 
 import argparse
@@ -13,6 +18,8 @@ import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +27,19 @@ import av
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import SiglipImageProcessor
+from transformers import SiglipImageProcessor, TrainingArguments
 
-from vidlada_hf import VidLaDAProcessor, VidLaDAVideoProcessor
+from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, VidLaDAVideoProcessor
+from vidlada_hf.asking import EMBEDDED_CHECKPOINT
 from vidlada_hf.training.collator import DiffusionCollator
+from vidlada_hf.training.conversations import Conversations
 from vidlada_hf.training.llava import LlavaConversations
 from vidlada_hf.training.moving_shapes.tiny import word_tokenizer
+from vidlada_hf.training.optimizer import OptimizerOptions
+from vidlada_hf.training.trainer import DiffusionTrainer
 from vidlada_hf.training.videos import FrameReader, VideoRecords, with_sampling
 
-FRAMES, ROUNDS = 32, 5
+FRAMES, ROUNDS, WORKERS = 32, 5, (0, 2)
 # Multiply-adds of a forward and a backward pass a row of the 8B, twice (add and multiply) and three times (backward).
 FLOPS_PER_ROW = 6 * 8.0e9
 ROWS = FRAMES * 210 + 256
@@ -41,16 +52,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        loaders = make_loaders(Path(folder), options.clips)
-        times: dict[str, list[float]] = {name: [] for name in loaders}
+        records = write_records(Path(folder), options.clips)
+        runs = {"reading": reading_runs(records), "training": training_runs(records)}
+        times: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in runs[kind]} for kind in runs}
         for _ in range(ROUNDS):
-            for name, loader in loaders.items():
-                times[name].append(measure(loader))
-    seconds = {name: statistics.median(values) / options.clips for name, values in times.items()}
+            for kind, named in runs.items():
+                for name, run in named.items():
+                    times[kind][name].append(run())
     result = {
         "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
-        "clip": "1280x720, 30 s, 30 fps, H.264; 32 frames sampled, resized to 384x384",
-        "samples_per_second": {name: round(1 / value, 3) for name, value in seconds.items()},
+        "clip": "1280x720, 30 s, 30 fps, H.264; 32 frames sampled; resized to 384x384 (reading), 64x64 (training)",
+        "samples_per_second": {
+            kind: {name: round(options.clips / statistics.median(taken), 3) for name, taken in named.items()}
+            for kind, named in times.items()
+        },
         "training_8b_samples_per_second_at_most": round(DEVICE_FLOPS / (FLOPS_PER_ROW * ROWS), 3),
         "rounds": ROUNDS,
     }
@@ -58,14 +73,29 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def make_loaders(folder: Path, clips: int) -> dict[str, DataLoader]:
-    """Loaders with as many workers as named, from files and from frames kept on disk."""
+def write_records(folder: Path, clips: int) -> Path:
+    """Clips, and records about them."""
     records = []
     for number in range(clips):
         encode(folder / f"{number}.mp4", seed=number)
         turns = [{"from": "human", "value": "<image>\nwhat"}, {"from": "gpt", "value": "one"}]
         records.append({"video": f"{number}.mp4", "conversations": turns})
     (folder / "records.json").write_text(json.dumps(records))
+    return folder / "records.json"
+
+
+def datasets(records: Path, processor: Any, kept: str) -> dict[str, VideoRecords]:
+    """From files, and from frames kept on disk in a folder of that name, which is filled."""
+    read = LlavaConversations(str(records), str(records.parent))
+    files = VideoRecords(read, FrameReader(processor.video_processor))
+    cached = VideoRecords(read, FrameReader(processor.video_processor, records.parent / kept))
+    for _ in cached:
+        pass
+    return {"files": files, "kept frames": cached}
+
+
+def reading_runs(records: Path) -> dict[str, Callable[[], float]]:
+    """Passes over the loaders, each in seconds."""
     size = {"height": 384, "width": 384}
     processor = VidLaDAProcessor(
         image_processor=SiglipImageProcessor(size=size),
@@ -73,24 +103,53 @@ def make_loaders(folder: Path, clips: int) -> dict[str, DataLoader]:
         video_processor=VidLaDAVideoProcessor(size=size),
     )
     processor, _ = with_sampling(processor, {"num_frames": FRAMES})
-    read = LlavaConversations(str(folder / "records.json"), str(folder))
-    loaders = {}
-    for name, cache in (("files", None), ("kept frames", folder / "cache")):
-        data = VideoRecords(read, FrameReader(processor.video_processor, cache))
-        for workers in (0, 2):
-            ahead: dict[str, Any] = {"prefetch_factor": 2} if workers else {}
-            loader = DataLoader(data, 1, collate_fn=DiffusionCollator(processor), num_workers=workers, **ahead)
-            loaders[f"{name}, {workers} workers"] = loader
-    measure(loaders["kept frames, 0 workers"])  # fills the folder
-    return loaders
+
+    def read(data: VideoRecords, workers: int) -> float:
+        ahead: dict[str, Any] = {"prefetch_factor": 2} if workers else {}
+        loader = DataLoader(data, 1, collate_fn=DiffusionCollator(processor), num_workers=workers, **ahead)
+        began = time.perf_counter()
+        for _ in loader:
+            pass
+        return time.perf_counter() - began
+
+    found = datasets(records, processor, "large")
+    return {f"{name}, {n} workers": partial(read, data, n) for name, data in found.items() for n in WORKERS}
 
 
-def measure(loader: DataLoader) -> float:
-    """Seconds of one pass."""
-    began = time.perf_counter()
-    for _ in loader:
-        pass
-    return time.perf_counter() - began
+def training_runs(records: Path) -> dict[str, Callable[[], float]]:
+    """Epochs of the embedded checkpoint, each in seconds."""
+    model, processor = (
+        kind.from_pretrained(EMBEDDED_CHECKPOINT) for kind in (VidLaDAForConditionalGeneration, VidLaDAProcessor)
+    )
+    data = {"source": "llava", "path": str(records), "video_folder": str(records.parent)}
+    task = Conversations(model, processor, data=data, processor_options={"num_frames": FRAMES})
+
+    def train(examples: Any, workers: int) -> float:
+        settings: dict[str, Any] = {
+            "dataloader_num_workers": workers,
+            "dataloader_prefetch_factor": 2 if workers else None,
+        }
+        arguments = TrainingArguments(
+            str(records.parent / "run"),
+            num_train_epochs=1,
+            per_device_train_batch_size=1,
+            save_strategy="no",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            report_to=[],
+            **settings,
+        )
+        rates = OptimizerOptions(text=1e-6, projector=1e-6, tower=1e-6)
+        trainer = DiffusionTrainer(
+            task, arguments, train_dataset=examples, data_collator=task.collate, optimizer_options=rates
+        )
+        began = time.perf_counter()
+        trainer.train()
+        return time.perf_counter() - began
+
+    found = datasets(records, task.processor, "small")
+    alone = {"alone, frames in memory": partial(train, list(found["kept frames"]), 0)}
+    return alone | {f"{name}, {n} workers": partial(train, data, n) for name, data in found.items() for n in WORKERS}
 
 
 def encode(file: Path, seed: int, seconds: int = 30, rate: int = 30, width: int = 1280, height: int = 720) -> None:

@@ -12,10 +12,10 @@ question's answers are compared one by one. Operations are counted on a question
 
 - "whole": 5,040 questions to exact decoding and to MARS-Cache as users get it: an answer that has ended is left alone.
   Writes mars_accuracy.json. About 70 minutes on two cores.
-- "parts": 420 questions to all contenders. An answer is left alone once the block that it ends in is finished; what
+- "parts": 315 questions to all contenders. An answer is left alone once the block that it ends in is finished; what
   comes before its end is then the same as if all 128 steps ran. So at least 32 steps run, at ten times the cost of the
   few that a short answer needs otherwise, and its words often come last: caches are as stale as they get. Writes
-  mars_parts.json. About 50 minutes.
+  mars_parts.json. About 40 minutes.
 
 Each part of a study has a file of its own in --work (runs/mars_accuracy/STUDY), written after each batch: an
 interrupted part goes on where it was. `--join` wants all parts finished, and says what is missing. `--only mars` takes
@@ -59,7 +59,7 @@ CONTENDERS = {
 
 STUDIES: dict[str, dict[str, Any]] = {
     "whole": {"questions": 5040, "ending": "stop", "only": ["mars"], "output": "mars_accuracy.json"},
-    "parts": {"questions": 420, "ending": "block", "only": list(CONTENDERS), "output": "mars_parts.json"},
+    "parts": {"questions": 315, "ending": "block", "only": list(CONTENDERS), "output": "mars_parts.json"},
 }
 
 

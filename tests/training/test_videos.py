@@ -136,6 +136,10 @@ def test_frames_are_kept_on_disk_until_file_or_settings_change(parts, clips, tmp
         first(str(tmp_path / "none.mp4"))
 
 
+def test_they_can_be_gone_through_once(parts, clips):
+    assert len(list(task(parts, clips).dataset())) == 3
+
+
 def test_lengths_follow_the_texts_where_all_have_as_many_frames(parts, clips):
     lengths = task(parts, clips).dataset().lengths
     assert len(lengths) == 3 and all(10 < length < 100 for length in lengths)

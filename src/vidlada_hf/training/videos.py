@@ -147,6 +147,8 @@ class VideoRecords(Dataset):
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"There is no record {index} of {len(self)}.")  # also what ends `for record in records`
         for offset in range(min(GIVE_UP_AFTER, len(self))):
             record = self.records[(index + offset) % len(self)]
             try:
