@@ -39,7 +39,7 @@ from vidlada_hf.training.optimizer import OptimizerOptions
 from vidlada_hf.training.trainer import DiffusionTrainer
 from vidlada_hf.training.videos import FrameReader, VideoRecords, with_sampling
 
-FRAMES, ROUNDS, WORKERS = 32, 5, (0, 2)
+FRAMES, ROUNDS, WORKERS = 32, 3, (0, 2)
 # Multiply-adds of a forward and a backward pass a row of the 8B, twice (add and multiply) and three times (backward).
 FLOPS_PER_ROW = 6 * 8.0e9
 ROWS = FRAMES * 210 + 256

@@ -3,8 +3,8 @@
     python benchmarks/mars_scaling.py [--device cpu] [--threads 2] [--output benchmarks/mars_scaling.json] [--quick]
 
 The model of mars_speed_cpu.py and videos of 8, 16, 32 and 64 frames; draws mars_scaling.png beside the JSON. Of exact
-decoding 2 of the 128 equal steps are run, and multiplied; the JSON says so. Five rounds for each number of frames. An
-interrupted run goes on where it was. About 30 minutes on two cores.
+decoding 2 of the 128 equal steps are run, and multiplied; the JSON says so. Three rounds for each number of frames. An
+interrupted run goes on where it was. About 20 minutes on two cores.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from vidlada_hf.evaluation.speed import Answering, measure_runs, speed_table
 from vidlada_hf.evaluation.strategy_bench import describe_setup
 from vidlada_hf.evaluation.timing import Record, measure_machine
 
-FRAMES, CANVAS, BLOCK, EXACT_STEPS, ROUNDS = (8, 16, 32, 64), 128, 32, 2, 5
+FRAMES, CANVAS, BLOCK, EXACT_STEPS, ROUNDS = (8, 16, 32, 64), 128, 32, 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

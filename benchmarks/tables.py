@@ -54,6 +54,7 @@ def scaling(data: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "mars_accuracy": accuracy,
+    "mars_lowest": accuracy,
     "mars_parts": accuracy,
     "mars_speed_cpu": speed,
     "mars_speed_gpu": speed,
