@@ -77,7 +77,7 @@ class MARSCacheConfig(ChunkConfig):
     The layers form as many groups, equally large, as there are intervals. The intervals, the number of anchors and the
     proxy's layer are not published. The defaults are ours: a pyramid that doubles from group to group and keeps the
     paper's ratio of 2 between visual and text, the shortest that a budget of a few visual refreshes over 128 steps
-    allows. They are chosen by what they cost, not yet by accuracy on a trained model.
+    allows. On the embedded checkpoint they cost 0.3 points of 5,040 questions (README); on the 8B that is not measured.
 
     Args:
         visual_intervals, text_intervals: steps from one refresh of visual rows, and of all other rows outside the

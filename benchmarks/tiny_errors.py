@@ -1,0 +1,120 @@
+"""What the embedded checkpoint says where it is wrong: which mistakes make up a type's shortfall.
+
+    python benchmarks/tiny_errors.py             # writes tiny_errors.json beside this file, some minutes
+
+Test split, 8 frames, 120 questions a type: other questions than those of tiny_accuracy.py (another seed).
+"""
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
+from vidlada_hf.asking import EMBEDDED_CHECKPOINT
+from vidlada_hf.evaluation.moving_shapes import Example, MovingShapes, is_right
+from vidlada_hf.evaluation.moving_shapes.answering import answer_all
+from vidlada_hf.evaluation.moving_shapes.scenes import COLORS, SHAPES
+
+NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
+FRAMES, BATCH = 8, 20
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=120, help="of each type")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    model = VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT).eval()
+    processor = VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT)
+    questions = MovingShapes("test", options.questions * len(KINDS), FRAMES, tuple(KINDS), seed=1)
+    found: dict[str, Counter] = {type: Counter() for type in KINDS}
+    for start in tqdm(range(0, len(questions), BATCH)):
+        examples = questions[start : start + BATCH]
+        (answers,) = answer_all(model, processor, examples, FRAMES, BATCH)
+        for example, answer in zip(examples, answers, strict=True):
+            right = is_right(example.details, answer)
+            found[example.type]["right" if right else KINDS[example.type](example, answer.lower())] += 1
+    setup = {"split": "test", "seed": 1, "frames": FRAMES, "questions_a_type": options.questions}
+    result = {"setup": setup, "answers": {type: dict(counts.most_common()) for type, counts in found.items()}}
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(table(result))
+
+
+def wrong_color(example: Example, answer: str) -> str:
+    """Whose color is it?"""
+    said = next((color for color in COLORS if color in answer), None)
+    looks = [{color for color, _ in shape.looks} for shape in example.scene.shapes]
+    asked = {color for place in example.details.shapes[:1] for color in looks[place]}
+    if said is None:
+        return "no color"
+    if said in asked:
+        return "its color at another time"
+    return "another shape's color" if any(said in colors for colors in looks) else "a color that is not there"
+
+
+def wrong_shape(example: Example, answer: str) -> str:
+    """Is it in the video?"""
+    said = next((shape for shape in SHAPES if shape in answer), None)
+    there = {shape.shape for shape in example.scene.shapes}
+    return "no shape" if said is None else "another shape" if said in there else "a shape that is not there"
+
+
+def wrong_number(example: Example, answer: str) -> str:
+    """How far is it off?"""
+    said, right = (
+        next((n for n, word in enumerate(NUMBERS) if word in text), None) for text in (answer, example.answer)
+    )
+    if said is None or right is None:
+        return "no number"
+    return {-1: "one too few", 1: "one too many"}.get(said - right, "further off")
+
+
+def wrong_yes_or_no(example: Example, answer: str) -> str:
+    """Which of them?"""
+    return "yes for no" if "yes" in answer else "no for yes"
+
+
+def wrong_choice(example: Example, answer: str) -> str:
+    """Is it the answer that is wrong, or its letter?"""
+    options = {word.lower(): letter.lower() for letter, word in re.findall(r"\((\w)\) (\w+)", example.question)}
+    letter, word = re.search(r"\((\w)\)", answer), next((word for word in options if word in answer.split()), None)
+    if word is None or letter is None:
+        return "no option"
+    if options[word] == example.answer.lower().strip("()"):
+        return "the right word, another letter"
+    return "a wrong word" if options[word] == letter[1] else "a wrong word, another letter"
+
+
+KINDS: dict[str, Callable[[Example, str], str]] = {
+    "color": wrong_color,
+    "start_color": wrong_color,
+    "end_color": wrong_color,
+    "when": wrong_color,
+    "shape": wrong_shape,
+    "mover": wrong_shape,
+    "distinct": wrong_number,
+    "appearances": wrong_number,
+    "disappearance": wrong_yes_or_no,
+    "again": wrong_yes_or_no,
+    "choice": wrong_choice,
+}
+
+
+def table(result: dict) -> str:
+    """Markdown: a line a type, its mistakes by frequency."""
+    lines = ["| type | right | mistakes |", "|---|---:|---|"]
+    for type, counts in result["answers"].items():
+        total, wrong = sum(counts.values()), {kind: n for kind, n in counts.items() if kind != "right"}
+        mistakes = ", ".join(f"{kind} {n}" for kind, n in wrong.items())
+        lines.append(f"| {type} | {100 * counts.get('right', 0) / total:.0f} % | {mistakes} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
