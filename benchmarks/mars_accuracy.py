@@ -216,7 +216,7 @@ def join(denoiser: Denoiser, options: argparse.Namespace) -> dict[str, Any]:
             counted.data[name] = counts
             counted.save()
             about = {"cache": contender.cache, "settings": contender.settings, "counts": counts}
-            results[name] = about | compare(items, answers[name], answers["exact"])
+            results[name] = about | compare(items, answers[name], answers["exact"], answers["mars"])
             flops = results["exact"]["counts"]["flops"]
             results[name]["flops_saving"] = round(flops / counts["flops"], 2)
             record.save()
@@ -235,11 +235,15 @@ def check(mars: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def compare(items: Sequence[Example], own: dict[str, list], exact: dict[str, list]) -> dict[str, Any]:
-    """Agreement, and accuracy beside exact decoding's: by type, on the types that need several frames, over all."""
+def compare(
+    items: Sequence[Example], own: dict[str, list], exact: dict[str, list], mars: dict[str, list]
+) -> dict[str, Any]:
+    """Agreement, and accuracy beside exact decoding's: by type, on the types that need several frames, over all; and
+    over all beside MARS-Cache's at its defaults."""
     ids, theirs = ([[int(i) for i in text.split()] for text in part["ids"]] for part in (own, exact))
-    right, exact_right = (
-        [is_right(item.details, text) for item, text in zip(items, part["texts"], strict=True)] for part in (own, exact)
+    right, exact_right, mars_right = (
+        [is_right(item.details, text) for item, text in zip(items, part["texts"], strict=True)]
+        for part in (own, exact, mars)
     )
     types = [item.type for item in items]
     across = [i for i, type in enumerate(types) if type in CROSS_FRAME_TYPES]
@@ -251,6 +255,7 @@ def compare(items: Sequence[Example], own: dict[str, list], exact: dict[str, lis
     return {
         "agreement": asdict(compare_answers(ids, theirs)),
         "accuracy": found,
+        "beside_mars": asdict(compare_right(right, mars_right)),
         "facts": {type: {k: facts[type][k] for k in kept} for type in ("caption", "detail") if type in facts},
     }
 
@@ -271,11 +276,19 @@ def count(denoiser: Denoiser, contender: Contender, options: argparse.Namespace)
     return {key: found[key] for key in ("flops", "flops_planned", "steps", "kept_bytes", "live_bytes")}
 
 
+def beside_mars(found: dict[str, Any]) -> str:
+    """What a change of MARS-Cache, or another cache, is worth, and whether so many questions can show it."""
+    low, high = found["difference_low"], found["difference_high"]
+    shown = f"{found['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
+    return shown if low > 0 or high < 0 else f"nothing shown: {shown}"
+
+
 def table(data: dict[str, Any]) -> str:
     """Markdown: a line a contender."""
     lines = [
-        "| | right | difference | 95 % | lost / gained | worst type | cross-frame | same tokens | FLOPs saved |",
-        "|---|---:|---:|---:|---:|---|---:|---:|---:|",
+        "| | right | difference | 95 % | lost / gained | worst type | cross-frame | beside mars | same tokens | "
+        "FLOPs saved |",
+        "|---|---:|---:|---:|---:|---|---:|---|---:|---:|",
     ]
     for name, entry in data["contenders"].items():
         accuracy = entry["accuracy"]
@@ -288,6 +301,7 @@ def table(data: dict[str, Any]) -> str:
             f"{worst} {types[worst]['difference']:+.1f}" if name != "exact" else "-",
             f"{across['difference']:+.2f}" if across else "-",
         ]
+        cells += ["-" if name in ("exact", "mars") else beside_mars(entry["beside_mars"])]
         cells += [f"{100 * entry['agreement']['tokens']:.1f} %", f"{entry['flops_saving']:.1f}x"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -38,7 +38,9 @@ def accuracy(data: dict[str, Any]) -> str:
     """Contenders beside exact decoding."""
     setup = data["setup"]
     canvas = f"{setup['frames']} frames, {setup['canvas']} tokens, {setup['steps']} steps"
-    return f"{mars_accuracy.table(data)}\n\n{setup['questions']:,} questions, {canvas}; differences in points."
+    ending = {"stop": "once it has ended", "block": "once the block that it ends in is finished"}[setup["ending"]]
+    about = f"an answer is left alone {ending}; differences in points; FLOPs: of a question that runs all steps."
+    return f"{mars_accuracy.table(data)}\n\n{setup['questions']:,} questions, {canvas}; {about}"
 
 
 def scaling(data: dict[str, Any]) -> str:

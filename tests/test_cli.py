@@ -244,11 +244,12 @@ def test_bench_measures_and_goes_on(vidlada, checkpoint: Path, clip: Path, tmp_p
         (("--unmasking", "threshold:x"), "threshold:x"),
         (("--questions", "none.jsonl"), "none.jsonl"),
         (("--ending", "never"), "`ending`"),
+        (("--output", "bench.png"), "name another file"),
         (("--max-new-tokens", 9, "--block-length", 4), "`block_length` (4)"),
     ],
 )
 def test_bench_refuses_in_a_line(vidlada, checkpoint: Path, tmp_path: Path, options, told: str) -> None:
-    code, out, message = vidlada("bench", checkpoint, "--count", 1, *options, "--output", tmp_path / "bench.json")
+    code, out, message = vidlada("bench", checkpoint, "--count", 1, "--output", tmp_path / "bench.json", *options)
     assert (code, out, message.count("\n")) == (1, "", 0) and told in message
     assert not (tmp_path / "bench.json").exists()
 

@@ -13,6 +13,7 @@ from .evaluation.question_sets import load_questions
 from .evaluation.strategy_bench import run_bench, table
 from .modeling.cache_strategies_vidlada import CACHE_STRATEGIES
 from .modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from .modeling.unmasking_vidlada import UNMASKING_STRATEGIES
 from .processing.processing_vidlada import VidLaDAProcessor
 
 
@@ -37,7 +38,7 @@ def bench(
     Args:
         model: folder or id; None: the embedded checkpoint.
         questions, videos, count: see `load_questions`.
-        strategies, rules: as they are typed, see `combine`; None: all strategies, and "quota" and "threshold".
+        strategies, rules: as they are typed, see `combine`; None: all strategies, all rules.
         frames, ending, settings: see `Denoiser`.
         rounds, timed, batch_size, output: see `run_bench`.
         dtype: of the weights, "auto": as stored.
@@ -49,10 +50,12 @@ def bench(
         FileNotFoundError, ValueError: whatever is wrong with the arguments, before the weights are loaded where that
             can be seen.
     """
+    if output.suffix == ".png":
+        raise ValueError(f"The results are JSON, and {output} is where their plot goes: name another file.")
     import matplotlib.figure  # noqa: F401  # where it is missing, this is told before anything is measured
 
     name = find_checkpoint(model)
-    contenders = combine(strategies or list(CACHE_STRATEGIES), rules or ["quota", "threshold"])
+    contenders = combine(strategies or list(CACHE_STRATEGIES), rules or list(UNMASKING_STRATEGIES))
     items = load_questions(questions, count, frames, videos)
     processor = VidLaDAProcessor.from_pretrained(name)
     network = VidLaDAForConditionalGeneration.from_pretrained(name, dtype=dtype)

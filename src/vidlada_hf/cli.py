@@ -195,9 +195,7 @@ def bench(
     ] = None,
     unmasking: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A rule, or with its number such as threshold:0.8; may be repeated.", show_default="quota, threshold"
-        ),
+        typer.Option(help="A rule, or with its number such as threshold:0.8; may be repeated.", show_default="all"),
     ] = None,
     frames: Annotated[int, typer.Option(help="Frames of each video.", min=1)] = 8,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the canvas, in tokens.")] = 128,

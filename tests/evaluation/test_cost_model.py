@@ -59,6 +59,15 @@ def test_it_agrees_for_padded_batches_with_guidance_and_a_suffix(name):
     assert planned == pytest.approx(counted, rel=0.002)
 
 
+@pytest.mark.parametrize("name", ["prefix", "dual", "interval"])
+def test_it_agrees_where_a_short_example_is_padded_far(name):
+    """One token a step, so that most steps compute the block alone."""
+    model = tiny_model()
+    inputs = batch(example(model, 5, before=9), example(model, 0, before=2))
+    counted, planned = run(resolve_cache_strategy(name), inputs, max_new_tokens=16, block_length=8)
+    assert planned == pytest.approx(counted, rel=0.01)
+
+
 def test_columns_of_a_strategy_of_the_users_own_are_enough():
     class Window(RowCache):
         def columns(self, step):

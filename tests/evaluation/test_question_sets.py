@@ -44,6 +44,14 @@ def test_mistakes_are_named_with_their_line(tmp_path, line, told):
         load_questions(source, None, 8)
 
 
+def test_unknown_answers_may_be_null_and_lines_end_at_line_feeds_alone(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    source = tmp_path / "q.jsonl"
+    source.write_text('{"video": "a.mp4", "question": "one\u2028two", "answer": null}\n', encoding="utf-8")
+    (item,) = load_questions(source, None, 8)
+    assert item.answer is None and item.question == "one\u2028two"
+
+
 def test_nothing_to_ask(tmp_path):
     with pytest.raises(ValueError, match="q.jsonl holds no questions"):
         load_questions(write(tmp_path / "q.jsonl"), None, 8)

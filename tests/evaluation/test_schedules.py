@@ -41,6 +41,18 @@ def test_no_schedule_and_no_such_strategy():
         plan_refreshes("nars", SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ('{"proxy_layers": [40]}', "`proxy_layers` names layer 40; the text model has layers 0 to 31"),
+        ('{"anchors": 500}', r"`anchors` \(500\) must not exceed the 210 rows of a frame"),
+    ],
+)
+def test_what_the_model_cannot_have_is_refused(config, told):
+    with pytest.raises(ValueError, match=told):
+        plan_saving(f"mars:{config}", VidLaDAGenerationConfig(max_new_tokens=64), 32, 210)
+
+
 def test_what_a_schedule_saves_on_paper():
     """A dual cache recomputes 4 of 128 steps as a whole, and 32 of 6,888 rows in the others."""
     settings = VidLaDAGenerationConfig(max_new_tokens=128)

@@ -354,6 +354,40 @@ def test_a_busy_object_is_refused_before_any_work(model):
     assert not encoded
 
 
+def test_one_that_could_not_begin_may_be_used_again(model):
+    class Unlucky(DualCache):
+        luck = False
+
+        def begin(self, layout):
+            super().begin(layout)
+            if not self.luck:
+                raise OSError("no luck")
+
+    strategy, inputs = Unlucky(), example(model, 1)
+    with pytest.raises(OSError, match="no luck"):
+        answers(model, inputs, cache_strategy=strategy)
+    strategy.luck = True
+    assert torch.equal(answers(model, inputs, cache_strategy=strategy), answers(model, inputs, cache_strategy="dual"))
+
+
+def test_an_object_is_used_whatever_it_is_worth_and_a_class_is_refused(model):
+    class Empty(DualCache):
+        begun = False
+
+        def __len__(self):
+            return 0
+
+        def begin(self, layout):
+            super().begin(layout)
+            self.begun = True
+
+    strategy = Empty()
+    answers(model, example(model, 1), cache_strategy=strategy)
+    assert strategy.begun
+    with pytest.raises(ValueError, match="or an object of a subclass of DenoisingCache, got the class Empty"):
+        answers(model, example(model, 1), cache_strategy=Empty)
+
+
 # --- the README's samples --------------------------------------------------------------------------------------------
 
 
@@ -389,6 +423,14 @@ def test_the_readmes_own_strategies_are_exact_where_they_refresh(model):
 
 # --- with everything that `generate` can do --------------------------------------------------------------------------
 
+
+class Numbers:
+    """A tokenizer: an id is its number between blanks."""
+
+    def decode(self, ids, **_):
+        return "".join(f" {i} " for i in ids)
+
+
 WAYS = {
     "plain": {},
     "guidance": {"cfg_scale": 0.7},
@@ -398,6 +440,7 @@ WAYS = {
         "suffix": [7, 8],
     },
     "stops": {"eos_token_id": list(range(3, 12))},
+    "stop strings": {"stop_strings": [" 5 ", " 9 "], "tokenizer": Numbers()},
     "threshold": {"unmasking": "threshold", "unmask_threshold": 0.3, "suppress_tokens": [0, MASK]},
     "factor": {"unmasking": "factor", "unmask_factor": 3.0, "suppress_tokens": [0, MASK]},
     "entropy": {"unmasking": "entropy", "unmask_entropy_bound": 4.0, "suppress_tokens": [0, MASK]},
@@ -405,13 +448,18 @@ WAYS = {
 }
 
 
+# Visual rows are refreshed within the twelve steps too, by frames and with anchors that were searched for.
+OFTEN = {"visual_intervals": [4, 2], "text_intervals": [2, 2], "anchors": 2}
+
+
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", CACHE_STRATEGIES)
-def test_every_strategy_serves_a_batch_in_every_way(model, name, way):
+@pytest.mark.parametrize(("name", "config"), [*((name, None) for name in CACHE_STRATEGIES), ("mars", OFTEN)])
+def test_every_strategy_serves_a_batch_in_every_way(model, name, config, way):
+    settings = {"cache_strategy": name, "cache_config": config, **WAYS[way]}
     examples = [example(model, 4, before=2), example(model, 1, after=9, seed=2), example(model, 0, before=6, seed=3)]
-    together = answers(model, batch(*examples), cache_strategy=name, **WAYS[way])
+    together = answers(model, batch(*examples), **settings)
     for row, one in zip(together, examples, strict=True):
-        alone = answers(model, one, cache_strategy=name, **WAYS[way])[0]
+        alone = answers(model, one, **settings)[0]
         assert row[: len(alone)].tolist() == alone.tolist()
         assert (row[len(alone) :] == 0).all()
 

@@ -465,7 +465,11 @@ def test_a_damaged_generation_config_file_is_not_passed_over(model, tmp_path):
         ({"unmasking": "threshold", "unmask_threshold": 0}, "`unmask_threshold` must be a number above 0, got 0"),
         ({"unmasking": "factor", "unmask_factor": "1"}, "`unmask_factor` must be a number above 0, got '1'"),
         ({"cache_strategy": 3}, "`cache_strategy` must be a name"),
-        ({"generation_config": {"cache_strategy": NoCache()}}, "pass the object itself to `generate`"),
+        ({"generation_config": {"cache_strategy": NoCache()}}, "pass an object to `generate` itself"),
+        (
+            {"unmasking": "threshold", "remasking": "random"},
+            "Threshold compares probabilities, and `remasking='random'`",
+        ),
         ({"do_sample": True}, "`do_sample=True` belongs to autoregressive decoding"),
         ({"use_cache": True}, "`use_cache=True` belongs to autoregressive decoding"),
         ({"gen_length": 8, "max_new_tokens": 4}, "given twice with different values"),

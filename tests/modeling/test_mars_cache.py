@@ -291,7 +291,8 @@ def test_tokens_committed_last_in_a_block_are_not_left_as_masks():
         ({"first_step": "half"}, "`first_step` must be one of 'full', 'chunked', got 'half'"),
         ({"proxy_queries": 0}, "`proxy_queries` must be a whole number of at least 1"),
         ({"proxy_layers": (-1,)}, "`proxy_layers` must be a whole number of at least 0 each, got -1"),
-        ({"proxy_layers": ()}, "`proxy_layers` is empty"),
+        ({"proxy_layers": ()}, r"`proxy_layers` must be a list of at least one layer, .* got \(\)"),
+        ({"proxy_layers": 0}, "`proxy_layers` must be a list of at least one layer, .* got 0"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(changes, message):
@@ -324,6 +325,14 @@ def test_what_a_model_or_video_cannot_have_is_refused_before_any_work(model, set
     finally:
         hook.remove()
     assert not encoded
+
+
+@pytest.mark.parametrize("settings", [{}, {"neighbourhood": None, "anchor_choice": "random"}])
+def test_anchors_that_are_never_used_may_be_more_than_a_frame_has(model, settings):
+    """A video within one neighbourhood, and no chunk attention at all."""
+    inputs = example(model, 3 if settings else 2) | {"max_new_tokens": 4, "cache_strategy": "mars"}
+    many, few = ({"anchors": count} | settings for count in (7, 1))
+    assert torch.equal(model.generate(**inputs, cache_config=many), model.generate(**inputs, cache_config=few))
 
 
 def test_it_takes_its_own_settings_only():

@@ -107,5 +107,12 @@ def test_each_row_has_its_own_quota():
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ValueError, match="'quota'"):
         resolve_unmasking("best")
-    with pytest.raises(ValueError, match="must be a name .* or an UnmaskingStrategy, got int"):
+    with pytest.raises(ValueError, match="must be a name .* or an object of an UnmaskingStrategy, got int"):
         resolve_unmasking(3)
+    with pytest.raises(ValueError, match="got the class Threshold"):
+        resolve_unmasking(Threshold)
+
+
+def test_a_threshold_is_a_probability():
+    with pytest.raises(ValueError, match="`unmask_threshold` is a probability, of at most 1, got 1.5"):
+        Threshold(1.5)

@@ -207,7 +207,8 @@ class Denoiser:
             cache_strategy=strategy,
             unmasking=rule,
             step_callback=None if watch is None else watch(strategy),
-            **settings,
+            tokenizer=self.processor.tokenizer,
+            **({"return_dict_in_generate": False} | settings),
         )
         return sequences[:, prompt:]
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
 
+import torch
+
 from ..modeling.cache_vidlada import DenoisingCache, NoCache, SequenceLayout, Step
 from ..modeling.chunk_attention_vidlada import spread
 from ..modeling.interval_cache_vidlada import IntervalCache, is_due
@@ -87,9 +89,16 @@ class Sizes:
         """All rows."""
         return self.prompt + self.canvas + self.suffix
 
+    def layout(self) -> SequenceLayout:
+        """A batch of this one example: text, frames, canvas, suffix."""
+        numbers = torch.repeat_interleave(torch.arange(len(self.frames)), torch.tensor(self.frames, dtype=torch.long))
+        text, behind = torch.full((self.text,), -1), torch.full((self.canvas + self.suffix,), -1)
+        canvas = slice(self.prompt, self.prompt + self.canvas)
+        return SequenceLayout(torch.arange(self.total)[None], None, torch.cat([text, numbers, behind])[None], canvas)
+
     def place(self, steps: Sequence[Step]) -> list[Step]:
         """`VidLaDAGenerationConfig.planned_steps()` with their rows counted from the beginning of the sequence."""
-        return [replace(s, rows=slice(s.rows.start + self.prompt, s.rows.stop + self.prompt)) for s in steps]
+        return [replace(s, rows=shift(s.rows, self.prompt)) for s in steps]
 
 
 @dataclass(frozen=True)
@@ -233,6 +242,11 @@ class Machine:
     bytes: float
 
 
+def shift(rows: slice, by: int) -> slice:
+    """The rows so many places further on."""
+    return slice(rows.start + by, rows.stop + by)
+
+
 def cost_of_steps(
     strategy: DenoisingCache, shape: TextShape, layout: SequenceLayout, steps: Sequence[Step], element_size: int = 4
 ) -> list[StepCost] | None:
@@ -257,7 +271,8 @@ def cost_of_steps(
         if not isinstance(strategy, RowCache):  # pays for padding
             sizes = replace(sizes, text=sizes.text + layout.frame_index.shape[1] - sizes.total)
         here = [i for i, is_awake in enumerate(awake) if is_awake]
-        own = [replace(steps[i], index=clock) for clock, i in enumerate(here)]
+        padding = layout.frame_index.shape[1] - sizes.total
+        own = [replace(steps[i], index=clock, rows=shift(steps[i].rows, -padding)) for clock, i in enumerate(here)]
         ran = getattr(strategy, "refreshed", [])
         refreshed = [ran[i][example] for i in here] if len(ran) == len(steps) else []
         works = plan_work(strategy, shape, sizes, own, refreshed) if own else []

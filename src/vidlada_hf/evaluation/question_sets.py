@@ -52,7 +52,7 @@ def load_questions(source: Path | None, count: int | None, num_frames: int, vide
     if source is None:
         return list(MovingShapes("test", count or 42, num_frames))
     folder = source.parent if videos is None else videos
-    lines = [(i, line) for i, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    lines = [(i, line) for i, line in enumerate(source.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
     found = [_read(line, folder, f"{source}, line {number}") for number, line in lines[:count]]
     if not found:
         raise ValueError(f"{source} holds no questions.")
@@ -69,6 +69,7 @@ def _read(line: str, folder: Path, place: str) -> Asked:
         raise ValueError(
             f"{place}: wanted are the keys `video` and `question`, and perhaps `answer` and `type`: {told}."
         )
+    record = {key: value for key, value in record.items() if value is not None or key in KEYS[:2]}
     for key, value in record.items():
         if not isinstance(value, str):
             raise ValueError(f"{place}: `{key}` must be a text, got {value!r}.")

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..modeling.cache_strategies_vidlada import resolve_cache_strategy
+from ..modeling.cache_vidlada import NoCache
 from ..modeling.configuration_vidlada import VidLaDATextConfig
 from ..modeling.generation_vidlada import VidLaDAGenerationConfig
 from .contenders import read_cache
@@ -42,11 +43,17 @@ def plan_saving(strategy: str, settings: VidLaDAGenerationConfig, frames: int, r
 
     Returns:
         None for a strategy that decides as it goes.
+
+    Raises:
+        ValueError: the strategy cannot serve this model or this video.
     """
-    shape, sizes = TextShape.of(VidLaDATextConfig()), Sizes(40, (rows,) * frames, settings.max_new_tokens)
+    config = VidLaDATextConfig()
+    shape, sizes = TextShape.of(config), Sizes(40, (rows,) * frames, settings.max_new_tokens)
+    asked = resolve_cache_strategy(*read_cache(strategy))
+    asked.check(config, sizes.layout())
     steps, flops = sizes.place(settings.planned_steps()), []
-    for name, config in (read_cache(strategy), ("none", {})):
-        work = plan_work(resolve_cache_strategy(name, config), shape, sizes, steps)
+    for cache in (asked, NoCache()):
+        work = plan_work(cache, shape, sizes, steps)
         if work is None:
             return None
         head = sum(2 * shape.hidden * shape.vocabulary * (step.rows.stop - step.rows.start) for step in steps)

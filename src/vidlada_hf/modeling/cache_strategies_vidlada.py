@@ -39,10 +39,11 @@ def resolve_cache_strategy(strategy: str | DenoisingCache, settings: dict[str, A
         build, config = CACHE_STRATEGIES[strategy]
         settings = check_settings(strategy, settings, inspect.signature(config or build).parameters)
         return build(config(**settings)) if config else build(**settings)
-    if not all(callable(getattr(strategy, method, None)) for method in ("check", "begin", "denoise", "end")):
+    methods = ("check", "begin", "denoise", "end")
+    if isinstance(strategy, type) or not all(callable(getattr(strategy, method, None)) for method in methods):
+        got = f"the class {strategy.__name__}" if isinstance(strategy, type) else type(strategy).__name__
         raise ValueError(
-            f"`cache_strategy` must be a name ({known}) or an object of a subclass of DenoisingCache, "
-            f"got {type(strategy).__name__}."
+            f"`cache_strategy` must be a name ({known}) or an object of a subclass of DenoisingCache, got {got}."
         )
     return strategy
 

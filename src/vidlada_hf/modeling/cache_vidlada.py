@@ -8,7 +8,8 @@ the keys and values of all rows, so that a strategy built on it only says which 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,6 +146,21 @@ class DenoisingCache(ABC):
         return None
 
 
+@contextmanager
+def serve(cache: DenoisingCache, layout: SequenceLayout) -> Iterator[None]:
+    """The time of one `generate`, from a strategy's `begin` to its `end`, which is called whatever goes wrong.
+
+    One that already serves another call is not ended: that call still needs it.
+    """
+    was_busy = getattr(cache, "layout", None) is not None
+    try:
+        cache.begin(layout)
+        yield
+    finally:
+        if not was_busy:
+            cache.end()
+
+
 class NoCache(DenoisingCache):
     """Named "none": recomputes every row at every step. Exact, and what all other strategies are measured against."""
 
@@ -159,11 +175,11 @@ class NoCache(DenoisingCache):
             position_ids=self.layout.position_ids[awake],
         )
         block = outputs.last_hidden_state[:, step.rows]
-        return block.new_zeros(len(active), *block.shape[1:]).index_copy(0, awake, block)
+        return block.new_zeros(len(active), *block.shape[1:]).index_copy(0, awake.to(block.device), block)
 
     def schedule(self, steps: Sequence[Step]) -> dict[str, torch.Tensor]:
         """Everything, always."""
         return {kind: torch.ones(len(steps), 1, dtype=torch.bool) for kind in ("visual", "text")}
 
 
-__all__ = ["DenoisingCache", "NoCache", "SequenceLayout", "Step", "count_positions"]
+__all__ = ["DenoisingCache", "NoCache", "SequenceLayout", "Step", "count_positions", "serve"]

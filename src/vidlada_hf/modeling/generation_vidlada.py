@@ -9,6 +9,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
@@ -20,7 +21,7 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file, logging
 
 from .cache_strategies_vidlada import resolve_cache_strategy
-from .cache_vidlada import DenoisingCache, SequenceLayout, Step, count_positions
+from .cache_vidlada import DenoisingCache, SequenceLayout, Step, count_positions, serve
 from .stopping_vidlada import StopRules
 from .unmasking_vidlada import UnmaskingStrategy, quota_schedule, resolve_unmasking
 
@@ -127,7 +128,9 @@ class VidLaDAGenerationConfig(GenerationConfig):
             raise ValueError(f"`remasking` must be 'low_confidence' or 'random', got {self.remasking!r}.")
         for name in ("unmasking", "cache_strategy"):
             if not isinstance(getattr(self, name), str):
-                raise ValueError(f"`{name}` is stored by its name: pass the object itself to `generate`.")
+                raise ValueError(
+                    f"`{name}` is stored by its name, got {getattr(self, name)!r}: pass an object to `generate` itself."
+                )
         resolve_unmasking(self.unmasking, self)
         resolve_cache_strategy(self.cache_strategy, self.cache_config)
 
@@ -358,8 +361,7 @@ class VidLaDAGenerationMixin:
             branches
         )
         asked.cache.check(self.config.get_text_config(), layout)
-        asked.cache.begin(layout)
-        try:
+        with serve(asked.cache, layout), closing(audience):
             # 1.c Encode the video and merge it into the prompt's embeddings, once.
             prompt = self.model.merge_features(
                 input_ids, pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size
@@ -401,9 +403,6 @@ class VidLaDAGenerationMixin:
                     if criteria:
                         canvas.masked &= ~criteria(ids, None)[:, None]  # these examples commit nothing more
                 audience.see_block(columns, canvas)
-        finally:
-            asked.cache.end()
-            audience.end()
 
         # 3. Cut each answer at its stop, append the suffix, pad on the right.
         sequences = finish(input_ids, canvas, asked.suffix_ids, settings.pad_token_id)
@@ -443,13 +442,21 @@ class VidLaDAGenerationMixin:
         refuse_unknown(
             unknown, [*settings.FIELDS, *ALIASES, "canvas", "suffix", *inspect.signature(self.generate).parameters]
         )
+        rule = resolve_unmasking(settings.unmasking if unmasking is None else unmasking, settings)
+        if settings.remasking == "random" and getattr(rule, "needs_probabilities", False):
+            raise ValueError(
+                f"{type(rule).__name__} compares probabilities, and `remasking='random'` draws what it compares: take "
+                "`unmasking='quota'`, or `remasking='low_confidence'`."
+            )
         batch, device = len(input_ids), input_ids.device
         return Request(
             input_ids=input_ids,
             settings=settings,
             blocks=settings.blocks(),
-            cache=resolve_cache_strategy(cache_strategy or settings.cache_strategy, settings.cache_config),
-            unmasking=resolve_unmasking(settings.unmasking if unmasking is None else unmasking, settings),
+            cache=resolve_cache_strategy(
+                settings.cache_strategy if cache_strategy is None else cache_strategy, settings.cache_config
+            ),
+            unmasking=rule,
             canvas=self._prepare_canvas(canvas_ids, settings, batch, device),
             suffix_ids=as_suffix(suffix, tokenizer, device),
             noise=Noise(settings.seed, generator, batch, device),
@@ -652,7 +659,7 @@ class Audience:
         if columns.start < end:
             self.streamer.put(canvas.ids[:, columns.start : end].clone().cpu())
 
-    def end(self) -> None:
+    def close(self) -> None:
         """No more comes: an iterating streamer must not be left waiting, also after an error."""
         if self.streamer is not None:
             self.streamer.end()

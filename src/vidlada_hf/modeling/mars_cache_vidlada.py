@@ -62,10 +62,13 @@ class ChunkConfig:
         check_whole("anchors", self.anchors, 0, " rows a frame")
         check_whole("anchor_seed", self.anchor_seed, 0)
         check_whole("proxy_queries", self.proxy_queries, 1)
+        if self.proxy_layers is not None and (not isinstance(self.proxy_layers, tuple) or not self.proxy_layers):
+            raise ValueError(
+                f"`proxy_layers` must be a list of at least one layer, or None for the middle one, "
+                f"got {self.proxy_layers!r}."
+            )
         for layer in self.proxy_layers or ():
             check_whole("proxy_layers", layer, 0, " each")
-        if self.proxy_layers == ():
-            raise ValueError("`proxy_layers` is empty: name at least one layer, or None for the middle one.")
         check_choice("anchor_choice", self.anchor_choice, ("attention", "random"))
         check_choice("first_step", self.first_step, ("full", "chunked"))
 
@@ -171,13 +174,17 @@ class MARSCache(RowCache):
             if layer >= layers:
                 raise ValueError(f"`proxy_layers` names layer {layer}; the text model has layers 0 to {layers - 1}.")
         for example, frames in enumerate(layout.frame_index.cpu()):
-            rows = torch.bincount(frames[frames >= 0])
-            fewest = int(rows[rows > 0].amin()) if len(rows) else config.anchors
-            if config.neighbourhood is not None and config.anchors > fewest:
+            rows = frames[frames >= 0].unique(return_counts=True)[1]
+            if self._is_chunked(len(rows)) and config.anchors > (fewest := int(rows.amin())):
                 raise ValueError(
                     f"`anchors` ({config.anchors}) must not exceed the {fewest} rows of a frame (example {example} of "
                     f"the batch): take at most {fewest}."
                 )
+
+    def _is_chunked(self, frames: int) -> bool:
+        """Whether visual rows of so many frames attend by frames: some frame has others out of its neighbourhood."""
+        width = self.config.neighbourhood
+        return width is not None and frames > width + 1
 
     def begin(self, layout: SequenceLayout) -> None:
         """See `DenoisingCache.begin`."""
@@ -192,18 +199,18 @@ class MARSCache(RowCache):
             )
             for i, (real, visual) in enumerate(zip(numbers.real, numbers.visual, strict=True))
         ]
-        width = self.config.neighbourhood
-        self.is_chunked = [width is not None and len(video.frames) > width + 1 for video in self.videos]
+        self.is_chunked = [self._is_chunked(len(video.frames)) for video in self.videos]
         self.boundaries: dict[int, torch.Tensor] = {}  # group -> (rows, hidden), what entered it
         self.refreshed = []
         self.anchors: dict[int, list[torch.Tensor]] = {}  # example -> of each frame, (anchors,)
         if self.config.anchor_choice == "random" or self.config.anchors == 0:
-            self.anchors = {i: self._random_anchors(video) for i, video in enumerate(self.videos)}
+            chunked = [i for i, is_chunked in enumerate(self.is_chunked) if is_chunked]
+            self.anchors = {i: self._random_anchors(self.videos[i]) for i in chunked}
         self._searching: list[int] = []
         self._scores: dict[int, torch.Tensor] = {}
         self._blocks: list[slice | None] = [None] * len(self.videos)  # each example's latest
         self._framed: tuple[int, ...] = ()
-        self._frames: dict[tuple[int, ...], tuple[list[FrameBatch], torch.Tensor]] = {}
+        self._frames: dict[Any, tuple[list[FrameBatch], torch.Tensor]] = {}  # (examples, device) ->
 
     def end(self) -> None:
         """See `DenoisingCache.end`."""
@@ -318,12 +325,12 @@ class MARSCache(RowCache):
 
     def _frames_of(self, examples: tuple[int, ...], device: torch.device) -> tuple[list[FrameBatch], torch.Tensor]:
         """The frames of these examples in batches, and the place of each visual row among those computed."""
-        if examples not in self._frames:
+        if (examples, device) not in self._frames:
             videos = [self.videos[i] for i in examples]
             numbers = torch.cat([video.visual for video in videos])
             batches = batch_frames(videos, [self.anchors[i] for i in examples], self.config.neighbourhood, device)
-            self._frames[examples] = batches, places_of(numbers, len(self.numbers.places)).to(device)
-        return self._frames[examples]
+            self._frames[examples, device] = batches, places_of(numbers, len(self.numbers.places)).to(device)
+        return self._frames[examples, device]
 
     def _search_anchors(self, attention: Any, query: torch.Tensor, keys: torch.Tensor) -> None:
         """Adaptive anchor search, in an example's first step: looks at this layer if it is wanted."""

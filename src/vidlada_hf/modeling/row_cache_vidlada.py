@@ -155,7 +155,7 @@ class RowCache(DenoisingCache):
         """(rows, hidden) -> (batch, block, hidden), 0 for examples that are not active; counts the step."""
         active = self.numbers.active(step)
         self.steps_done = [done + a for done, a in zip(self.steps_done, active, strict=True)]
-        block = hidden_states[rows.block].unflatten(0, (sum(active), -1))
+        block = hidden_states[rows.block.to(hidden_states.device)].unflatten(0, (sum(active), -1))
         if all(active):
             return block
         places = torch.tensor(active).nonzero()[:, 0].to(block.device)

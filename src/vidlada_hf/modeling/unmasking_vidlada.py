@@ -5,7 +5,7 @@ adaptive ones commit more where the model is sure, and so need fewer steps.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -30,7 +30,13 @@ def rank(values: torch.Tensor) -> torch.Tensor:
 
 
 class UnmaskingStrategy(ABC):
-    """Chooses among the masked positions of the current block. Stateless: one object serves any number of calls."""
+    """Chooses among the masked positions of the current block. Stateless: one object serves any number of calls.
+
+    Attributes:
+        needs_probabilities: whether confidences must be probabilities, which `remasking="random"` does not give.
+    """
+
+    needs_probabilities: ClassVar[bool] = False
 
     @abstractmethod
     def select(
@@ -62,8 +68,12 @@ class FixedQuota(UnmaskingStrategy):
 class Threshold(FixedQuota):
     """Named "threshold": every position whose confidence reaches a bound (Fast-dLLM, arXiv 2505.22618)."""
 
+    needs_probabilities = True
+
     def __init__(self, threshold: float = 0.9) -> None:
         self.threshold = check_positive("unmask_threshold", threshold)
+        if self.threshold > 1:
+            raise ValueError(f"`unmask_threshold` is a probability, of at most 1, got {threshold!r}.")
 
     def select(
         self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
@@ -74,6 +84,8 @@ class Threshold(FixedQuota):
 
 class Factor(FixedQuota):
     """Named "factor": the n most confident, n the largest with confidence_n >= 1 - factor / (n + 1) (Fast-dLLM)."""
+
+    needs_probabilities = True
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = check_positive("unmask_factor", factor)
@@ -135,11 +147,10 @@ def resolve_unmasking(strategy: str | UnmaskingStrategy, settings: Any = None) -
             raise ValueError(f"Unknown `unmasking` {strategy!r}; known are {known}.")
         build, field = UNMASKING_STRATEGIES[strategy]
         return build() if field is None or settings is None else build(getattr(settings, field))
-    if not callable(getattr(strategy, "select", None)):
-        raise ValueError(
-            f"`unmasking` must be a name ({', '.join(map(repr, UNMASKING_STRATEGIES))}) or an UnmaskingStrategy, "
-            f"got {type(strategy).__name__}."
-        )
+    if isinstance(strategy, type) or not callable(getattr(strategy, "select", None)):
+        known = ", ".join(map(repr, UNMASKING_STRATEGIES))
+        got = f"the class {strategy.__name__}" if isinstance(strategy, type) else type(strategy).__name__
+        raise ValueError(f"`unmasking` must be a name ({known}) or an object of an UnmaskingStrategy, got {got}.")
     return strategy
 
 
