@@ -207,7 +207,7 @@ class Denoiser:
             cache_strategy=strategy,
             unmasking=rule,
             step_callback=None if watch is None else watch(strategy),
-            tokenizer=self.processor.tokenizer,
+            tokenizer=getattr(self.processor, "tokenizer", None),  # random weights come without a processor
             **({"return_dict_in_generate": False} | settings),
         )
         return sequences[:, prompt:]
