@@ -47,7 +47,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no recipe"):
         Recipe.from_yaml(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
-    with pytest.raises(ValueError, match="must be a mapping of keys to values, got "):
+    with pytest.raises(ValueError, match=r"must be a mapping of keys to values, got \['a', 'b'\]"):
         Recipe.from_yaml(tmp_path / "list.yaml")
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(ValueError, match="is no YAML"):

@@ -88,10 +88,10 @@ def plan(recipe: Recipe) -> list[StagePlan]:
 
 def plan_stage(stage: Stage, recipe: Recipe) -> StagePlan:
     """The needs of one stage."""
-    find_task(stage.task).check_keys(stage.options)  # the data may be elsewhere
+    kind = find_task(stage.task)
+    kind.check_keys(stage.options)  # the data may be elsewhere
     model, processor = build_skeleton(recipe.model, recipe.dtype)
     trained: Any = add_adapter(model, LoraOptions(**stage.lora)) if stage.lora else model
-    kind = find_task(stage.task)
     # Other tasks may compute with the weights that are not here; their heads are small.
     task = kind(trained, processor, seed=recipe.seed, **stage.options) if issubclass(kind, Conversations) else None
     whole = nn.ModuleDict({"model": trained}) if task is None else task

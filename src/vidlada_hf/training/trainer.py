@@ -124,7 +124,7 @@ class DiffusionTrainer(Trainer):
         if not self.is_fsdp_enabled:
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
         weights = load_file(Path(resume_from_checkpoint) / "model.safetensors")
-        self._issue_warnings_after_load(scatter_weights(model or self.model, weights))
+        self._issue_warnings_after_load(scatter_weights(self.model if model is None else model, weights))
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """A task's frozen tensors are not in a checkpoint, on purpose; ValueError if trained ones are not."""

@@ -207,4 +207,4 @@ def count_bad(notes: Path) -> int:
     return len({json.loads(line)["place"] for line in notes.read_text(encoding="utf-8").splitlines()})
 
 
-__all__ = ["FrameReader", "VideoRecords", "count_bad", "seconds_of", "with_sampling"]
+__all__ = ["FrameReader", "VideoRecords", "count_bad", "with_sampling"]
