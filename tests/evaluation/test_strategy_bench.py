@@ -46,14 +46,19 @@ def test_every_contender_is_measured(done):
     assert len(rows["seconds"]) == len(rows["reference_seconds"]) == 2 and len(rows["ids"]) == 3
 
 
-def test_mars_needs_no_more_memory_than_exact_decoding_and_what_it_keeps():
+@pytest.mark.parametrize("intervals", [(128, 64, 32, 16), (4, 2, 1, 1)])  # the second: chunk attention within 3 steps
+def test_mars_needs_no_more_memory_than_exact_decoding_and_keys_values_and_boundaries(intervals):
     model = build_random_model(SMALL_TEXT, torch.device("cpu"), torch.float32)
-    denoiser, question = random_denoiser(model, 8, 4, 2), random_question(model, 8)
+    denoiser, question = random_denoiser(model, 4, 4, 2), random_question(model, 4)
+    settings = {"visual_intervals": intervals, "text_intervals": intervals}
     exact, mars = (
         count_costs(denoiser, [question], contender, Machine(1.0, 1.0), limit=3)  # a block's first step among them
-        for contender in (EXACT, Contender("mars"))
+        for contender in (EXACT, Contender("mars", settings))
     )
-    assert mars["kept_bytes"] > 0 and mars["live_bytes"] <= exact["live_bytes"] + mars["kept_bytes"]
+    text, rows = model.config.text_config, question.inputs["input_ids"].shape[1] + 4
+    a_tensor = rows * text.hidden_size * 4
+    keys_and_values, boundaries = 2 * text.num_hidden_layers * a_tensor, (len(intervals) - 1) * a_tensor
+    assert mars["live_bytes"] <= exact["live_bytes"] + keys_and_values + boundaries < 2 * mars["live_bytes"]
 
 
 def test_a_finished_bench_runs_nothing_again_and_a_newcomer_alone_is_run(denoiser, done, monkeypatch, tmp_path):

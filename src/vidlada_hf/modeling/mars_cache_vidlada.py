@@ -255,10 +255,10 @@ class MARSCache(RowCache):
         hidden_states: Any = None
         for group in range(groups):
             rows = self._rows_of_group(step, always, due, group)
-            entered = self.boundaries[group][rows.numbers] if group else self.embeddings(inputs_embeds, rows)
-            span = range(group * layers // groups, (group + 1) * layers // groups)
-            hidden_states = None  # what entered is a copy; both together would raise the peak
-            hidden_states = self.compute(text_model, entered, rows, span)
+            hidden_states = None  # what enters is a copy, and each layer's input is let go of: both keep the peak down
+            hidden_states = self.boundaries[group][rows.numbers] if group else self.embeddings(inputs_embeds, rows)
+            for layer in range(group * layers // groups, (group + 1) * layers // groups):
+                hidden_states = self.compute(text_model, hidden_states, rows, range(layer, layer + 1))
             self.leave_group(group, rows, hidden_states, step, due)
         return self.finish_step(hidden_states, rows, step)
 
