@@ -22,6 +22,7 @@ from .layouts import (
 from .tiny import batch, example, tiny_model
 
 few = settings(max_examples=15, deadline=None)
+FIRST_STEPS = ["full", "chunked"]
 EVERY_STEP = {"visual_intervals": (1, 1), "text_intervals": (1, 1), "anchors": 2}
 
 
@@ -50,7 +51,7 @@ def configs(draw: st.DrawFn) -> MARSCacheConfig:
         anchor_choice=draw(st.sampled_from(["attention", "random"])),
         proxy_queries=draw(st.sampled_from([1, 5, 128])),
         proxy_layers=draw(st.sampled_from([None, (0,), (1, 3)])),
-        first_step=draw(st.sampled_from(["full", "chunked"])),
+        first_step=draw(st.sampled_from(FIRST_STEPS)),
     )
 
 
@@ -66,7 +67,17 @@ def test_a_refresh_every_step_that_sees_all_frames_is_exact(case, groups, neighb
 
 
 @few
-@given(case=cases(most_frames=1), first=st.sampled_from(["full", "chunked"]))
+@given(rows=st.integers(1, 4), frames=st.integers(3, 6), width=st.integers(0, 1), first=st.sampled_from(FIRST_STEPS))
+def test_frame_blocks_whose_anchors_are_all_rows_are_exact(rows, frames, width, first):
+    """The gathered blocks themselves, not the short cut that a covering neighbourhood takes."""
+    case = plain_case(frames, rows)
+    ours = mars(**EVERY_STEP | {"anchors": rows}, neighbourhood=width, first_step=first)
+    assert_same(run(ours, case), run(NoCache(), case), case)
+    assert ours.is_chunked == [True]
+
+
+@few
+@given(case=cases(most_frames=1), first=st.sampled_from(FIRST_STEPS))
 def test_one_frame_or_none_is_exact(case, first):
     """No frame is far from another: chunk attention is full attention, whatever the neighbourhood."""
     assert_same(run(mars(**EVERY_STEP, neighbourhood=0, first_step=first), case), run(NoCache(), case), case)
@@ -149,7 +160,7 @@ def test_intervals_and_anchors_make_a_difference():
 
 
 @few
-@given(case=cases(most_frames=6), first=st.sampled_from(["full", "chunked"]))
+@given(case=cases(most_frames=6), first=st.sampled_from(FIRST_STEPS))
 def test_anchors_are_found_once_and_belong_to_their_frames(case, first):
     found = []
 
