@@ -4,6 +4,7 @@ torch and transformers are imported inside the commands, so that `vidlada --help
 """
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -139,6 +140,8 @@ def train(
         if dry_run:
             from .training.planning import GIB, describe, plan
 
+            if device_memory is not None and not 0 < device_memory < math.inf:
+                raise ValueError(f"`--device-memory` must be a number of GiB above 0, got {device_memory}.")
             available = None if device_memory is None else round(device_memory * GIB)
             typer.echo(describe(plan(read), processes, available))
             return

@@ -63,6 +63,7 @@ def test_strategies():
         ({"video": None}, "a.json, record 2 has no `video`: add its path"),
         ({"conversations": None}, "a.json, record 2 has no list `conversations`"),
         ({"conversations": [{"from": "robot", "value": "Hi"}]}, "a.json, record 2 has a turn that is no `from`"),
+        ({"conversations": [{"from": ["gpt"], "value": "Hi"}]}, "a.json, record 2 has a turn that is no `from`"),
         ({"conversations": record()["conversations"][:1]}, "a.json, record 2 does not end with an answer"),
         (
             {"conversations": [*record()["conversations"][:1], {"from": "gpt", "value": ""}]},
@@ -80,6 +81,8 @@ def test_a_bad_record_is_named(tmp_path, changes, message):
     [
         ("datasets:\n  - json_pth: a.json\n", "Entry 1 of .*list.yaml has no `json_path`"),
         ("datasets:\n  - json_path: a.json\n    sampling: all\n", "Unknown key `sampling` in entry 1 of .*list.yaml"),
+        ("datasets:\n  - json_path: 5\n", "`json_path` in entry 1 of .*list.yaml must be a path, got 5"),
+        ("datasets:\n  - {json_path: a.json, sampling_strategy: 'random:x%'}\n", "strategy 'random:x%' in entry 1 of"),
         ("- a.json\n", "list.yaml must hold `datasets:`"),
         ("datasets: [", "list.yaml is no YAML"),
         ("datasets:\n  - json_path: none.json\n", "There is no file .*none.json"),

@@ -42,6 +42,18 @@ def test_local_files(tmp_path, record, suffix):
     assert dataset[1]["place"] == f"{path}, {'line' if suffix == 'jsonl' else 'record'} 2"
 
 
+def test_a_column_of_videos_is_not_decoded(tmp_path):
+    import datasets
+
+    (tmp_path / "a.mp4").write_bytes(b"the table holds these too, and the name")
+    record = BESIDE | {"video": str(tmp_path / "a.mp4")}
+    table = datasets.Dataset.from_list([record]).cast_column("video", datasets.Video())
+    table.to_parquet(tmp_path / "a.parquet")
+    assert MessageConversations(str(tmp_path / "a.parquet"), video_folder=str(tmp_path)).videos == [
+        str(tmp_path / "a.mp4")
+    ]
+
+
 def test_addresses_and_whole_paths_stay(tmp_path):
     records = [BESIDE | {"video": video} for video in ("https://a.b/c.mp4", "/x/c.mp4")]
     dataset = MessageConversations(write(tmp_path, *records), video_folder="videos")

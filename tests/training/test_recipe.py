@@ -36,6 +36,9 @@ def test_a_recipe_round_trips(tmp_path):
             {"stages": [STAGE | {"arguments": {"max_step": 1}}]},
             "Unknown key `max_step` in `arguments` of stage 'one'.*`max_steps`",
         ),
+        ({"stages": [STAGE | {"arguments": {"output_dir": "x"}}]}, "Unknown key `output_dir` in `arguments`"),
+        ({"stages": [STAGE | {"arguments": {"lr_scheduler_type": "nope"}}]}, "nope is not a valid SchedulerType"),
+        ({"stages": [STAGE | {"arguments": {"per_device_train_batch_size": 0}}]}, "must be at least 1, got 0"),
     ],
 )
 def test_mistakes_are_named_with_their_place(change, message):

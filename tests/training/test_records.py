@@ -31,6 +31,9 @@ def test_records_keep_messages_and_places():
             [{"role": "user", "content": [{"type": "audio", "audio": "a"}]}],
             "here has a part that is neither a text nor",
         ),
+        ([*ASKED, {"role": "assistant", "content": "red<|eot_id|>"}], r"here has <\|eot_id\|> in a text, which has a"),
+        ([*ASKED, {"role": "assistant", "content": "<image> red"}], "here has <image> in a text"),
+        ([*ASKED, {"role": "assistant", "content": "red\ud800"}], "here holds half a character"),
     ],
 )
 def test_what_cannot_be_learned_is_refused_with_its_place(messages, message):

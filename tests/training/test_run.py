@@ -220,6 +220,20 @@ def test_a_start_that_is_not_there_is_told_before_anything_runs(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("start", ["nosuch_module:build", "json:nosuch", "json:__name__"])
+def test_a_start_that_no_function_builds_is_refused(tmp_path, start):
+    with pytest.raises(ValueError, match=f"`model` is '{start}', which is no folder and no 'module:function'"):
+        run.train(Recipe.from_dict(recipe(tmp_path / "run").as_dict() | {"model": start}))
+
+
+def test_a_new_start_forgets_the_bad_videos_of_one_that_failed(tmp_path):
+    notes = tmp_path / "1-see" / "bad_videos.jsonl"
+    notes.parent.mkdir()
+    notes.write_text("{}\n")
+    run.prepare(recipe(tmp_path), 1)
+    assert not notes.exists()
+
+
 def test_an_unknown_task_is_refused_before_anything_runs(tmp_path):
     broken = recipe(tmp_path).as_dict()
     broken["stages"][1]["task"] = "conversation"

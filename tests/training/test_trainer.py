@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from transformers import TrainerCallback, TrainingArguments
@@ -105,13 +107,32 @@ def test_it_learns(tmp_path):
     assert sum(losses[-8:]) < sum(losses[:8]) / 2
 
 
-def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
-    (tmp_path / "checkpoint-4").mkdir()
-    for name in ("trainer_state.json", "random_0.safetensors"):
-        (tmp_path / "checkpoint-4" / name).write_text("{}")
-    (tmp_path / "checkpoint-8").mkdir()
-    assert last_checkpoint(tmp_path).endswith("checkpoint-4")
+@pytest.mark.parametrize("damage", ["missing", "empty state", "cut weights", "no optimizer's JSON", "no random state"])
+def test_an_incomplete_checkpoint_is_deleted_and_the_one_before_it_taken(tmp_path, damage):
+    trainer(tmp_path, max_steps=4).train()
+    newest = tmp_path / "checkpoint-4"
+    if damage == "missing":
+        shutil.rmtree(newest)
+        newest.mkdir()
+    elif damage == "empty state":
+        (newest / "trainer_state.json").write_text("")
+    elif damage == "cut weights":
+        (newest / "model.safetensors").write_bytes((newest / "model.safetensors").read_bytes()[:-10])
+    elif damage == "no optimizer's JSON":
+        (newest / "optimizer.json").write_text("[1, ")
+    else:
+        (newest / "random_0.safetensors").unlink()
+    assert last_checkpoint(tmp_path).endswith("checkpoint-3") and not newest.exists()
+    assert last_checkpoint(tmp_path, processes=2) is None  # not of so many
     assert last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_run_that_was_killed_at_its_end_is_not_trained_on(tmp_path):
+    done = trainer(tmp_path, max_steps=3)  # an epoch has four
+    done.train()
+    again = trainer(tmp_path, max_steps=3)
+    again.train(resume_from_checkpoint=last_checkpoint(tmp_path))
+    assert again.state.global_step == 3 and torch.equal(weights(again.model), weights(done.model))
 
 
 def test_states_round_trip(tmp_path):

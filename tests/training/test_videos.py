@@ -12,7 +12,7 @@ from vidlada_hf.training.conversations import Conversations
 from vidlada_hf.training.llava import LlavaConversations
 from vidlada_hf.training.moving_shapes.tiny import build_tiny
 from vidlada_hf.training.records import RecordError
-from vidlada_hf.training.videos import FrameReader, VideoRecords, count_bad, with_sampling
+from vidlada_hf.training.videos import FrameReader, VideoRecords, count_bad, with_reading
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +45,27 @@ def test_frames_read_ahead_give_the_processors_own_inputs(parts, clips):
     loader = DataLoader(made.dataset(), 1, collate_fn=made.collate, num_workers=1, sampler=[2, 0])
     for number, batch in zip((2, 0), loader, strict=True):
         path = LlavaConversations(str(clips), str(clips.parent))[number]
-        processor = with_sampling(parts[1], {"num_frames": 4})[0]
+        processor = with_reading(parts[1], {"num_frames": 4})[0]
         expected = processor.apply_chat_template(path["messages"], tokenize=True, return_dict=True, return_tensors="pt")
         assert torch.equal(batch["input_ids"], expected["input_ids"])
         assert torch.equal(batch["pixel_values_videos"], expected["pixel_values_videos"])
         assert batch["video_num_frames"].tolist() == [4]
 
 
+@pytest.mark.parametrize("options", [{"resample": 0}, {"size": {"height": 96, "width": 96}}])
+def test_frames_are_resized_as_the_recipe_says(parts, clips, options):
+    made = task(parts, clips, processor_options={"num_frames": 2} | options)
+    pixels = made.collate([made.dataset()[0]])["pixel_values_videos"]
+    path = LlavaConversations(str(clips), str(clips.parent))[0]["messages"][0]["content"][0]["video"]
+    expected = parts[1].video_processor(path, num_frames=2, **options)["pixel_values_videos"]
+    assert torch.equal(pixels, expected)
+
+
 def test_the_time_sentence_is_that_of_the_file(parts, clips):
     """Which needs the metadata of frames that were read before."""
     options = {"add_time_instruction": True}
     record = task(parts, clips).dataset()[0]
-    sampled = with_sampling(parts[1], {"fps": 2})[0]
+    sampled = with_reading(parts[1], {"fps": 2})[0]
     reader = FrameReader(sampled.video_processor)
     read = VideoRecords(LlavaConversations(str(clips), str(clips.parent)), reader)[0]
     by_path = LlavaConversations(str(clips), str(clips.parent))[0]["messages"]
@@ -126,7 +135,7 @@ def test_frames_are_kept_on_disk_until_file_or_settings_change(parts, clips, tmp
     kept.write_bytes(b"x")  # as after a full disk
     assert torch.equal(first(str(file))[0], frames) and kept.stat().st_size > frames.numel()
 
-    other = with_sampling(parts[1], {"num_frames": 2})[0].video_processor
+    other = with_reading(parts[1], {"num_frames": 2})[0].video_processor
     assert len(FrameReader(other, cache)(str(file))[0]) == 2
     os.utime(file, (0, 0))
     first(str(file))

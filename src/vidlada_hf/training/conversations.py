@@ -16,7 +16,7 @@ from .collator import DiffusionCollator, find_options
 from .data import build_dataset, check_source
 from .records import Records
 from .tasks import Task
-from .videos import BadVideos, FrameReader, VideoRecords, count_bad, with_sampling
+from .videos import NOTES, BadVideos, FrameReader, VideoRecords, count_bad, with_reading
 
 
 class Conversations(Task):
@@ -44,7 +44,7 @@ class Conversations(Task):
         bad_videos: BadVideos = "skip",
         frame_cache: str | None = None,
     ) -> None:
-        sampling, others = with_sampling(processor, processor_options or {})
+        sampling, others = with_reading(processor, processor_options or {})
         super().__init__(model, sampling, seed)
         options = find_options(labels)
         self.is_limited = options.max_length is not None  # by the recipe itself
@@ -81,7 +81,7 @@ class Conversations(Task):
     @property
     def notes(self) -> Path | None:
         """The file of the bad videos that were met."""
-        return None if self.folder is None else self.folder / "bad_videos.jsonl"
+        return None if self.folder is None else self.folder / NOTES
 
     def remarks(self) -> list[str]:
         """How many videos were bad."""

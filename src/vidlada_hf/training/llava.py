@@ -78,6 +78,10 @@ def read_list(path: Path) -> list[dict[str, str]]:
         if not isinstance(entry, dict) or "json_path" not in entry:
             raise ValueError(f"Entry {number} of {path} has no `json_path`.")
         refuse_unknown(entry, list(ENTRY_KEYS), f"entry {number} of {path}")
+        for key in ("json_path", "video_folder"):
+            if not isinstance(entry.get(key, ""), str):
+                raise ValueError(f"`{key}` in entry {number} of {path} must be a path, got {entry[key]!r}.")
+        parse_strategy(entry.get("sampling_strategy", "all"), f"entry {number} of {path}")
     return [entry | {"json_path": str(path.parent / entry["json_path"])} for entry in entries]
 
 
@@ -85,27 +89,38 @@ def choose(records: Sequence[Any], strategy: str, seed: int, where: str) -> Sequ
     """Some of the records, by a strategy of the official lists.
 
     Args:
-        strategy: "all", "first:N", "end:N" or "random:N"; "N%" is that part of them, rounded up.
+        strategy, where: see `parse_strategy`.
         seed: of "random".
+    """
+    kind, number, is_part = parse_strategy(strategy, where)
+    if kind == "all":
+        return records
+    count = min(math.ceil(number * len(records) / 100) if is_part else number, len(records))
+    if kind == "random":
+        return random.Random(seed).sample(list(records), count)
+    return records[:count] if kind == "first" else records[len(records) - count :]
+
+
+def parse_strategy(strategy: Any, where: str) -> tuple[str, int, bool]:
+    """Kind, N and whether N is a percentage.
+
+    Args:
+        strategy: "all", "first:N", "end:N" or "random:N"; "N%" is that part of the records, rounded up.
         where: the strategy stands, for the error.
 
     Raises:
         ValueError: there is no such strategy, or N is no number of 0 or more.
     """
-    kind, _, amount = str(strategy).partition(":")
     if strategy == "all":
-        return records
+        return "all", 0, False
+    kind, _, amount = str(strategy).partition(":")
     number = amount.removesuffix("%")
     if kind not in ("first", "end", "random") or not number.isdecimal():
         raise ValueError(
             f"Unknown sampling strategy {strategy!r} in {where}: pass all, first:N, end:N or random:N, with N a whole "
             "number or one followed by %."
         )
-    count = math.ceil(int(number) * len(records) / 100) if amount.endswith("%") else int(number)
-    count = min(count, len(records))
-    if kind == "random":
-        return random.Random(seed).sample(list(records), count)
-    return records[:count] if kind == "first" else records[len(records) - count :]
+    return kind, int(number), amount.endswith("%")
 
 
 def as_messages(place: str, record: Any, video_folder: Path) -> list[dict[str, Any]]:
@@ -116,7 +131,8 @@ def as_messages(place: str, record: Any, video_folder: Path) -> list[dict[str, A
         raise RecordError(f"{place} has no `video`: add its path, or leave the record out.")
     messages = []
     for turn in record["conversations"]:
-        if not isinstance(turn, dict) or turn.get("from") not in SENDERS or not isinstance(turn.get("value"), str):
+        texts = [turn.get(key) for key in ("from", "value")] if isinstance(turn, dict) else [None]
+        if not all(isinstance(text, str) for text in texts) or texts[0] not in SENDERS:
             known = ", ".join(SENDERS)
             raise RecordError(f"{place} has a turn that is no `from` (of {known}) with a `value`: {str(turn)[:80]!r}.")
         messages.append({"role": SENDERS[turn["from"]], "content": turn["value"]})

@@ -1,23 +1,23 @@
 """Fine-tuning through `peft`: small matrices beside the text model's, and a check that they meet the base that they
 were trained on.
 
-An adapter's folder is peft's own, so anything that reads those reads it. In it lies `base_fingerprint.json` too, which
-says what the base was: loaded onto other weights of the same shape, an adapter would work silently and wrongly.
+An adapter's folder is peft's own, so anything that reads those reads it. In it lies `base_fingerprint.safetensors` too,
+which says what the base was: loaded onto other weights of the same shape, an adapter would work silently and wrongly.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 # Attention and MLP of the text model's layers; the tower has layers of the same names.
 TEXT_LINEARS = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
-FINGERPRINT = "base_fingerprint.json"
+FINGERPRINT = "base_fingerprint.safetensors"
 SAMPLES = 64  # values of each tensor that the fingerprint reads
 
 
@@ -78,8 +78,7 @@ def save_adapter(
     # Told that no embeddings are trained, peft does not ask the Hub about the base.
     model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
     name = model.peft_config["default"].base_model_name_or_path
-    content = {"fingerprint": fingerprint_of(base or model), "base": name}
-    (Path(folder) / FINGERPRINT).write_text(json.dumps(content, indent=2) + "\n")
+    save_file(fingerprint_of(base or model), Path(folder) / FINGERPRINT, {"base": str(name)})
 
 
 def load_adapter(model: nn.Module, folder: str | Path, merge: bool = False) -> Any:
@@ -98,29 +97,35 @@ def load_adapter(model: nn.Module, folder: str | Path, merge: bool = False) -> A
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no adapter_config.json: pass the folder of an adapter.")
-    if (folder / FINGERPRINT).is_file():
-        known = json.loads((folder / FINGERPRINT).read_text())
-        if known["fingerprint"] != fingerprint_of(model):
-            raise ValueError(
-                f"The adapter in {folder} was trained on another base ({known['base']}): its weights are not those of "
-                "this model. Load that base, or train an adapter for this one."
-            )
+    kept = folder / FINGERPRINT
+    if kept.is_file() and not is_same_base(load_file(kept), fingerprint_of(model)):
+        with safe_open(kept, framework="pt") as file:
+            base = file.metadata()["base"]
+        raise ValueError(
+            f"The adapter in {folder} was trained on another base ({base}): its weights are not those of this "
+            "model. Load that base, or train an adapter for this one."
+        )
     adapted = PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
     return adapted.merge_and_unload() if merge else adapted.eval()
 
 
 @torch.no_grad()
-def fingerprint_of(model: nn.Module) -> str:
-    """A hash of the name, the shape and some values of every tensor of a base, with or without an adapter around it.
+def fingerprint_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Some values of every tensor of a base, by its name and shape, with or without an adapter around it."""
+    return {
+        f"{name} {tuple(tensor.shape)}": tensor.flatten()[:: max(1, tensor.numel() // SAMPLES)][:SAMPLES]
+        .float()
+        .cpu()
+        .clone()
+        for name, tensor in base_tensors(model).items()
+    }
 
-    Values are read as bfloat16, so that it is the same in float32 and bfloat16.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(base_tensors(model).items()):
-        values = tensor.flatten()
-        values = values[:: max(1, len(values) // SAMPLES)][:SAMPLES].float().bfloat16().float()
-        digest.update(f"{name} {tuple(tensor.shape)} {values.tolist()}".encode())
-    return digest.hexdigest()
+
+def is_same_base(known: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> bool:
+    """Whether two fingerprints differ by no more than by rounding to bfloat16 and float16, twice."""
+    return known.keys() == found.keys() and all(
+        torch.allclose(values, found[name], rtol=2**-7, atol=1e-7) for name, values in known.items()
+    )
 
 
 def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -83,6 +83,11 @@ class Rows(Collection):
     """The rows of a table, with their places."""
 
     def __init__(self, table: Any, name: str) -> None:
+        import datasets
+
+        for column, feature in table.features.items():
+            if isinstance(feature, datasets.Video):  # videos are read later, and not by `datasets`
+                table = table.cast_column(column, datasets.Video(decode=False))
         self.table, self.name = table, name
 
     def __len__(self) -> int:
@@ -100,6 +105,8 @@ def place_videos(place: str, messages: Any, video: Any, folder: Path) -> Any:
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return messages  # `Records` says what is wrong with them
     if video is not None and all(isinstance(message.get("content"), str) for message in messages):
+        if isinstance(video, dict):  # of a column of videos
+            video = video.get("path")
         if not isinstance(video, str):
             raise RecordError(f"{place} has a video that is no path: {str(video)[:80]!r}.")
         return add_video(place, messages, join_path(folder, video))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import TrainingArguments
+from transformers import SchedulerType, TrainingArguments
 
 from .checking import check_arguments
 from .lora import LoraOptions
@@ -41,9 +41,13 @@ class Stage:
     def __post_init__(self) -> None:
         takers = {"rates": OptimizerOptions, "arguments": TrainingArguments, "lora": LoraOptions}
         for name, taker in takers.items():
-            check_arguments(getattr(self, name), taker, f"`{name}` of stage {self.name!r}")
+            check_arguments(getattr(self, name), taker, f"`{name}` of stage {self.name!r}", besides=("output_dir",))
         OptimizerOptions(**self.rates)
         LoraOptions(**self.lora)
+        SchedulerType(self.arguments.get("lr_scheduler_type", "linear"))
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+            if self.arguments.get(name, 1) < 1:
+                raise ValueError(f"`{name}` of stage {self.name!r} must be at least 1, got {self.arguments[name]}.")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from .collator import RecordError, check_answers
 
 ROLES = ("system", "user", "assistant")
 PLACEHOLDERS = ("<image>", "<video>")
+# What the chat template writes, and the model denoises and ends with: in a text it would begin or end a message.
+HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+RESERVED = (*PLACEHOLDERS, *HEADERS, "<|mdm_mask|>", "<|startoftext|>", "<|endoftext|>")
 
 
 class Records(Dataset):
@@ -76,22 +79,34 @@ def check_messages(place: str, messages: Any) -> list[dict[str, Any]]:
     if (count := len(videos_of(cleaned))) != 1:
         remedy = "add one, or leave the record out" if count == 0 else "split the record"
         raise RecordError(f"{place} has {count or 'no'} videos where one is needed: {remedy}.")
+    for part in (part for message in cleaned for part in message["content"]):
+        check_text(place, part[part["type"]], RESERVED if part["type"] == "text" else ())
     return cleaned
 
 
 def list_parts(place: str, content: Any) -> list[dict[str, str]]:
     """A content as parts with only the keys that they need (a table's columns give every part all keys)."""
     if isinstance(content, str):
-        return [{"type": "text", "text": content}]
+        content = [{"type": "text", "text": content}]
     parts = []
     for part in content if isinstance(content, Sequence) else [content]:
         kind = part.get("type") if isinstance(part, dict) else None
-        values = {"text": ("text",), "video": ("video", "path", "url")}.get(kind or "", ())
+        values = {"text": ("text",), "video": ("video", "path", "url")}.get(str(kind), ())
         value = next((part[key] for key in values if part.get(key) is not None), None)
         if kind is None or not isinstance(value, str):
             raise RecordError(f"{place} has a part that is neither a text nor a video's path: {str(part)[:80]!r}.")
         parts.append({"type": kind, kind: value})
     return parts
+
+
+def check_text(place: str, text: str, reserved: Sequence[str] = ()) -> None:
+    """Raises a RecordError for a text that holds a reserved token, or half a character (a lone surrogate)."""
+    if found := next((token for token in reserved if token in text), None):
+        raise RecordError(f"{place} has {found} in a text, which has a meaning of its own: take it out.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError(f"{place} holds half a character: {text[:80]!r}. Repair the text's encoding.") from error
 
 
 def videos_of(messages: Sequence[dict[str, Any]]) -> list[str]:

@@ -28,6 +28,7 @@ from .optimizer import OptimizerOptions
 from .recipe import Recipe, Stage
 from .tasks import Task, find_task
 from .trainer import DiffusionTrainer, last_checkpoint
+from .videos import NOTES
 
 HEADS = "heads.safetensors"
 
@@ -79,6 +80,7 @@ def claim(place: Path, stage: Stage, recipe: Recipe, processes: int) -> None:
     settings = asdict(stage) | run
     if not done and not any(place.glob("checkpoint-*")):
         place.mkdir(parents=True, exist_ok=True)
+        (place / NOTES).unlink(missing_ok=True)  # of an earlier start that failed
         notes.write_text(json.dumps(settings, indent=2) + "\n")
         return
     before = run | asdict(Stage(stage.name)) | json.loads(notes.read_text())  # a setting may be newer than the notes
@@ -170,7 +172,13 @@ def find_builder(start: str) -> Callable[[int], Any] | None:
     """The function of "module:function"; None for a checkpoint's folder or id, after a look whether it is there."""
     module, _, function = start.partition(":")
     if function and not Path(start).exists():
-        return getattr(import_module(module), function)
+        try:
+            build = getattr(import_module(module), function)
+        except (ImportError, AttributeError, ValueError):
+            build = None
+        if not callable(build):
+            raise ValueError(f"`model` is {start!r}, which is no folder and no 'module:function' that can be called.")
+        return build
     find_checkpoint(start)
     return None
 

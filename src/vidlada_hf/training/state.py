@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 TENSOR = "__tensor__"
+STATE_SUFFIXES = (".json", ".safetensors")
 
 
 def save_state(state: Any, path: Path) -> None:
@@ -37,7 +38,7 @@ def load_state(path: Path) -> Any:
     Raises:
         FileNotFoundError: there is none; the message names the file.
     """
-    for file in (path.with_suffix(".json"), path.with_suffix(".safetensors")):
+    for file in map(path.with_suffix, STATE_SUFFIXES):
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing: the checkpoint is incomplete, resume from an earlier one.")
     plain = json.loads(path.with_suffix(".json").read_text())

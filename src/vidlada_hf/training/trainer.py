@@ -1,22 +1,26 @@
 """transformers' Trainer for the masked-diffusion objective."""
 
+import json
+import os
+import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..modeling.objective_vidlada import TimeSampling
 from .global_batch import add_masks, add_shares
 from .optimizer import OptimizerOptions, build_optimizer, freeze
 from .sharding import gather_optimizer, scatter_optimizer, scatter_weights
-from .state import load_state, random_state, save_state, set_random_state
+from .state import STATE_SUFFIXES, load_state, random_state, save_state, set_random_state
 from .tasks import Task
 
 
@@ -73,6 +77,9 @@ class DiffusionTrainer(Trainer):
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The micro-batches of a step, with the masks of their places in the global batch."""
+        if self.state.global_step >= self.state.max_steps:  # resumed at its end, where `Trainer` would do one step more
+            self.control.should_training_stop = True
+            return [], None
         batches, count = super().get_batch_samples(*args, **kwargs)
         model = self.model
         sampling = getattr(model, "time_sampling", None) if isinstance(model, Task) else self.time_sampling
@@ -199,18 +206,36 @@ class SimilarLengths(LengthGroupedSampler):
 
 
 def last_checkpoint(output_dir: str | Path, processes: int = 1) -> str | None:
-    """The newest complete checkpoint of a run, or None: one that was being written when the run died does not count.
+    """The newest complete checkpoint of a run, or None. Newer ones, which were being written when the run died, are
+    deleted: `Trainer` would count them among those to keep.
 
     Args:
         processes: of the run that wrote it; each writes a file of its own.
     """
-    folder = Path(output_dir)
-    needed = ["trainer_state.json", *(f"random_{i}.safetensors" for i in range(processes))]
-    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
-        if all((Path(found) / name).is_file() for name in needed):
-            return found
-        Path(found).rename(folder / f"incomplete-{Path(found).name}")
+    numbers = (re.fullmatch(r"checkpoint-(\d+)", folder.name) for folder in Path(output_dir).glob("checkpoint-*"))
+    for number in sorted((int(match[1]) for match in numbers if match), reverse=True):
+        folder = Path(output_dir) / f"checkpoint-{number}"
+        if is_complete(folder, processes):
+            return str(folder)
+        if os.environ.get("RANK", "0") == "0":
+            shutil.rmtree(folder)
     return None
+
+
+def is_complete(checkpoint: Path, processes: int) -> bool:
+    """Whether all files of a checkpoint are there and whole; of tensors only the headers are read."""
+    needed = ["trainer_state.json", *(f"random_{i}{suffix}" for i in range(processes) for suffix in STATE_SUFFIXES)]
+    if not all((checkpoint / name).is_file() for name in needed):
+        return False
+    try:
+        for file in checkpoint.glob("*.json"):
+            json.loads(file.read_text())
+        for file in checkpoint.glob("*.safetensors"):
+            with safe_open(file, framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return True
 
 
 __all__ = ["DiffusionTrainer", "SimilarLengths", "last_checkpoint"]

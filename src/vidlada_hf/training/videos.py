@@ -27,19 +27,26 @@ from ..processing.video_reading_vidlada import VideoReadingError
 from .records import RecordError, Records, with_progress
 
 BadVideos = Literal["skip", "stop"]
-SAMPLING = ("num_frames", "fps", "max_frames", "force_sample")
-CACHED_SETTINGS = (*SAMPLING, "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb")
+# What decides which frames are read, and of what size.
+READING = (
+    *("num_frames", "fps", "max_frames", "force_sample"),
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb"),
+)
 GIVE_UP_AFTER = 100  # bad videos in a row
+NOTES = "bad_videos.jsonl"  # in a stage's folder
 
 logger = logging.getLogger(__name__)
 
 
-def with_sampling(processor: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A processor that samples frames as `options` say unless a call says otherwise, and the options that are left."""
-    sampling = {name: value for name, value in options.items() if name in SAMPLING}
+def with_reading(processor: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A processor that samples and resizes frames as `options` say unless a call says otherwise, and the other options.
+
+    Frames that it has read it leaves as they are.
+    """
+    reading = {name: value for name, value in options.items() if name in READING}
     changed, videos = copy.copy(processor), processor.video_processor
-    changed.video_processor = type(videos).from_dict(videos.to_dict(), **sampling)
-    return changed, {name: value for name, value in options.items() if name not in SAMPLING}
+    changed.video_processor = type(videos).from_dict(videos.to_dict(), **reading)
+    return changed, {name: value for name, value in options.items() if name not in READING}
 
 
 class FrameReader:
@@ -60,7 +67,7 @@ class FrameReader:
 
     def __init__(self, video_processor: Any, cache: str | Path | None = None) -> None:
         self.video_processor, self.cache = video_processor, None if cache is None else Path(cache)
-        settings = {name: getattr(video_processor, name, None) for name in CACHED_SETTINGS}
+        settings = {name: getattr(video_processor, name, None) for name in READING}
         self.settings = json.dumps(settings, sort_keys=True, default=str)
 
     def __call__(self, source: str) -> tuple[torch.Tensor, VideoMetadata]:
@@ -204,7 +211,11 @@ def count_bad(notes: Path) -> int:
     """How many different records of a file of notes have bad videos; a record is noted again in every epoch."""
     if not notes.is_file():
         return 0
-    return len({json.loads(line)["place"] for line in notes.read_text(encoding="utf-8").splitlines()})
+    places = set()
+    for line in notes.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # the last line of a run that was killed
+            places.add(json.loads(line)["place"])
+    return len(places)
 
 
-__all__ = ["FrameReader", "VideoRecords", "count_bad", "with_sampling"]
+__all__ = ["FrameReader", "VideoRecords", "count_bad", "with_reading"]
