@@ -37,7 +37,7 @@ from vidlada_hf.training.llava import LlavaConversations
 from vidlada_hf.training.moving_shapes.tiny import word_tokenizer
 from vidlada_hf.training.optimizer import OptimizerOptions
 from vidlada_hf.training.trainer import DiffusionTrainer
-from vidlada_hf.training.videos import FrameReader, VideoRecords, with_sampling
+from vidlada_hf.training.videos import FrameReader, VideoRecords, with_reading
 
 FRAMES, ROUNDS, WORKERS = 32, 3, (0, 2)
 # Multiply-adds of a forward and a backward pass a row of the 8B, twice (add and multiply) and three times (backward).
@@ -102,7 +102,7 @@ def reading_runs(records: Path) -> dict[str, Callable[[], float]]:
         tokenizer=word_tokenizer(),
         video_processor=VidLaDAVideoProcessor(size=size),
     )
-    processor, _ = with_sampling(processor, {"num_frames": FRAMES})
+    processor, _ = with_reading(processor, {"num_frames": FRAMES})
 
     def read(data: VideoRecords, workers: int) -> float:
         ahead: dict[str, Any] = {"prefetch_factor": 2} if workers else {}

@@ -70,7 +70,7 @@ def test_it_runs_from_end_to_end_on_clips(tmp_path):
 
 
 def test_accelerates_configurations_name_the_models_layers():
-    """Their keys are checked by accelerate itself; the sharded runs need GPUs."""
+    """Their keys are checked by accelerate itself; `test_processes` runs them."""
     from accelerate.commands.config.config_args import load_config_from_file
 
     from vidlada_hf import VidLaDAForConditionalGeneration

@@ -57,6 +57,11 @@ def test_a_placeholder_says_which_turn_the_video_belongs_to():
     assert placed[2] == ASKED[0] and placed[0]["content"] == "Hello"
     with pytest.raises(RecordError, match="here has 2 placeholders for its one video"):
         add_video("here", [{"role": "user", "content": "<image> <image>"}], "a.mp4")
+    answered = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "<image> Because."}]
+    with pytest.raises(RecordError, match="here has <image> in a text"):
+        check_messages("here", add_video("here", answered, "a.mp4"))
+    with pytest.raises(RecordError, match="here has its video in a message that is not the user's"):
+        check_messages("here", [ASKED[0] | {"role": "system"}, ANSWERED[1]])
     with pytest.raises(RecordError, match="here has no message of the user"):
         add_video("here", [{"role": "assistant", "content": "Hi"}], "a.mp4")
 

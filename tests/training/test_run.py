@@ -1,6 +1,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -224,6 +225,26 @@ def test_a_start_that_is_not_there_is_told_before_anything_runs(tmp_path):
 def test_a_start_that_no_function_builds_is_refused(tmp_path, start):
     with pytest.raises(ValueError, match=f"`model` is '{start}', which is no folder and no 'module:function'"):
         run.train(Recipe.from_dict(recipe(tmp_path / "run").as_dict() | {"model": start}))
+
+
+def test_a_run_is_gone_on_with_sharded_as_it_was_begun(tmp_path, monkeypatch):
+    run.prepare(recipe(tmp_path), 2)
+    (tmp_path / "1-see" / "checkpoint-2").mkdir()
+    run.prepare(recipe(tmp_path), 2)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match=r"Stage 'see' was begun with other settings \(sharding\)"):
+        run.prepare(recipe(tmp_path), 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_deepspeed", "message"),
+    [({"denoising": {"every": 1}}, False, "has `denoising`, which sharded"), ({"lora": {"r": 2}}, True, "has `lora`")],
+)
+def test_what_shards_cannot_do_is_refused(settings, is_deepspeed, message):
+    sharded = SimpleNamespace(is_sharded=True, is_deepspeed_enabled=is_deepspeed)
+    with pytest.raises(ValueError, match=message):
+        run.refuse_sharded(run.Stage("one", **settings), sharded)
+    run.refuse_sharded(run.Stage("one", **settings), SimpleNamespace(is_sharded=False, is_deepspeed_enabled=False))
 
 
 def test_a_new_start_forgets_the_bad_videos_of_one_that_failed(tmp_path):

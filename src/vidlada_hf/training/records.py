@@ -79,6 +79,8 @@ def check_messages(place: str, messages: Any) -> list[dict[str, Any]]:
     if (count := len(videos_of(cleaned))) != 1:
         remedy = "add one, or leave the record out" if count == 0 else "split the record"
         raise RecordError(f"{place} has {count or 'no'} videos where one is needed: {remedy}.")
+    if any(message["role"] != "user" and videos_of([message]) for message in cleaned):
+        raise RecordError(f"{place} has its video in a message that is not the user's: move it to the question.")
     for part in (part for message in cleaned for part in message["content"]):
         check_text(place, part[part["type"]], RESERVED if part["type"] == "text" else ())
     return cleaned
@@ -115,8 +117,8 @@ def videos_of(messages: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def add_video(place: str, messages: list[dict[str, Any]], video: str) -> list[dict[str, Any]]:
-    """Puts a video where a text says `<image>` or `<video>`, at the start of its message as the official code does; at
-    the start of the first message of the user where none does.
+    """Puts a video where a text of the user says `<image>` or `<video>`, at the start of its message as the official
+    code does; at the start of the first message of the user where none does.
 
     Args:
         messages: whose contents are strings.
@@ -125,7 +127,11 @@ def add_video(place: str, messages: list[dict[str, Any]], video: str) -> list[di
         RecordError: several placeholders, or no message of the user.
     """
     found = [
-        (i, token) for i, m in enumerate(messages) for token in PLACEHOLDERS for _ in range(m["content"].count(token))
+        (i, token)
+        for i, message in enumerate(messages)
+        if message["role"] == "user"
+        for token in PLACEHOLDERS
+        for _ in range(message["content"].count(token))
     ]
     if len(found) > 1:
         raise RecordError(f"{place} has {len(found)} placeholders for its one video: leave one of them.")

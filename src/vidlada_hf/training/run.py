@@ -77,6 +77,9 @@ def claim(place: Path, stage: Stage, recipe: Recipe, processes: int) -> None:
     processes: they share its batches and masks."""
     notes, done = place / "stage.json", (place / "model").is_dir()
     run = {"model": recipe.model, "seed": recipe.seed, "dtype": recipe.dtype, "processes": processes}
+    run["sharding"] = next(
+        (way for way in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{way}") == "true"), ""
+    )
     settings = asdict(stage) | run
     if not done and not any(place.glob("checkpoint-*")):
         place.mkdir(parents=True, exist_ok=True)
@@ -84,7 +87,9 @@ def claim(place: Path, stage: Stage, recipe: Recipe, processes: int) -> None:
         notes.write_text(json.dumps(settings, indent=2) + "\n")
         return
     before = run | asdict(Stage(stage.name)) | json.loads(notes.read_text())  # a setting may be newer than the notes
-    changed = [key for key in settings if before.get(key) != settings[key] and not (done and key == "processes")]
+    changed = [
+        key for key in settings if before.get(key) != settings[key] and not (done and key in ("processes", "sharding"))
+    ]
     if changed:
         raise ValueError(
             f"Stage {stage.name!r} was begun with other settings ({', '.join(changed)}): delete {place} to start it "
@@ -111,6 +116,7 @@ def run_stage(stage: Stage, start: str, place: Path, seed: int, dtype: str = "au
         optimizer_options=OptimizerOptions(**stage.rates),
         callbacks=examiners,
     )
+    refuse_sharded(stage, trainer)
     for examiner in examiners:
         examiner.trainer = trainer
     trainer.train(resume_from_checkpoint=last_checkpoint(place, arguments.world_size))
@@ -128,6 +134,16 @@ def run_stage(stage: Stage, start: str, place: Path, seed: int, dtype: str = "au
         for remark in task.remarks():
             print(f"Stage {stage.name!r}: {remark}")
     trainer.accelerator.wait_for_everyone()
+
+
+def refuse_sharded(stage: Stage, trainer: DiffusionTrainer) -> None:
+    """A ValueError for what only whole weights in one process can do: the others would be waited for without end."""
+    if stage.denoising and trainer.is_sharded:
+        raise ValueError(
+            f"Stage {stage.name!r} has `denoising`, which sharded weights (FSDP, DeepSpeed) cannot: leave it out."
+        )
+    if stage.lora and trainer.is_deepspeed_enabled:
+        raise ValueError(f"Stage {stage.name!r} has `lora`, which DeepSpeed's shards cannot be merged with: use FSDP.")
 
 
 def part_of_task(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
