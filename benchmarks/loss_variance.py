@@ -2,7 +2,7 @@
 
     python benchmarks/loss_variance.py           # writes loss_variance.json beside this file, some minutes
 
-The embedded checkpoint, one batch of 16 conversations of the training split (colors and descriptions), 200 draws each,
+The embedded checkpoint, one batch of 16 conversations of the training split (colors and descriptions), 120 draws each,
 the same weights throughout: what varies is rates and masks alone.
 """
 
@@ -27,7 +27,7 @@ BATCH, FRAMES = 16, 8
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=200, help="of each way")
+    parser.add_argument("--draws", type=int, default=120, help="of each way")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     model = VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT).eval()
