@@ -8,6 +8,7 @@ the same weights throughout: what varies is rates and masks alone.
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +22,7 @@ from vidlada_hf.evaluation.moving_shapes.answering import as_messages
 from vidlada_hf.modeling.objective_vidlada import TimeSampling
 from vidlada_hf.training.collator import DiffusionCollator
 
-BATCH, FRAMES = 16, 8
+BATCH, FRAMES, TYPES = 16, 8, ("detail", "color")
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     model = VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT).eval()
     processor = VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT)
-    examples = MovingShapes("train", BATCH, FRAMES, ("detail", "color"))
+    examples = MovingShapes("train", BATCH, FRAMES, TYPES)
     messages = [{"messages": as_messages(example, example.details.taught)} for example in examples]
     batch = DiffusionCollator(processor, num_frames=FRAMES)(messages)
     losses: dict[str, list[float]] = {}
@@ -44,10 +45,10 @@ def main() -> None:
                 for _ in tqdm(range(options.draws), desc=sampling)
             ]
     found = {
-        sampling: {"mean": round(torch.tensor(drawn).mean().item(), 4), "variance": torch.tensor(drawn).var().item()}
+        sampling: {"mean": round(statistics.fmean(drawn), 4), "variance": statistics.variance(drawn)}
         for sampling, drawn in losses.items()
     }
-    setup = {"batch": BATCH, "frames": FRAMES, "types": ["detail", "color"], "draws": options.draws}
+    setup = {"batch": BATCH, "frames": FRAMES, "types": TYPES, "draws": options.draws}
     options.output.write_text(json.dumps({"setup": setup, "loss": found}, indent=1) + "\n")
     for sampling, figures in found.items():
         print(f"{sampling}: mean {figures['mean']}, variance {figures['variance']:.3g}")

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from ..processing.processing_vidlada import VidLaDAProcessor
 from .examination import Examiner
 from .lora import LoraOptions, add_adapter, load_adapter, save_adapter
 from .optimizer import OptimizerOptions
-from .recipe import Recipe, Stage
+from .recipe import Recipe, Stage, find_named
 from .tasks import Task, find_task
 from .trainer import DiffusionTrainer, last_checkpoint
 from .videos import NOTES
@@ -186,11 +185,10 @@ def default_arguments() -> dict[str, Any]:
 
 def find_builder(start: str) -> Callable[[int], Any] | None:
     """The function of "module:function"; None for a checkpoint's folder or id, after a look whether it is there."""
-    module, _, function = start.partition(":")
-    if function and not Path(start).exists():
+    if start.partition(":")[2] and not Path(start).exists():
         try:
-            build = getattr(import_module(module), function)
-        except (ImportError, AttributeError, ValueError):
+            build = find_named("function", start, {})
+        except ValueError:
             build = None
         if not callable(build):
             raise ValueError(f"`model` is {start!r}, which is no folder and no 'module:function' that can be called.")

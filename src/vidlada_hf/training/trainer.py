@@ -210,16 +210,18 @@ def last_checkpoint(output_dir: str | Path, processes: int = 1) -> str | None:
     deleted: `Trainer` would count them among those to keep.
 
     Args:
-        processes: of the run that wrote it; each writes a file of its own.
+        processes: of the run that wrote it; each writes a file of its own, and all call this together.
     """
     numbers = (re.fullmatch(r"checkpoint-(\d+)", folder.name) for folder in Path(output_dir).glob("checkpoint-*"))
-    for number in sorted((int(match[1]) for match in numbers if match), reverse=True):
-        folder = Path(output_dir) / f"checkpoint-{number}"
-        if is_complete(folder, processes):
-            return str(folder)
-        if os.environ.get("RANK", "0") == "0":
+    newest_first = sorted((int(match[1]) for match in numbers if match), reverse=True)
+    folders = [Path(output_dir) / f"checkpoint-{number}" for number in newest_first]
+    place = next((i for i, folder in enumerate(folders) if is_complete(folder, processes)), len(folders))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # half deleted, a folder could look complete to another process
+    if os.environ.get("RANK", "0") == "0":
+        for folder in folders[:place]:
             shutil.rmtree(folder)
-    return None
+    return str(folders[place]) if place < len(folders) else None
 
 
 def is_complete(checkpoint: Path, processes: int) -> bool:

@@ -11,10 +11,15 @@ Three guesses a question type, none of which sees a video:
 import argparse
 import json
 from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from .dataset import MovingShapes
 from .questions import BENCHMARK_TYPES
+
+Given = TypeVar("Given", bound=Hashable)
+Answer = TypeVar("Answer", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ def measure_prior(split: str, type: str, questions: int = 1000, seed: int = 0) -
     """Draws that many questions of a type from a split, and four times as many from training, and guesses."""
     pairs = _draw(split, type, questions, seed)
     answers = Counter(answer for _, answer in pairs)
-    word_counts, type_counts = _learn(_draw("train", type, 4 * questions, seed + 1))
-    own_words, _ = _learn(pairs)
+    word_counts, type_counts = learn(_draw("train", type, 4 * questions, seed + 1))
+    own_words, _ = learn(pairs)
     top, frequency = answers.most_common(1)[0]
     text = oracle = 0
     for question, answer in pairs:
@@ -60,11 +65,12 @@ def _draw(split: str, type: str, questions: int, seed: int) -> list[tuple[str, s
     return [(question.questions[0], question.answers[0]) for question in found]
 
 
-def _learn(pairs: list[tuple[str, str]]) -> tuple[dict[str, Counter[str]], Counter[str]]:
-    by_words: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for question, answer in pairs:
-        by_words[question][answer] += 1
-    return dict(by_words), Counter(answer for _, answer in pairs)
+def learn(pairs: Sequence[tuple[Given, Answer]]) -> tuple[dict[Given, Counter[Answer]], Counter[Answer]]:
+    """How often each answer was right, for each thing that is given, and over all."""
+    by_given: defaultdict[Given, Counter[Answer]] = defaultdict(Counter)
+    for given, answer in pairs:
+        by_given[given][answer] += 1
+    return dict(by_given), Counter(answer for _, answer in pairs)
 
 
 def table(priors: list[Prior]) -> str:

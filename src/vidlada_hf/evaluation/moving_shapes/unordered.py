@@ -7,12 +7,13 @@ for what it sees. Places are not looked at, so that more can be known than it kn
 """
 
 import argparse
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Hashable
 
 import numpy as np
 
 from .dataset import MovingShapes
+from .priors import learn
 from .questions import Question
 from .scenes import COLORS, MovingShape, Scene, frame_times
 
@@ -31,13 +32,9 @@ def measure_unordered(type: str, questions: int = 1000, split: str = "test", see
     """
     if type not in TYPES:
         raise ValueError(f"What frames tell without their order is not known for {type!r}: pass one of {TYPES}.")
-    known: defaultdict[Hashable, Counter[Hashable]] = defaultdict(Counter)
-    for seen, answer in _draw("train", type, 2 * questions, seed + 1):
-        known[seen][answer] += 1
-    right = 0
-    for seen, answer in _draw(split, type, questions, seed):
-        right += bool(known[seen]) and known[seen].most_common(1)[0][0] == answer
-    return right / questions
+    known, _ = learn(_draw("train", type, 2 * questions, seed + 1))
+    asked = _draw(split, type, questions, seed)
+    return sum(seen in known and known[seen].most_common(1)[0][0] == answer for seen, answer in asked) / questions
 
 
 def _draw(split: str, type: str, questions: int, seed: int) -> list[tuple[Hashable, Hashable]]:
