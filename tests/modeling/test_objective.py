@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -199,6 +201,19 @@ def test_spread_samplings_lower_the_variance_of_the_loss():
         ),
         ({"labels": None, "mask_probabilities": torch.ones(1)}, "belong to training: give `labels` too"),
         ({"time_sampling": "sobol"}, "Unknown `time_sampling` 'sobol'"),
+        ({"labels": torch.ones(2, 13, dtype=torch.long)}, r"`labels` have the shape \(2, 13\), the inputs \(1, 13\)"),
+        ({"labels": torch.full((1, 13), -1)}, "`labels` hold -1: write ids from 0 to "),
+        ({"labels": torch.full((1, 13), 10**6)}, "`labels` hold 1000000: write ids"),
+        ({"labels": torch.ones(1, 13, dtype=torch.long)}, "Example 0 has a label on row [0-9]+, which shows its video"),
+        (
+            {"masked": torch.ones(13, dtype=torch.bool), "mask_probabilities": torch.ones(1)},
+            r"`masked` must have the shape \(1, 13\), got \(13,\)",
+        ),
+        ({"mask_probabilities": torch.ones(2)}, r"`mask_probabilities` must have the shape \(1,\), got \(2,\)"),
+        *(
+            ({"mask_probabilities": torch.tensor([value])}, r"`mask_probabilities` must be above 0 and at most 1, got \[")
+            for value in (0.0, -0.5, 1.5, math.nan)
+        ),
     ],
 )
 def test_bad_input_is_refused(arguments, message):

@@ -33,7 +33,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .cache_vidlada import DenoisingCache, count_positions
 from .configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
 from .generation_vidlada import VidLaDAGenerationMixin
-from .objective_vidlada import TimeSampling, diffusion_loss, draw_masks, draw_probabilities
+from .objective_vidlada import TimeSampling, check_labels, check_masks, diffusion_loss, draw_masks, draw_probabilities
 from .official_checkpoint_vidlada import WEIGHT_RENAMINGS
 
 
@@ -632,7 +632,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
 
         Raises:
             ValueError: ids and embeddings both or neither given; placeholders and features that do not match; an
-                example without labels.
+                example without labels; labels, masks or probabilities of another shape, or with impossible values.
         """
         visual = {
             "pixel_values": pixel_values,
@@ -645,6 +645,9 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
             raise ValueError("`masked` and `mask_probabilities` belong to training: give `labels` too.")
         if labels is not None:
             require_one(input_ids, inputs_embeds)
+            config, given = self.config, inputs_embeds if input_ids is None else input_ids
+            check_labels(labels, given, config.text_config.vocab_size, (config.video_token_id, config.image_token_id))
+            check_masks(labels, masked, mask_probabilities)
             if inputs_embeds is None:
                 inputs_embeds, input_ids = self.model.merge_features(input_ids, **visual), None
                 visual = {}
@@ -676,8 +679,6 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
         generator: torch.Generator | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The masks and probabilities given, or drawn in the official order: first all t, then all tokens."""
-        if masked is not None and probabilities is None:
-            raise ValueError("`masked` needs `mask_probabilities`, by which the loss weighs each example.")
         if probabilities is None:
             probabilities = draw_probabilities(len(labels), labels.device, generator, time_sampling)
         return draw_masks(labels, probabilities, generator) if masked is None else masked.bool(), probabilities

@@ -5,6 +5,7 @@ the sum of cross entropy / p over the masked tokens, divided by the number of la
 official training code; the bound of LLaDA, arXiv 2502.09992, equation 3).
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -54,6 +55,53 @@ def draw_masks(
     return (uniform < probabilities[:, None]) & (labels != IGNORED)
 
 
+def check_labels(labels: torch.Tensor, inputs: torch.Tensor, vocabulary: int, placeholders: Sequence[int]) -> None:
+    """Whether these labels can be learned from these inputs.
+
+    Args:
+        labels: (batch, rows).
+        inputs: ids (batch, rows), or embeddings (batch, rows, hidden).
+        vocabulary: how many ids there are.
+        placeholders: ids of rows that show a video or an image; only looked for where `inputs` are ids.
+
+    Raises:
+        ValueError: another shape; a label that is no id and not -100, or that stands on a placeholder.
+    """
+    if labels.shape != inputs.shape[:2]:
+        raise ValueError(
+            f"`labels` have the shape {tuple(labels.shape)}, the inputs {tuple(inputs.shape[:2])}: each row needs one."
+        )
+    known = (labels == IGNORED) | ((labels >= 0) & (labels < vocabulary))
+    if not known.all():
+        wrong = labels[~known][0].item()
+        raise ValueError(f"`labels` hold {wrong}: write ids from 0 to {vocabulary - 1}, or {IGNORED} to learn nothing.")
+    if inputs.dim() == 2:
+        shown = torch.isin(inputs, inputs.new_tensor(placeholders)) & (labels != IGNORED)
+        if shown.any():
+            example, row = shown.nonzero()[0].tolist()
+            raise ValueError(
+                f"Example {example} has a label on row {row}, which shows its video: write {IGNORED} on visual rows."
+            )
+
+
+def check_masks(labels: torch.Tensor, masked: torch.Tensor | None, probabilities: torch.Tensor | None) -> None:
+    """Whether given masks fit labels (batch, rows).
+
+    Raises:
+        ValueError: masks without their probabilities; another shape; a probability that is not in (0, 1].
+    """
+    if masked is not None and probabilities is None:
+        raise ValueError("`masked` needs `mask_probabilities`, by which the loss weighs each example.")
+    for name, given, expected in (
+        ("masked", masked, labels.shape),
+        ("mask_probabilities", probabilities, labels.shape[:1]),
+    ):
+        if given is not None and given.shape != expected:
+            raise ValueError(f"`{name}` must have the shape {tuple(expected)}, got {tuple(given.shape)}.")
+    if probabilities is not None and not ((probabilities > 0) & (probabilities <= 1)).all():
+        raise ValueError(f"`mask_probabilities` must be above 0 and at most 1, got {probabilities.tolist()}.")
+
+
 def diffusion_loss(
     logits: torch.Tensor, labels: torch.Tensor, masked: torch.Tensor, probabilities: torch.Tensor
 ) -> torch.Tensor:
@@ -81,4 +129,6 @@ def diffusion_loss(
     return (entropy * weight).sum() / len(labels)
 
 
-__all__ = ["IGNORED", "TimeSampling", "diffusion_loss", "draw_masks", "draw_probabilities"]
+__all__ = [
+    "IGNORED", "TimeSampling", "check_labels", "check_masks", "diffusion_loss", "draw_masks", "draw_probabilities",
+]  # fmt: skip
