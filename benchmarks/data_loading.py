@@ -84,11 +84,11 @@ def write_records(folder: Path, clips: int) -> Path:
     return folder / "records.json"
 
 
-def datasets(records: Path, processor: Any, kept: str) -> dict[str, VideoRecords]:
+def datasets(records: Path, collator: DiffusionCollator, kept: str) -> dict[str, VideoRecords]:
     """From files, and from frames kept on disk in a folder of that name, which is filled."""
-    read = LlavaConversations(str(records), str(records.parent))
-    files = VideoRecords(read, FrameReader(processor.video_processor))
-    cached = VideoRecords(read, FrameReader(processor.video_processor, records.parent / kept))
+    read, videos = LlavaConversations(str(records), str(records.parent)), collator.processor.video_processor
+    files = VideoRecords(read, FrameReader(videos), collator.encode)
+    cached = VideoRecords(read, FrameReader(videos, records.parent / kept), collator.encode)
     for _ in cached:
         pass
     return {"files": files, "kept frames": cached}
@@ -102,17 +102,17 @@ def reading_runs(records: Path) -> dict[str, Callable[[], float]]:
         tokenizer=word_tokenizer(),
         video_processor=VidLaDAVideoProcessor(size=size),
     )
-    processor, _ = with_reading(processor, {"num_frames": FRAMES})
+    collator = DiffusionCollator(with_reading(processor, {"num_frames": FRAMES})[0])
 
     def read(data: VideoRecords, workers: int) -> float:
         ahead: dict[str, Any] = {"prefetch_factor": 2} if workers else {}
-        loader = DataLoader(data, 1, collate_fn=DiffusionCollator(processor), num_workers=workers, **ahead)
+        loader = DataLoader(data, 1, collate_fn=collator, num_workers=workers, **ahead)
         began = time.perf_counter()
         for _ in loader:
             pass
         return time.perf_counter() - began
 
-    found = datasets(records, processor, "large")
+    found = datasets(records, collator, "large")
     return {f"{name}, {n} workers": partial(read, data, n) for name, data in found.items() for n in WORKERS}
 
 
@@ -147,7 +147,7 @@ def training_runs(records: Path) -> dict[str, Callable[[], float]]:
         trainer.train()
         return time.perf_counter() - began
 
-    found = datasets(records, task.processor, "small")
+    found = datasets(records, task.collator, "small")
     alone = {"alone, frames in memory": partial(train, list(found["kept frames"]), 0)}
     return alone | {f"{name}, {n} workers": partial(train, data, n) for name, data in found.items() for n in WORKERS}
 

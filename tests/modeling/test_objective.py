@@ -211,7 +211,10 @@ def test_spread_samplings_lower_the_variance_of_the_loss():
         ),
         ({"mask_probabilities": torch.ones(2)}, r"`mask_probabilities` must have the shape \(1,\), got \(2,\)"),
         *(
-            ({"mask_probabilities": torch.tensor([value])}, r"`mask_probabilities` must be above 0 and at most 1, got \[")
+            (
+                {"mask_probabilities": torch.tensor([value])},
+                r"`mask_probabilities` must be above 0 and at most 1, got \[",
+            )
             for value in (0.0, -0.5, 1.5, math.nan)
         ),
     ],

@@ -9,7 +9,7 @@ from tests.modeling.tiny import tiny_model
 from vidlada_hf.hub.random_checkpoint import build_random_checkpoint
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
-from vidlada_hf.training.collator import PRESETS, DiffusionCollator, conversation_mask
+from vidlada_hf.training.collator import PRESETS, DiffusionCollator, LabelOptions, conversation_mask
 
 ROLES = {"human": "user", "gpt": "assistant"}
 
@@ -156,6 +156,7 @@ def test_a_turn_does_not_see_later_ones(attention):
     [
         (conversation("Why?"), {}, "Example 0 of the batch does not end with an answer"),
         (conversation("Why?", " "), {}, "Example 0 of the batch has an empty answer"),
+        (conversation("Why?", "\u200b"), {}, "Example 0 of the batch has an empty answer"),  # zero-width space
         (conversation("Why?", "Because."), {"text_only": False}, "Example 0 of the batch has no video and no image"),
         (conversation("Why?", "Because."), {"max_length": 10}, r"takes \d+ tokens, more than `max_length` \(10\)"),
     ],
@@ -186,3 +187,15 @@ def test_a_canvas_is_filled_to_one_of_the_lengths_asked_for(processor):
     assert seen == {24, 40}  # the answers take more than 4
     with pytest.raises(ValueError, match="needs `padding=True`"):
         DiffusionCollator(processor, {"canvas": [8]})
+    with pytest.raises(ValueError, match=r"`canvas` must be lengths of at least 1 token, got \[8, 0\]"):
+        LabelOptions(padding=True, canvas=(8, 0))
+
+
+def test_a_canvas_does_not_exceed_the_context(processor):
+    asked = [conversation("Why?", "No.", frames=1), conversation("Why is it so?", "Because.", frames=1)]
+    rows = DiffusionCollator(processor)(asked)["input_ids"].shape[1]
+    for canvas, room, expected in (([400], 0, rows), ([400], 300, rows), ([24, 400], 100, None)):
+        options = {"padding": True, "canvas": canvas, "max_length": rows + room}
+        batch = DiffusionCollator(processor, options)(asked)
+        prompt = max(int((row != -100).nonzero()[0]) for row in batch["labels"])
+        assert batch["input_ids"].shape[1] == (expected or prompt + 24)

@@ -66,7 +66,7 @@ def test_it_runs_from_end_to_end_on_clips(tmp_path):
         assert any(not before[name].equal(after[name]) for name in before)
     for folder in stages.iterdir():
         assert json.loads((folder / "log.json").read_text())[0]["loss"] > 0
-        assert not (folder / "bad_videos.jsonl").exists()
+        assert not (folder / "left_out.jsonl").exists()
 
 
 def test_accelerates_configurations_name_the_models_layers():

@@ -34,14 +34,15 @@ def test_a_record_becomes_a_conversation_about_its_video(tmp_path):
 
 def test_a_list_says_how_much_of_each_file(tmp_path):
     write(tmp_path, *map(record, range(4)))
-    (tmp_path / "b.jsonl").write_text("\n".join(json.dumps(record(i)) for i in range(10, 15)))
+    lines = "\n".join(json.dumps(record(i)) for i in range(10, 15))
+    (tmp_path / "b.JSONL").write_text(lines, encoding="utf-8-sig")  # as some editors write it
     (tmp_path / "list.yaml").write_text(
         "datasets:\n  - json_path: a.json\n    sampling_strategy: first:2\n"
-        "  - json_path: b.jsonl\n    sampling_strategy: end:1\n    video_folder: other\n"
+        "  - json_path: b.JSONL\n    sampling_strategy: end:1\n    video_folder: other\n"
     )
     dataset = LlavaConversations(str(tmp_path / "list.yaml"), video_folder="videos")
     assert questions(dataset) == ["Question 0?", "Question 1?", "Question 14?"]
-    assert dataset.videos == ["videos/0.mp4", "videos/1.mp4", "other/14.mp4"]
+    assert dataset.videos == ["videos/0.mp4", "videos/1.mp4", f"{tmp_path}/other/14.mp4"]  # the list's are its own
 
 
 def test_strategies():

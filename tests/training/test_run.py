@@ -247,8 +247,8 @@ def test_what_shards_cannot_do_is_refused(settings, is_deepspeed, message):
     run.refuse_sharded(run.Stage("one", **settings), SimpleNamespace(is_sharded=False, is_deepspeed_enabled=False))
 
 
-def test_a_new_start_forgets_the_bad_videos_of_one_that_failed(tmp_path):
-    notes = tmp_path / "1-see" / "bad_videos.jsonl"
+def test_a_new_start_forgets_what_was_left_out_by_one_that_failed(tmp_path):
+    notes = tmp_path / "1-see" / "left_out.jsonl"
     notes.parent.mkdir()
     notes.write_text("{}\n")
     run.prepare(recipe(tmp_path), 1)
@@ -272,6 +272,70 @@ def test_missing_data_of_a_later_stage_are_told_before_anything_runs(tmp_path):
     with pytest.raises(ValueError, match="`data` of the source 'llava' lacks the key `path`"):
         run.train(Recipe.from_dict(broken))
     assert not list(tmp_path.iterdir())
+    cut = tmp_path / "cut.json"
+    cut.write_text('[{"video": "a.mp4", "conver')
+    broken["stages"][1]["options"]["data"] = {"source": "llava", "path": str(cut)}
+    with pytest.raises(ValueError, match="cut.json is no JSON: .* Was its download cut short"):
+        run.train(Recipe.from_dict(broken))
+    assert list(tmp_path.iterdir()) == [cut]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group": 0}, "`group` in `data` of the source 'moving_shapes' is 0: .* greater than or equal to 1"),
+        ({"length": 0}, "`length` in .* is 0: .* greater than or equal to 1"),
+        ({"frames": []}, r"`frames` in .* is \[\]: .* at least 1 item"),
+        ({"frames": [0]}, r"`frames` in .* is \[0\]: .* greater than or equal to 1"),
+        ({"types": []}, r"`types` in .* is \[\]: .* at least 1 item"),
+        ({"types": ["caption"]}, "`types` are caption: name one with short answers"),
+        ({"types": ["colour"]}, "There is no question type 'colour'"),
+        ({"types": ["last"], "frames": [1]}, "No question of type 'last' can be answered from 1 frames"),
+        ({"long": 2}, "`long` in .* is 2: .* less than or equal to 1"),
+    ],
+)
+def test_impossible_options_of_a_later_stage_are_told_before_anything_runs(tmp_path, options, message):
+    broken = recipe(tmp_path).as_dict()
+    broken["stages"][1]["options"]["data"] |= options
+    with pytest.raises(ValueError, match=message):
+        run.train(Recipe.from_dict(broken))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"denoising": {"every": 0}}, "`every` in `denoising` of stage 'answer' is 0"),
+        ({"options": {"data": DATA, "labels": {"padding": True, "canvas": [-4]}}}, r"`canvas` in `labels` is \[-4\]"),
+        ({"options": {"data": DATA, "labels": {"max_length": 0}}}, "`max_length` in `labels` is 0"),
+    ],
+)
+def test_impossible_numbers_are_told_before_anything_runs(tmp_path, change, message):
+    broken = recipe(tmp_path).as_dict()
+    broken["stages"][1] |= change
+    with pytest.raises(ValueError, match=message):
+        run.train(Recipe.from_dict(broken))
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_of_a_stage_that_has_ended_are_not_asked_for(tmp_path):
+    done = recipe(tmp_path).as_dict()
+    done["stages"][0]["task"] = "conversations"
+    done["stages"][0]["options"] = {"data": {"source": "llava", "path": str(tmp_path / "deleted.json")}}
+    ended = tmp_path / "1-see"
+    with pytest.raises(FileNotFoundError):
+        run.prepare(Recipe.from_dict(done), 1)
+    run.claim(ended, Recipe.from_dict(done).stages[0], Recipe.from_dict(done), 1)
+    (ended / "model").mkdir()
+    run.prepare(Recipe.from_dict(done), 1)
+
+
+def test_lost_notes_of_a_stage_are_told(tmp_path):
+    run.prepare(recipe(tmp_path), 1)
+    (tmp_path / "1-see" / "checkpoint-2").mkdir()
+    (tmp_path / "1-see" / "stage.json").write_text('{"name": ')
+    with pytest.raises(ValueError, match="stage.json, which says what this stage was begun with, cannot be read"):
+        run.prepare(recipe(tmp_path), 1)
 
 
 def test_tasks_are_found_by_module_and_class():

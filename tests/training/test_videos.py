@@ -12,7 +12,7 @@ from vidlada_hf.training.conversations import Conversations
 from vidlada_hf.training.llava import LlavaConversations
 from vidlada_hf.training.moving_shapes.tiny import build_tiny
 from vidlada_hf.training.records import RecordError
-from vidlada_hf.training.videos import FrameReader, VideoRecords, count_bad, with_reading
+from vidlada_hf.training.videos import FrameReader, VideoRecords, count_left_out, with_reading
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def test_frames_are_resized_as_the_recipe_says(parts, clips, options):
 def test_the_time_sentence_is_that_of_the_file(parts, clips):
     """Which needs the metadata of frames that were read before."""
     options = {"add_time_instruction": True}
-    record = task(parts, clips).dataset()[0]
     sampled = with_reading(parts[1], {"fps": 2})[0]
-    reader = FrameReader(sampled.video_processor)
-    read = VideoRecords(LlavaConversations(str(clips), str(clips.parent)), reader)[0]
-    by_path = LlavaConversations(str(clips), str(clips.parent))[0]["messages"]
+    records = LlavaConversations(str(clips), str(clips.parent))
+    read = VideoRecords(records, FrameReader(sampled.video_processor), encode=dict)[0]
+    assert read["processor_kwargs"]["video_metadata"][0].total_num_frames == 64
+    by_path = records[0]["messages"]
     for timestamps in ("seconds", "ordinal"):
         options["timestamps"] = timestamps
         texts = [
@@ -78,20 +78,37 @@ def test_the_time_sentence_is_that_of_the_file(parts, clips):
             for messages, extra in ((by_path, {}), (read["messages"], read["processor_kwargs"]))
         ]
         assert texts[0] == texts[1]
-    assert record["processor_kwargs"]["video_metadata"][0].total_num_frames == 64
 
 
 def test_a_bad_video_is_replaced_counted_and_told(parts, clips):
     made = task(parts, clips)
-    dataset = made.dataset()
+    dataset, notes = made.dataset(), clips.parent / "left_out.jsonl"
     assert dataset[1]["place"] == dataset[2]["place"]
     dataset[1]
-    assert count_bad(clips.parent / "bad_videos.jsonl") == 1
-    assert made.remarks() == [
-        f"1 records were left out, since their videos cannot be read: see {clips.parent / 'bad_videos.jsonl'}."
-    ]
-    note = json.loads((clips.parent / "bad_videos.jsonl").read_text().splitlines()[0])
+    assert count_left_out(notes) == {"bad video": 1}
+    assert made.remarks() == [f"1 records were left out (bad video): see {notes}."]
+    note = json.loads(notes.read_text().splitlines()[0])
     assert note["place"].endswith("records.json, record 2") and "mp4" in note["error"]
+
+
+def test_a_record_that_is_too_long_stops_the_run_or_is_left_out(parts, clips):
+    """Record 2 is broken; record 3 is made longer than record 1."""
+    records = json.loads(clips.read_text())
+    records[2]["conversations"][1]["value"] = "red " * 50
+    clips.write_text(json.dumps(records))
+    rows = len(task(parts, clips).dataset()[0]["input_ids"])
+    with pytest.raises(RecordError, match="record 3 takes .* tokens, more than `max_length` .*`too_long: skip`"):
+        task(parts, clips, labels={"max_length": rows}).dataset()[2]
+    made = task(parts, clips, labels={"max_length": rows}, too_long="skip")
+    assert made.dataset()[2]["place"].endswith("record 1") and made.dataset()[1]["place"].endswith("record 1")
+    assert [remark.partition(": see")[0] for remark in made.remarks()] == [
+        "1 records were left out (too long)",
+        "1 records were left out (bad video)",
+    ]
+    with pytest.raises(
+        RecordError, match="3 records in a row cannot be used.*record [123] takes .* not too many frames"
+    ):
+        task(parts, clips, labels={"max_length": rows - 1}, too_long="skip").dataset()[0]
 
 
 def test_or_it_stops_the_run_with_one_clear_error(parts, clips):
@@ -105,16 +122,16 @@ def test_or_it_stops_the_run_with_one_clear_error(parts, clips):
 
 def test_a_missing_video_stops_the_run_before_it_starts(parts, clips):
     next(clips.parent.glob("*.mp4")).unlink()
+    data = {"source": "llava", "path": str(clips), "video_folder": str(clips.parent)}
     with pytest.raises(RecordError, match="record [13]: there is no video .*mp4. Is `video_folder` right"):
-        task(parts, clips, bad_videos="stop").dataset()
-    with pytest.raises(ValueError, match="`bad_videos` must be 'skip' or 'stop', got 'ignore'"):
-        task(parts, clips, bad_videos="ignore").dataset()
+        Conversations.check({"data": data, "bad_videos": "stop"})
+    Conversations.check({"data": data})
 
 
 def test_a_wrong_folder_is_found_out(parts, clips):
     for file in clips.parent.glob("*.mp4"):
         file.unlink()
-    with pytest.raises(RecordError, match="videos that cannot be read: is `video_folder` right"):
+    with pytest.raises(RecordError, match="3 records in a row cannot be used.* Is `video_folder` right"):
         task(parts, clips).dataset()[0]
 
 

@@ -645,8 +645,9 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
             raise ValueError("`masked` and `mask_probabilities` belong to training: give `labels` too.")
         if labels is not None:
             require_one(input_ids, inputs_embeds)
-            config, given = self.config, inputs_embeds if input_ids is None else input_ids
-            check_labels(labels, given, config.text_config.vocab_size, (config.video_token_id, config.image_token_id))
+            config, vocabulary = self.config, self.config.text_config.vocab_size
+            inputs: Any = inputs_embeds if input_ids is None else input_ids
+            check_labels(labels, inputs, vocabulary, (config.video_token_id, config.image_token_id))
             check_masks(labels, masked, mask_probabilities)
             if inputs_embeds is None:
                 inputs_embeds, input_ids = self.model.merge_features(input_ids, **visual), None

@@ -2,11 +2,18 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, get_type_hints
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+
+# Types of numbers that a recipe gives.
+Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Counts = Annotated[Sequence[Count], Field(min_length=1)]
 
 
 def check_arguments(
@@ -33,7 +40,8 @@ def check_arguments(
     for parameter in named:
         if parameter.default is parameter.empty and parameter.name not in given:
             raise ValueError(f"{where} lacks the key `{parameter.name}`.")
-    types = get_type_hints(taker.__init__ if isinstance(taker, type) else taker)  # type: ignore[misc]
+    function = taker.__init__ if isinstance(taker, type) else taker  # type: ignore[misc]
+    types = get_type_hints(function, include_extras=True)
     for parameter in named:
         if parameter.name in given and parameter.name in types:
             check_type(given[parameter.name], types[parameter.name], f"`{parameter.name}` in {where}")
@@ -62,4 +70,4 @@ def refuse_unknown(given: Collection[Any], known: Collection[str], where: str) -
             raise ValueError(f"Unknown key `{key}` in {where}: {hint}")
 
 
-__all__ = ["check_arguments", "refuse_unknown"]
+__all__ = ["Amount", "Count", "Counts", "Share", "Weight", "check_arguments", "refuse_unknown"]

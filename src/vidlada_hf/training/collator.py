@@ -4,6 +4,7 @@ The objective itself masks the labeled tokens (see `modeling/objective_vidlada`)
 label, and which turns see each other.
 """
 
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from ..modeling.objective_vidlada import IGNORED
-from .checking import check_arguments
+from .checking import Count, check_arguments
 
 
 class RecordError(ValueError):
@@ -22,6 +23,10 @@ class RecordError(ValueError):
         # A worker's error reaches the main process as a new one whose message is the worker's whole traceback. What
         # was said stands at its end.
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
+class TooLongError(RecordError):
+    """A conversation takes more tokens than allowed."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,9 @@ class LabelOptions:
         conversation_mask: a turn sees itself and earlier turns only. Off: everything sees everything, as in the
             official recipe.
         canvas: with `padding`, lengths of canvases: each batch is padded to prompt and canvas of one of them, drawn
-            from those that its longest answer fits in, so that the model knows the canvases that it will be given. The
-            draw follows from the batch's tokens, so that a resumed run pads as one that was never stopped.
+            from those that its longest answer fits in and that `max_length` leaves room for, so that the model knows
+            the canvases that it will be given. The draw follows from the batch's tokens, so that a resumed run pads as
+            one that was never stopped.
         max_length: the longest sequence allowed, in tokens; None for no limit.
         text_only: whether conversations without a video or an image are allowed. Off: a record whose video was lost on
             the way is refused instead of teaching the model to answer blindly.
@@ -46,12 +52,14 @@ class LabelOptions:
     headers: bool = False
     padding: bool = False
     conversation_mask: bool = False
-    canvas: tuple[int, ...] = ()
-    max_length: int | None = None
+    canvas: tuple[Count, ...] = ()
+    max_length: Count | None = None
     text_only: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "canvas", tuple(self.canvas))
+        if any(length < 1 for length in self.canvas):
+            raise ValueError(f"`canvas` must be lengths of at least 1 token, got {list(self.canvas)}.")
         if self.canvas and (self.headers or not self.padding):
             raise ValueError("`canvas` says how far answers are padded: it needs `padding=True` and `headers=False`.")
 
@@ -84,13 +92,15 @@ class DiffusionCollator:
         **processor_kwargs: passed to the processor: `num_frames`, `fps`, ...
 
     A call takes a list of `{"messages": [...]}` whose last message is an answer, each optionally with the "place" that
-    errors name it by, and "processor_kwargs" of its own. It returns what the model's forward takes: `input_ids` (batch,
-    rows), `labels` (batch, rows) with -100 where nothing is learned, `attention_mask` where something is masked
-    ((batch, rows), or (batch, 1, rows, rows) with `conversation_mask`), and the visual inputs.
+    errors name it by, and "processor_kwargs" of its own; or what `encode` made of these. It returns what the model's
+    forward takes: `input_ids` (batch, rows), `labels` (batch, rows) with -100 where nothing is learned,
+    `attention_mask` where something is masked ((batch, rows), or (batch, 1, rows, rows) with `conversation_mask`), and
+    the visual inputs.
 
     Raises:
         ValueError: an unknown preset.
-        RecordError: a conversation without an answer, with an empty one or without a video; one that is too long.
+        RecordError: a conversation without an answer, with an empty one or without a video.
+        TooLongError: one of more tokens than `max_length`.
     """
 
     def __init__(
@@ -105,11 +115,7 @@ class DiffusionCollator:
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows = [
-            self.encode(
-                example["messages"],
-                example.get("place", f"Example {i} of the batch"),
-                example.get("processor_kwargs", {}),
-            )
+            example if "labels" in example else self.encode({"place": f"Example {i} of the batch"} | example)
             for i, example in enumerate(examples)
         ]
         batch = self._pad(rows)
@@ -118,13 +124,9 @@ class DiffusionCollator:
                 batch[name] = torch.cat(found)
         return batch
 
-    def encode(
-        self,
-        messages: list[dict[str, Any]],
-        place: str = "The example",
-        processor_kwargs: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """One conversation: `input_ids`, `labels` and `turns` (rows,), and its visual inputs."""
+    def encode(self, example: Mapping[str, Any]) -> dict[str, Any]:
+        """One example: `input_ids`, `labels` and `turns` (rows,), its visual inputs, and its "place"."""
+        messages, place = example["messages"], example.get("place", "The example")
         check_answers(messages, place)
         inputs = dict(
             self.processor.apply_chat_template(
@@ -133,7 +135,7 @@ class DiffusionCollator:
                 return_dict=True,
                 return_tensors="pt",
                 add_generation_prompt=False,
-                processor_kwargs=self.processor_kwargs | dict(processor_kwargs or {}),
+                processor_kwargs=self.processor_kwargs | dict(example.get("processor_kwargs", {})),
             )
         )
         ids = inputs["input_ids"][0]
@@ -142,12 +144,12 @@ class DiffusionCollator:
                 f"{place} has no video and no image: add one to its first message, or allow that with `text_only=True`."
             )
         if self.options.max_length is not None and len(ids) > self.options.max_length:
-            raise RecordError(
+            raise TooLongError(
                 f"{place} takes {len(ids)} tokens, more than `max_length` "
                 f"({self.options.max_length}). Sample fewer frames, shorten the text, or leave it out."
             )
         labels, turns = self.label(ids)
-        return inputs | {"input_ids": ids, "labels": labels, "turns": turns}
+        return inputs | {"input_ids": ids, "labels": labels, "turns": turns, "place": place}
 
     def label(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels and turn numbers, (rows,) each, of one rendered conversation (rows,).
@@ -189,7 +191,7 @@ class DiffusionCollator:
             for name, filler in fillers.items()
         }
         if self.options.canvas:
-            wanted = self._draw_length(rows)
+            wanted = self._draw_length(rows, joined["input_ids"].shape[1])
             for name, filler in fillers.items():
                 more = wanted - joined[name].shape[1]
                 joined[name] = torch.nn.functional.pad(joined[name], (0, max(0, more)), value=filler)
@@ -200,13 +202,14 @@ class DiffusionCollator:
             joined["attention_mask"] = (turns >= 0).long()
         return joined
 
-    def _draw_length(self, rows: list[dict[str, torch.Tensor]]) -> int:
-        """Rows of the longest prompt and of a canvas that holds the longest answer."""
+    def _draw_length(self, rows: list[dict[str, torch.Tensor]], least: int) -> int:
+        """Rows of the longest prompt and of a canvas that holds the longest answer; `least` where none does."""
         prompts = [int((row["labels"] != IGNORED).nonzero()[0]) for row in rows]
         answer = max(len(row["labels"]) - prompt for row, prompt in zip(rows, prompts, strict=True))
-        fitting = [length for length in self.options.canvas if length >= answer] or [answer]
+        room = (self.options.max_length or sys.maxsize) - max(prompts)
+        fitting = [length for length in self.options.canvas if answer <= length <= room]
         tokens = torch.cat([row["input_ids"] for row in rows]).numpy().tobytes()
-        return max(prompts) + fitting[zlib.crc32(tokens) % len(fitting)]
+        return max(prompts) + fitting[zlib.crc32(tokens) % len(fitting)] if fitting else least
 
 
 def conversation_mask(turns: torch.Tensor, attend_padding: bool = False) -> torch.Tensor:
@@ -232,8 +235,17 @@ def check_answers(messages: Sequence[dict[str, Any]], place: str) -> None:
     for message in messages:
         content = message["content"]
         text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-        if message["role"] == "assistant" and not text.strip():
+        # Such as a zero-width space is no space, and prints nothing.
+        if message["role"] == "assistant" and not any(c.isprintable() and not c.isspace() for c in text):
             raise RecordError(f"{place} has an empty answer: give it text, or leave it out.")
 
 
-__all__ = ["PRESETS", "DiffusionCollator", "LabelOptions", "RecordError", "conversation_mask", "find_options"]
+__all__ = [
+    "PRESETS",
+    "DiffusionCollator",
+    "LabelOptions",
+    "RecordError",
+    "TooLongError",
+    "conversation_mask",
+    "find_options",
+]

@@ -13,10 +13,10 @@ from ..processing.processing_vidlada import PROMPT_OPTIONS
 from ..processing.video_processing_vidlada import VidLaDAVideosKwargs
 from .checking import refuse_unknown
 from .collator import DiffusionCollator, find_options
-from .data import build_dataset, check_source
+from .data import build_dataset
 from .records import Records
 from .tasks import Task
-from .videos import NOTES, BadVideos, FrameReader, VideoRecords, count_bad, with_reading
+from .videos import NOTES, FrameReader, Handling, VideoRecords, check_files, count_left_out, with_reading
 
 
 class Conversations(Task):
@@ -27,7 +27,7 @@ class Conversations(Task):
         labels: a preset's name, or fields of `LabelOptions`. Without a `max_length` the model's context is the limit.
         processor_options: of a call of the processor: `num_frames`, `fps`, ...
         time_sampling: how masking rates are drawn, see `draw_probabilities`.
-        bad_videos: "skip" or "stop", see `VideoRecords`.
+        bad_videos, too_long: "skip" or "stop", what becomes of records that cannot be used, see `VideoRecords`.
         frame_cache: a folder that keeps the frames read from files, see `FrameReader`.
     """
 
@@ -41,7 +41,8 @@ class Conversations(Task):
         labels: str | Mapping[str, Any] = "answers",
         processor_options: Mapping[str, Any] | None = None,
         time_sampling: TimeSampling = "stratified",
-        bad_videos: BadVideos = "skip",
+        bad_videos: Handling = "skip",
+        too_long: Handling = "stop",
         frame_cache: str | None = None,
     ) -> None:
         sampling, others = with_reading(processor, processor_options or {})
@@ -52,12 +53,12 @@ class Conversations(Task):
             options = replace(options, max_length=model.config.text_config.max_position_embeddings)
         self.collator = DiffusionCollator(sampling, options, **others)
         self.data, self.time_sampling = dict(data), time_sampling
-        self.bad_videos, self.frame_cache = bad_videos, frame_cache
+        self.bad_videos, self.too_long, self.frame_cache = bad_videos, too_long, frame_cache
 
     @classmethod
-    def check(cls, options: dict[str, Any]) -> None:
-        """Raises for unknown options, and for labels or data that are not there."""
-        super().check(options)
+    def check(cls, options: dict[str, Any], seed: int = 0) -> None:
+        """Raises for unknown options, and for mistakes in the data: all records are read once, their videos are not."""
+        super().check(options, seed)
         find_options(options.get("labels", "answers"))
         known = [*PROMPT_OPTIONS, *get_type_hints(VidLaDAVideosKwargs)]
         refuse_unknown(options.get("processor_options") or {}, known, "`processor_options`")
@@ -66,27 +67,30 @@ class Conversations(Task):
             raise ValueError(f"`frame_cache` must be a folder, and {cache} is a file: name another.")
         if "source" not in options["data"]:
             raise ValueError("`options` of the task 'conversations' need `data` with a `source`.")
-        check_source(**options["data"])
+        records = build_dataset(**({"seed": seed} | options["data"]))
+        if isinstance(records, Records) and options.get("bad_videos") == "stop":
+            check_files(records)
 
     def dataset(self) -> Dataset:
-        """Items `{"messages": [...]}`; those of files with frames that were read."""
+        """Items `{"messages": [...]}`; those of files encoded, see `VideoRecords`."""
         conversations = build_dataset(seed=self.seed, **self.data)
         if not isinstance(conversations, Records):
             return conversations
         videos = self.processor.video_processor
         rows = self.processor.count_video_tokens(1, videos.size["height"], videos.size["width"])
         reader = FrameReader(videos, self.frame_cache)
-        return VideoRecords(conversations, reader, self.bad_videos, self.notes, rows)
+        encode = self.collator.encode
+        return VideoRecords(conversations, reader, encode, self.bad_videos, self.too_long, self.notes, rows)
 
     @property
     def notes(self) -> Path | None:
-        """The file of the bad videos that were met."""
+        """The file of the records that were left out."""
         return None if self.folder is None else self.folder / NOTES
 
     def remarks(self) -> list[str]:
-        """How many videos were bad."""
-        count = count_bad(self.notes) if self.notes else 0
-        return [f"{count} records were left out, since their videos cannot be read: see {self.notes}."] if count else []
+        """How many records were left out, and why."""
+        counts = count_left_out(self.notes) if self.notes else {}
+        return [f"{count} records were left out ({reason}): see {self.notes}." for reason, count in counts.items()]
 
     def collate(self, examples: list[Any]) -> dict[str, Any]:
         """See `DiffusionCollator`."""

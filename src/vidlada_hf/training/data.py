@@ -1,15 +1,17 @@
 """Where conversations come from: a source named in a recipe becomes a dataset of `{"messages": [...]}`."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 from torch.utils.data import Dataset
 
 from ..evaluation.moving_shapes import BENCHMARK_TYPES, MovingShapes
 from ..evaluation.moving_shapes.answering import as_messages
+from ..evaluation.moving_shapes.dataset import ENOUGH_FRAMES
 from ..evaluation.moving_shapes.questions import LONG_TYPES
-from .checking import check_arguments
+from .checking import Count, Counts, Share, check_arguments
 from .recipe import find_named
 
 
@@ -31,18 +33,20 @@ class ShapeConversations(Dataset):
 
     def __init__(
         self,
-        length: int,
-        group: int = 1,
-        frames: Sequence[int] = (8,),
-        long: float = 0.3,
-        compact: float = 0.1,
-        types: Sequence[str] | None = None,
+        length: Count,
+        group: Count = 1,
+        frames: Counts = (8,),
+        long: Share = 0.3,
+        compact: Share = 0.1,
+        types: Annotated[Sequence[str], Field(min_length=1)] | None = None,
         split: str = "train",
         seed: int = 0,
     ) -> None:
         self.length, self.group, self.seed = length, group, seed
         self.frames, self.long, self.compact = tuple(frames), long, compact
         short = tuple(type for type in types or BENCHMARK_TYPES if type not in LONG_TYPES)
+        if not short:
+            raise ValueError(f"`types` are {', '.join(types or ())}: name one with short answers, or leave it out.")
         self.parts = {
             (count, types, style): MovingShapes(split, length, count, types, question_style=style, seed=seed)
             for count in self.frames
@@ -50,6 +54,11 @@ class ShapeConversations(Dataset):
             for style in ("sentence", "compact")
         }
         self.kinds = (short, LONG_TYPES)
+        asked = [kind for kind, share in zip(self.kinds, (1 - long, long), strict=True) if share]
+        for (count, types, _), part in self.parts.items():
+            if count < ENOUGH_FRAMES and types in asked:  # some types have no answer then, which is better told now
+                for place in range(min(length, len(types))):
+                    part.draw(place)
 
     def __len__(self) -> int:
         return self.length
@@ -75,16 +84,9 @@ def build_dataset(source: str, seed: int, **options: Any) -> Dataset:
     """The dataset of a source, see `SOURCES`; `options` are the arguments of its class.
 
     Raises:
-        ValueError: see `find_source`.
+        ValueError: see `find_source`; OSError too: files that are missing or that hold mistakes.
     """
     return find_source(source, options)(**({"seed": seed} | options))
-
-
-def check_source(source: str, **options: Any) -> None:
-    """Raises what can be known of a source without reading its records: see `find_source`, and missing files."""
-    build = find_source(source, options)
-    if hasattr(build, "check"):
-        build.check(options["path"])
 
 
 def find_source(source: str, options: dict[str, Any]) -> Any:
@@ -98,4 +100,4 @@ def find_source(source: str, options: dict[str, Any]) -> Any:
     return build
 
 
-__all__ = ["SOURCES", "ShapeConversations", "build_dataset", "check_source"]
+__all__ = ["SOURCES", "ShapeConversations", "build_dataset"]

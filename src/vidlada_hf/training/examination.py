@@ -9,7 +9,7 @@ from ..evaluation.moving_shapes import MovingShapes, count_facts, is_right
 from ..evaluation.moving_shapes.answering import answer_all
 from ..evaluation.moving_shapes.questions import LONG_TYPES
 from ..modeling.generation_vidlada import VidLaDAGenerationConfig
-from .checking import check_arguments
+from .checking import Count, check_arguments
 from .tasks import Task
 
 
@@ -25,7 +25,7 @@ class Examiner(TrainerCallback):
     """
 
     def __init__(
-        self, task: Task, every: int = 500, questions: int = 105, num_frames: int = 8, **settings: Any
+        self, task: Task, every: Count = 500, questions: Count = 105, num_frames: Count = 8, **settings: Any
     ) -> None:
         self.task, self.every, self.num_frames = task, every, num_frames
         self.settings: dict[str, Any] = {"max_new_tokens": 64, "unmasking": "threshold"} | settings

@@ -3,6 +3,7 @@
     datasets:
       - json_path: 0_30_s_academic.json   # relative to this file; .jsonl too
         sampling_strategy: first:10%      # all, first:N, end:N or random:N, N with or without %
+        video_folder: videos              # relative to this file too
 
 A record: `{"video": "a.mp4", "conversations": [{"from": "human", "value": "<image>\\nWhat happens?"}, {"from": "gpt",
 "value": "A dog runs."}]}`. Other keys (`id`, `data_source`, ...) are ignored.
@@ -28,7 +29,8 @@ class LlavaConversations(Records):
 
     Args:
         path: of a YAML file that lists JSON files, or of one JSON or JSONL file.
-        video_folder: what the paths of videos are relative to. An entry of the list may have its own.
+        video_folder: what the paths of videos are relative to. An entry of the list may have its own, from the list's
+            place on.
         seed: of the strategy `random`.
 
     Raises:
@@ -39,13 +41,6 @@ class LlavaConversations(Records):
 
     def __init__(self, path: str, video_folder: str = ".", seed: int = 0) -> None:
         super().__init__(self._read(Path(path), video_folder, seed), str(path))
-
-    @staticmethod
-    def check(path: str) -> None:
-        """Raises a FileNotFoundError for a list or a file that is not there, a ValueError for a list with mistakes."""
-        for entry in entries_of(Path(path)):
-            if not Path(entry["json_path"]).is_file():
-                raise FileNotFoundError(f"There is no file {entry['json_path']}.")
 
     @staticmethod
     def _read(path: Path, video_folder: str, seed: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -59,7 +54,7 @@ class LlavaConversations(Records):
 
 def entries_of(path: Path) -> list[dict[str, str]]:
     """The entries of a list, or one for a file of records."""
-    return read_list(path) if path.suffix in (".yaml", ".yml") else [{"json_path": str(path)}]
+    return read_list(path) if path.suffix.lower() in (".yaml", ".yml") else [{"json_path": str(path)}]
 
 
 def read_list(path: Path) -> list[dict[str, str]]:
@@ -82,7 +77,8 @@ def read_list(path: Path) -> list[dict[str, str]]:
             if not isinstance(entry.get(key, ""), str):
                 raise ValueError(f"`{key}` in entry {number} of {path} must be a path, got {entry[key]!r}.")
         parse_strategy(entry.get("sampling_strategy", "all"), f"entry {number} of {path}")
-    return [entry | {"json_path": str(path.parent / entry["json_path"])} for entry in entries]
+    paths = ("json_path", "video_folder")
+    return [entry | {key: str(path.parent / entry[key]) for key in paths if key in entry} for entry in entries]
 
 
 def choose(records: Sequence[Any], strategy: str, seed: int, where: str) -> Sequence[Any]:

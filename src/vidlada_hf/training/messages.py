@@ -41,12 +41,6 @@ class MessageConversations(Records):
         super().__init__(self._read(path, column, video_column, split, Path(video_folder)), path)
 
     @staticmethod
-    def check(path: str) -> None:
-        """Raises a FileNotFoundError for a file that is not there; ids on the Hub are not looked up."""
-        if Path(path).suffix in (*JSON_SUFFIXES, ".parquet") and not Path(path).is_file():
-            raise FileNotFoundError(f"There is no file {path}.")
-
-    @staticmethod
     def _read(
         path: str, column: str, video_column: str, split: str, folder: Path
     ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -60,11 +54,11 @@ class MessageConversations(Records):
 def load(path: str, split: str) -> "list[tuple[str, Any]] | Rows":
     """Records with their places, by what the path is."""
     file = Path(path)
-    if file.suffix in JSON_SUFFIXES:
+    if file.suffix.lower() in JSON_SUFFIXES:
         return read_json(file)
     import datasets
 
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         if not file.is_file():
             raise FileNotFoundError(f"There is no file {file}.")
         try:

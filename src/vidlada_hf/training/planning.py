@@ -19,6 +19,7 @@ What is left out: the framework itself (some GB on a GPU), fragments, the attent
 """
 
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,7 +154,7 @@ def size_of_batch(task: Conversations, examples: int) -> tuple[BatchSize, bool]:
     per_frame = per_frame or task.model.model.rows_per_frame
     if task.is_limited:
         rows, videos = task.collator.options.max_length or 0, task.processor.video_processor
-        frames = min(videos.num_frames or videos.max_frames, rows // per_frame)
+        frames = min(videos.num_frames or videos.max_frames or sys.maxsize, rows // per_frame)
         return BatchSize(examples, examples * rows, examples * frames, examples * (rows - frames * per_frame)), True
     data: Any = task.dataset()
     batch = task.collate([data[i % len(data)] for i in range(examples)])

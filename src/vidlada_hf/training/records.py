@@ -156,10 +156,10 @@ def read_json(file: Path) -> list[tuple[str, Any]]:
     if not file.is_file():
         raise FileNotFoundError(f"There is no file {file}.")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # Windows' editors write a mark first
     except UnicodeDecodeError as error:
         raise RecordError(f"{file} is no UTF-8 text: {error}. Save it as UTF-8.") from error
-    if file.suffix in (".jsonl", ".ndjson"):
+    if file.suffix.lower() in (".jsonl", ".ndjson"):
         lines = [(f"{file}, line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
         return [(place, parse_json(line, place)) for place, line in lines]
     content = parse_json(text, str(file))

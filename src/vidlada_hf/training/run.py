@@ -30,6 +30,7 @@ from .trainer import DiffusionTrainer, last_checkpoint
 from .videos import NOTES
 
 HEADS = "heads.safetensors"
+PREPARED = "VIDLADA_PREPARED"  # in the environment of processes whose parent has prepared the run
 
 
 def train(recipe: Recipe) -> Path:
@@ -42,21 +43,24 @@ def train(recipe: Recipe) -> Path:
         ValueError: a stage was begun with other settings, or its options are impossible.
     """
     start = recipe.model
-    prepare(recipe, int(os.environ.get("WORLD_SIZE", 1)))
+    if os.environ.get("RANK", "0") == "0" and PREPARED not in os.environ:  # an error once, not by each process
+        prepare(recipe, int(os.environ.get("WORLD_SIZE", 1)))
     for number, stage in enumerate(recipe.stages, 1):
         place = stage_folder(recipe, number)
-        if not (place / "model" / "config.json").is_file():
-            run_stage(stage, start, place, recipe.seed + number, recipe.dtype)
+        if not is_done(place):
+            run_stage(stage, start, place, seed_of(recipe, number), recipe.dtype)
         start = str(place / "model")
     return Path(start)
 
 
 def prepare(recipe: Recipe, processes: int) -> None:
-    """Claims the stages' folders. Raises a ValueError or OSError for what cannot work, before anything is loaded."""
+    """Claims the stages' folders. Raises a ValueError or OSError for what cannot work, before anything is loaded: also
+    for mistakes in the texts of a stage that has still to run."""
     find_builder(recipe.model)
-    for stage in recipe.stages:
-        find_task(stage.task).check(stage.options)
+    for number, stage in enumerate(recipe.stages, 1):
         Examiner.check(stage.denoising, f"`denoising` of stage {stage.name!r}")
+        if not is_done(stage_folder(recipe, number)):
+            find_task(stage.task).check(stage.options, seed_of(recipe, number))
     for number, stage in enumerate(recipe.stages, 1):
         claim(stage_folder(recipe, number), stage, recipe, processes)
 
@@ -64,6 +68,16 @@ def prepare(recipe: Recipe, processes: int) -> None:
 def stage_folder(recipe: Recipe, number: int) -> Path:
     """Where stage `number`, from 1, keeps its things."""
     return Path(recipe.output_dir) / f"{number}-{recipe.stages[number - 1].name}"
+
+
+def is_done(place: Path) -> bool:
+    """Whether the stage of a folder has ended, see `write_model`."""
+    return (place / "model").is_dir()
+
+
+def seed_of(recipe: Recipe, number: int) -> int:
+    """What stage `number`, from 1, draws everything with."""
+    return recipe.seed + number
 
 
 def final_model(recipe: Recipe) -> Path:
@@ -74,7 +88,7 @@ def final_model(recipe: Recipe) -> Path:
 def claim(place: Path, stage: Stage, recipe: Recipe, processes: int) -> None:
     """Notes what a stage is run with. One that has a checkpoint must be gone on with as it was begun, and by as many
     processes: they share its batches and masks."""
-    notes, done = place / "stage.json", (place / "model").is_dir()
+    notes, done = place / "stage.json", is_done(place)
     run = {"model": recipe.model, "seed": recipe.seed, "dtype": recipe.dtype, "processes": processes}
     run["sharding"] = next(
         (way for way in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{way}") == "true"), ""
@@ -85,7 +99,7 @@ def claim(place: Path, stage: Stage, recipe: Recipe, processes: int) -> None:
         (place / NOTES).unlink(missing_ok=True)  # of an earlier start that failed
         notes.write_text(json.dumps(settings, indent=2) + "\n")
         return
-    before = run | asdict(Stage(stage.name)) | json.loads(notes.read_text())  # a setting may be newer than the notes
+    before = run | asdict(Stage(stage.name)) | read_notes(notes)  # a setting may be newer than the notes
     changed = [
         key for key in settings if before.get(key) != settings[key] and not (done and key in ("processes", "sharding"))
     ]
@@ -94,6 +108,17 @@ def claim(place: Path, stage: Stage, recipe: Recipe, processes: int) -> None:
             f"Stage {stage.name!r} was begun with other settings ({', '.join(changed)}): delete {place} to start it "
             f"anew, change the recipe back (see {notes}), or choose another `output_dir`."
         )
+
+
+def read_notes(notes: Path) -> dict[str, Any]:
+    """The settings that a stage was begun with; ValueError if they are lost."""
+    try:
+        return json.loads(notes.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{notes}, which says what this stage was begun with, cannot be read ({error}): delete {notes.parent} to "
+            "start the stage anew."
+        ) from error
 
 
 def run_stage(stage: Stage, start: str, place: Path, seed: int, dtype: str = "auto") -> None:
@@ -216,7 +241,7 @@ def launch(recipe_file: Path, processes: int) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command += ["-m", __name__, str(recipe_file)]
-    done = subprocess.run(command, env={"OMP_NUM_THREADS": threads, **os.environ}, check=False)
+    done = subprocess.run(command, env={"OMP_NUM_THREADS": threads, PREPARED: "1", **os.environ}, check=False)
     if done.returncode:
         raise ValueError(f"The run in {processes} processes ended with the exit code {done.returncode}.")
 

@@ -41,7 +41,7 @@ class Task(nn.Module):
         self.heads = nn.ModuleDict()
 
     @classmethod
-    def check(cls, options: dict[str, Any]) -> None:
+    def check(cls, options: dict[str, Any], seed: int = 0) -> None:
         """Raises a ValueError or OSError for options that cannot work, as far as that is known before a run starts."""
         cls.check_keys(options)
 

@@ -9,7 +9,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -24,16 +25,17 @@ from torch.utils.data import Dataset
 from transformers.video_utils import VideoMetadata
 
 from ..processing.video_reading_vidlada import VideoReadingError
-from .records import RecordError, Records, with_progress
+from .collator import RecordError, TooLongError
+from .records import Records, with_progress
 
-BadVideos = Literal["skip", "stop"]
+Handling = Literal["skip", "stop"]  # of records that cannot be used
 # What decides which frames are read, and of what size.
 READING = (
     *("num_frames", "fps", "max_frames", "force_sample"),
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb"),
 )
-GIVE_UP_AFTER = 100  # bad videos in a row
-NOTES = "bad_videos.jsonl"  # in a stage's folder
+GIVE_UP_AFTER = 100  # records in a row
+NOTES = "left_out.jsonl"  # in a stage's folder
 
 logger = logging.getLogger(__name__)
 
@@ -103,21 +105,21 @@ class FrameReader:
 
 
 class VideoRecords(Dataset):
-    """Records with their videos' frames in place of paths.
+    """Records as examples of a batch: with their videos' frames, encoded.
 
     Args:
         records: conversations of one video each.
         reader: reads it.
+        encode: makes an example of a record with frames in place of a path, and with a third key "processor_kwargs":
+            what the processor must know of frames that were sampled before. See `DiffusionCollator.encode`.
         bad_videos: "skip" takes the next record in place of one whose video cannot be read, so that all batches stay
-            full, and notes it in `notes`; "stop" raises. With "stop" it is checked at once that all files exist.
-        notes: a file that gets a JSON line for each bad video met; all workers and processes write to it.
+            full, and notes it in `notes`; "stop" raises.
+        too_long: the same for records that `encode` finds too long.
+        notes: a file that gets a JSON line for each record left out; all workers and processes write to it.
         rows_per_frame: of the model, which `lengths` counts.
 
-    Items have a third key, "processor_kwargs": what the processor must know of frames that were sampled before.
-
     Raises:
-        ValueError: another `bad_videos`.
-        RecordError: a video that cannot be read ("stop"), or `GIVE_UP_AFTER` in a row.
+        RecordError: a record that cannot be used ("stop"), or `GIVE_UP_AFTER` in a row.
     """
 
     in_order = False
@@ -126,16 +128,15 @@ class VideoRecords(Dataset):
         self,
         records: Records,
         reader: FrameReader,
-        bad_videos: BadVideos = "skip",
+        encode: Callable[[dict[str, Any]], dict[str, Any]],
+        bad_videos: Handling = "skip",
+        too_long: Handling = "stop",
         notes: Path | None = None,
         rows_per_frame: int = 0,
     ) -> None:
-        if bad_videos not in ("skip", "stop"):
-            raise ValueError(f"`bad_videos` must be 'skip' or 'stop', got {bad_videos!r}.")
-        self.records, self.reader, self.bad_videos, self.notes = records, reader, bad_videos, notes
+        self.records, self.reader, self.encode = records, reader, encode
+        self.bad_videos, self.too_long, self.notes = bad_videos, too_long, notes
         self.rows_per_frame = rows_per_frame
-        if bad_videos == "stop":
-            self._check_files()
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -159,12 +160,20 @@ class VideoRecords(Dataset):
         for offset in range(min(GIVE_UP_AFTER, len(self))):
             record = self.records[(index + offset) % len(self)]
             try:
-                return self._with_frames(record)
+                return self.encode(self._with_frames(record))
             except VideoReadingError as error:
-                self._note(record["place"], error)
+                reason = f"{record['place']}: {error}"
+                if self.bad_videos == "stop":
+                    raise RecordError(f"{reason} (`bad_videos: skip` leaves it out.)") from error
+                self._note(record["place"], "bad video", error)
+            except TooLongError as error:
+                reason = str(error)
+                if self.too_long == "stop":
+                    raise TooLongError(f"{reason} (`too_long: skip` does that.)") from error
+                self._note(record["place"], "too long", error)
         raise RecordError(
-            f"{record['place']} and the {offset} records before it have videos that cannot be read: is `video_folder` "
-            f"right? The first of the run are listed in {self.notes}."
+            f"{offset + 1} records in a row cannot be used, the last one is {reason} Is `video_folder` right, and are "
+            f"there not too many frames? The first of the run are listed in {self.notes}."
         )
 
     def _with_frames(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -180,22 +189,22 @@ class VideoRecords(Dataset):
             messages.append(message | {"content": parts})
         return record | {"messages": messages, "processor_kwargs": read}
 
-    def _note(self, place: str, error: VideoReadingError) -> None:
-        if self.bad_videos == "stop":
-            raise RecordError(f"{place}: {error} (`bad_videos: skip` leaves it out.)") from error
+    def _note(self, place: str, reason: str, error: Exception) -> None:
         if self.notes is None:
             logger.warning("%s is left out: %s", place, error)
             return
         with self.notes.open("a", encoding="utf-8") as file:  # one short write: lines of several workers do not mix
-            file.write(json.dumps({"place": place, "error": str(error)}) + "\n")
+            file.write(json.dumps({"place": place, "reason": reason, "error": str(error)}) + "\n")
 
-    def _check_files(self) -> None:
-        for number, video in enumerate(self.records.videos):
-            if "://" not in video and not os.path.exists(video):
-                place = self.records[number]["place"]
-                raise RecordError(
-                    f"{place}: there is no video {video}. Is `video_folder` right? (`bad_videos: skip` leaves it out.)"
-                )
+
+def check_files(records: Records) -> None:
+    """Raises a RecordError for the first record whose video's file is not there."""
+    for number, video in enumerate(records.videos):
+        if "://" not in video and not os.path.exists(video):
+            place = records[number]["place"]
+            raise RecordError(
+                f"{place}: there is no video {video}. Is `video_folder` right? (`bad_videos: skip` leaves it out.)"
+            )
 
 
 def seconds_of(video: str) -> float:
@@ -207,15 +216,15 @@ def seconds_of(video: str) -> float:
         return 0.0
 
 
-def count_bad(notes: Path) -> int:
-    """How many different records of a file of notes have bad videos; a record is noted again in every epoch."""
-    if not notes.is_file():
-        return 0
-    places = set()
-    for line in notes.read_text(encoding="utf-8").splitlines():
+def count_left_out(notes: Path) -> Counter[str]:
+    """How many different records of a file of notes were left out for which reason; a record is noted again in every
+    epoch."""
+    reasons = {}
+    for line in notes.read_text(encoding="utf-8").splitlines() if notes.is_file() else ():
         with contextlib.suppress(ValueError):  # the last line of a run that was killed
-            places.add(json.loads(line)["place"])
-    return len(places)
+            note = json.loads(line)
+            reasons[note["place"]] = note["reason"]
+    return Counter(reasons.values())
 
 
-__all__ = ["FrameReader", "VideoRecords", "count_bad", "with_reading"]
+__all__ = ["FrameReader", "Handling", "VideoRecords", "check_files", "count_left_out", "with_reading"]

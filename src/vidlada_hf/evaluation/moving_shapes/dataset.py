@@ -50,6 +50,7 @@ SCENES_OF_TYPE: dict[str, tuple[dict[str, float], tuple[int, ...] | None]] = {
     "direction": ({"steady": 2, "arrivals": 1, "departures": 1}, None),
 }
 
+ENOUGH_FRAMES = 8  # evenly sampled, they tell every answer
 _ATTEMPTS = 1000
 
 
@@ -198,11 +199,11 @@ def draw_question(rng: np.random.Generator, split: str | Split, type: str, times
         kind = names[rng.choice(len(names), p=weights / weights.sum())]
         scene = sample_scene(rng, split, kind, None if counts is None else int(counts[rng.integers(len(counts))]))
         question = ask(scene, type, rng, coin if type in YES_NO_TYPES or type in ("change", "choice") else None)
-        if question is not None and (len(times) >= 8 or question.is_determined(times)):
+        if question is not None and (len(times) >= ENOUGH_FRAMES or question.is_determined(times)):
             return scene, question
     raise ValueError(
-        f"No question of type {type!r} can be answered from {len(times)} frames: sample more of them (8 are always"
-        " enough), or leave the type out."
+        f"No question of type {type!r} can be answered from {len(times)} frames: sample more of them "
+        f"({ENOUGH_FRAMES} are always enough), or leave the type out."
     )
 
 

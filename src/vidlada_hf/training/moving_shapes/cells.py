@@ -24,6 +24,7 @@ from ...evaluation.moving_shapes.sampling import CLEARANCE, RADII
 from ...evaluation.moving_shapes.scenes import COLORS, SHAPES, MovingShape, Scene, Span
 from ...evaluation.moving_shapes.splits import get_split
 from ...evaluation.moving_shapes.timelines import END, Role
+from ..checking import Count
 from ..tasks import Task, accuracy
 from .combinations import shown_together
 
@@ -43,7 +44,7 @@ class Cells(Task):
 
     shown: torch.Tensor
 
-    def __init__(self, model: Any, processor: Any, seed: int = 0, scenes: int = 200_000) -> None:
+    def __init__(self, model: Any, processor: Any, seed: int = 0, scenes: Count = 200_000) -> None:
         super().__init__(model, processor, seed)
         self.scenes = scenes
         hidden = model.config.text_config.hidden_size

@@ -13,10 +13,11 @@ which letter it is: first to look one row back, then where else the word stands,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -26,6 +27,7 @@ from ...evaluation.moving_shapes.dataset import draw_question
 from ...evaluation.moving_shapes.questions import HELPER_TYPES, LONG_TYPES, check_type
 from ...evaluation.moving_shapes.rendering import render
 from ...evaluation.moving_shapes.vocabulary import LETTERS
+from ..checking import Amount, Count, Counts, Share, Weight
 from ..tasks import Task, accuracy
 from .cells import GRID, encode_cells, normalize
 from .combinations import code_answer, left_out, restrict, shown_together
@@ -109,21 +111,21 @@ class Lessons(Task):
         model: Any,
         processor: Any,
         seed: int = 0,
-        scenes: int = 15_360,
-        group: int = 192,
-        frames: Sequence[int] = (8,),
-        text_rows: int = 144,
-        options: int = 0,
-        long_turns: float = 0.4,
-        repeat: Mapping[str, int] | None = None,
-        sentences: float = 0.5,
-        kept: float = 0.15,
-        canvas: Sequence[int] = (0,),
-        padding: int = 8,
-        timelines: float = 1.0,
-        grounding: float = 0.0,
-        letters: float = 0.0,
-        depth: int = 4,
+        scenes: Count = 15_360,
+        group: Count = 192,
+        frames: Counts = (8,),
+        text_rows: Amount = 144,
+        options: Amount = 0,
+        long_turns: Share = 0.4,
+        repeat: Mapping[str, Amount] | None = None,
+        sentences: Share = 0.5,
+        kept: Share = 0.15,
+        canvas: Annotated[Sequence[Amount], Field(min_length=1)] = (0,),
+        padding: Count = 8,
+        timelines: Weight = 1.0,
+        grounding: Weight = 0.0,
+        letters: Weight = 0.0,
+        depth: Count = 4,
     ) -> None:
         super().__init__(model, processor, seed)
         if scenes % group:
