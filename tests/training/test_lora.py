@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.training.helpers import losses_of
 from tests.training.test_run import DATA
 from vidlada_hf import VidLaDAForConditionalGeneration, export_checkpoint
 from vidlada_hf.training import run
@@ -29,16 +30,19 @@ from vidlada_hf.training.tasks import find_task
 
 LORA = {"r": 4, "alpha": 8}
 
-# Runs in a fresh process without the package: the adapter on an exported base, by peft alone.
-BY_PEFT_ALONE = """
+# Runs in a fresh process: the adapter on a base, by peft alone.
+BY_PEFT = """
 import json, sys
-sys.modules["vidlada_hf"] = None
+base, adapter, is_alone = sys.argv[1:]
+if is_alone:
+    sys.modules["vidlada_hf"] = None
+else:
+    import vidlada_hf
 import torch
 from peft import PeftModel
 from transformers import AutoModelForMultimodalLM
 torch.set_num_threads(1)
-exported, adapter = sys.argv[1:]
-base = AutoModelForMultimodalLM.from_pretrained(exported, trust_remote_code=True)
+base = AutoModelForMultimodalLM.from_pretrained(base, **({"trust_remote_code": True} if is_alone else {}))
 model = PeftModel.from_pretrained(base, adapter).eval()
 with torch.no_grad():
     print(json.dumps(model(input_ids=torch.arange(20, 32)[None]).logits[0, :, 0].tolist()))
@@ -92,6 +96,17 @@ def test_training_leaves_the_base_alone(base, trained):
     assert {name: tensor.shape for name, tensor in start.items()} == {n: t.shape for n, t in merged.items()}
 
 
+def test_training_leaves_the_live_base_alone():
+    model, processor = build_tiny()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    task = find_task("conversations")(add_adapter(model, LORA), processor, data=DATA)
+    data = task.dataset()
+    losses = losses_of(task, task.collate([data[i] for i in range(2)]), steps=3, rate=1e-2)
+    assert losses[-1] != losses[0]
+    after = base_tensors(task.model)
+    assert before.keys() == after.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_a_checkpoint_holds_only_the_adapter(trained):
     assert all(".lora_" in name for name in load_file(trained / "checkpoint-4" / "model.safetensors"))
 
@@ -121,10 +136,11 @@ def test_it_lowers_the_loss(base, trained):
 
 
 @pytest.mark.slow
-def test_a_fresh_process_without_the_package_loads_it(base, trained, tmp_path):
-    exported = export_checkpoint(base, tmp_path / "exported")
+@pytest.mark.parametrize("is_exported", [False, True], ids=["the base as saved", "exported, without the package"])
+def test_a_fresh_process_loads_it(base, trained, tmp_path, is_exported):
+    folder = export_checkpoint(base, tmp_path / "exported") if is_exported else base
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", BY_PEFT_ALONE, exported, trained / "adapter"]
+    command = [sys.executable, "-c", BY_PEFT, folder, trained / "adapter", "yes" if is_exported else ""]
     printed = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert printed.returncode == 0, printed.stderr[-3000:]
     adapted = load_adapter(VidLaDAForConditionalGeneration.from_pretrained(base), trained / "adapter")

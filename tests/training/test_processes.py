@@ -17,10 +17,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.training.clips import write_llava
 from tests.training.test_run import TINY
 from vidlada_hf.training import run
 from vidlada_hf.training.conversations import Conversations
 from vidlada_hf.training.recipe import Recipe
+from vidlada_hf.training.videos import count_left_out
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +119,22 @@ def test_two_processes_train_as_one_also_killed_and_resumed(alone, tmp_path):
     assert (tmp_path / "run" / "1-one" / "checkpoint-2").is_dir()
     run.launch(file, 2)
     assert_equal(alone, results(tmp_path))
+
+
+def test_two_processes_read_grouped_files_as_one_does(tmp_path):
+    """By workers, from files, in groups of similar lengths, one of the files broken."""
+    records = write_llava(tmp_path, 8)
+    next(tmp_path.glob("*color*.mp4")).write_bytes(b"no video")
+    data = {"source": "llava", "path": str(records), "video_folder": str(tmp_path)}
+    changed = {
+        "options": {"data": data, "processor_options": {"num_frames": 2}},
+        "arguments": {"dataloader_num_workers": 1, "train_sampling_strategy": "group_by_length"},
+    }
+    run.train(Recipe.from_yaml(recipe(tmp_path / "one", batch_size=4, **changed)))
+    run.launch(recipe(tmp_path / "two", batch_size=2, **changed), 2)
+    assert_equal(results(tmp_path / "one"), results(tmp_path / "two"))
+    notes = [count_left_out(tmp_path / name / "run" / "1-one" / "left_out.jsonl") for name in ("one", "two")]
+    assert notes == [{"bad video": 1}] * 2
 
 
 def launch_sharded(config: str, *command: str) -> int:

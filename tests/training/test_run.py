@@ -9,6 +9,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from tests.training.clips import write_llava
 from vidlada_hf.training import run
 from vidlada_hf.training.planning import plan
 from vidlada_hf.training.recipe import Recipe
@@ -253,6 +254,18 @@ def test_a_new_start_forgets_what_was_left_out_by_one_that_failed(tmp_path):
     notes.write_text("{}\n")
     run.prepare(recipe(tmp_path), 1)
     assert not notes.exists()
+
+
+def test_what_was_left_out_is_told_at_the_end(tmp_path, capfd):
+    records = write_llava(tmp_path, 3)
+    next(tmp_path.glob("*color*.mp4")).write_bytes(b"no video")
+    content = recipe(tmp_path / "run").as_dict()
+    content["stages"] = content["stages"][1:]
+    data = {"source": "llava", "path": str(records), "video_folder": str(tmp_path)}
+    content["stages"][0]["options"] = {"data": data, "processor_options": {"num_frames": 2}}
+    run.train(Recipe.from_dict(content))
+    notes = tmp_path / "run" / "1-answer" / "left_out.jsonl"
+    assert f"Stage 'answer': 1 records were left out (bad video): see {notes}." in capfd.readouterr().out
 
 
 def test_an_unknown_task_is_refused_before_anything_runs(tmp_path):
