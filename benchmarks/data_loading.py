@@ -39,45 +39,48 @@ from vidlada_hf.training.optimizer import OptimizerOptions
 from vidlada_hf.training.trainer import DiffusionTrainer
 from vidlada_hf.training.videos import FrameReader, VideoRecords, with_reading
 
-FRAMES, ROUNDS, WORKERS = 32, 3, (0, 2)
+FRAMES, WORKERS = 32, (0, 2)
 # Multiply-adds of a forward and a backward pass a row of the 8B, twice (add and multiply) and three times (backward).
 FLOPS_PER_ROW = 6 * 8.0e9
 ROWS = FRAMES * 210 + 256
 DEVICE_FLOPS = 400e12  # bfloat16 of an H100 at 40 % use
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--quick", action="store_true", help="two clips of a second, once: to see that it runs")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    clips, seconds, rounds = (2, 1, 1) if options.quick else (options.clips, 30, 3)
     with tempfile.TemporaryDirectory() as folder:
-        records = write_records(Path(folder), options.clips)
+        records = write_records(Path(folder), clips, seconds)
         runs = {"reading": reading_runs(records), "training": training_runs(records)}
         times: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in runs[kind]} for kind in runs}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for kind, named in runs.items():
                 for name, run in named.items():
                     times[kind][name].append(run())
     result = {
         "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
-        "clip": "1280x720, 30 s, 30 fps, H.264; 32 frames sampled; resized to 384x384 (reading), 64x64 (training)",
+        "clip": f"1280x720, {seconds} s, 30 fps, H.264; 32 frames; resized to 384x384 (reading), 64x64 (training)",
         "samples_per_second": {
-            kind: {name: round(options.clips / statistics.median(taken), 3) for name, taken in named.items()}
+            kind: {name: round(clips / statistics.median(taken), 3) for name, taken in named.items()}
             for kind, named in times.items()
         },
         "training_8b_samples_per_second_at_most": round(DEVICE_FLOPS / (FLOPS_PER_ROW * ROWS), 3),
-        "rounds": ROUNDS,
+        "rounds": rounds,
     }
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
-def write_records(folder: Path, clips: int) -> Path:
+def write_records(folder: Path, clips: int, seconds: int) -> Path:
     """Clips, and records about them."""
     records = []
     for number in range(clips):
-        encode(folder / f"{number}.mp4", seed=number)
+        encode(folder / f"{number}.mp4", number, seconds)
         turns = [{"from": "human", "value": "<image>\nwhat"}, {"from": "gpt", "value": "one"}]
         records.append({"video": f"{number}.mp4", "conversations": turns})
     (folder / "records.json").write_text(json.dumps(records))
@@ -152,7 +155,7 @@ def training_runs(records: Path) -> dict[str, Callable[[], float]]:
     return alone | {f"{name}, {n} workers": partial(train, data, n) for name, data in found.items() for n in WORKERS}
 
 
-def encode(file: Path, seed: int, seconds: int = 30, rate: int = 30, width: int = 1280, height: int = 720) -> None:
+def encode(file: Path, seed: int, seconds: int, rate: int = 30, width: int = 1280, height: int = 720) -> None:
     """A clip of moving noise, as hard to decode as a real one of that size."""
     rng = np.random.default_rng(seed)
     texture = np.kron(rng.integers(0, 255, (2 * height // 16, 2 * width // 16, 3)), np.ones((16, 16, 1))).astype(

@@ -25,12 +25,12 @@ from vidlada_hf.training.collator import DiffusionCollator
 BATCH, FRAMES, TYPES = 16, 8, ("detail", "color")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=120, help="of each way")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     model = VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT).eval()
     processor = VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT)
     examples = MovingShapes("train", BATCH, FRAMES, TYPES)

@@ -48,11 +48,11 @@ def measure() -> dict[str, float | str]:
     return figures
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "parity.json")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     figures = measure()
     for name, value in figures.items():

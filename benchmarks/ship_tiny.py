@@ -19,11 +19,11 @@ LIMIT = 12e6  # bytes
 HERE = Path(__file__).parent
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    run = parser.parse_args().run
+    run = parser.parse_args(arguments).run
     stages = sorted((place for place in run.iterdir() if (place / "log.json").is_file()), key=number_of)
     model = stages[-1] / "model"
     size = sum(file.stat().st_size for file in model.iterdir())
@@ -33,7 +33,7 @@ def main() -> None:
     for file in model.iterdir():
         shutil.copy(file, EMBEDDED_CHECKPOINT / file.name)
     logs = {stage.name: json.loads((stage / "log.json").read_text()) for stage in stages}
-    minutes = {name: round(log[-1]["train_runtime"] / 60, 1) for name, log in logs.items()}
+    minutes = {name: round(log[-1]["seconds"] / 60, 1) for name, log in logs.items()}
     (HERE / "tiny_training.json").write_text(json.dumps({"minutes": minutes, "log": logs}) + "\n")
     draw(logs, minutes, HERE / "tiny_training.png")
     print(f"{model} -> {EMBEDDED_CHECKPOINT}, {size / 1e6:.1f} MB; {sum(minutes.values()):.0f} minutes: {minutes}")

@@ -1,6 +1,6 @@
 """What the embedded checkpoint answers right, by question type, and what of it is left when the video is changed.
 
-    python benchmarks/tiny_accuracy.py [--questions 2100] [--output benchmarks/tiny_accuracy.json]
+    python benchmarks/tiny_accuracy.py [--questions 1050] [--output benchmarks/tiny_accuracy.json]
 
 Test split: combinations and backgrounds that training never showed. Each part adds its own entry to the JSON and is
 skipped if it is there, so an interrupted run goes on; with another set-up it is refused. Delete the file to measure
@@ -68,16 +68,16 @@ PARTS = {
 }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(EMBEDDED_CHECKPOINT))
     parser.add_argument("--split", default="test")
-    parser.add_argument("--questions", type=int, default=2100, help="of all types in turn")
+    parser.add_argument("--questions", type=int, default=1050, help="of all types in turn")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="measure these parts alone")
     parser.add_argument("--batch-size", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
 
     processor = VidLaDAProcessor.from_pretrained(options.model)
     model = VidLaDAForConditionalGeneration.from_pretrained(options.model).eval()

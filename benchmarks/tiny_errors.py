@@ -1,8 +1,10 @@
-"""What the embedded checkpoint says where it is wrong: which mistakes make up a type's shortfall.
+"""What the embedded checkpoint says where it is wrong: which mistakes make up a type's shortfall, and in which videos.
 
-    python benchmarks/tiny_errors.py             # writes tiny_errors.json beside this file, some minutes
+    python benchmarks/tiny_errors.py             # writes tiny_errors.json beside this file, a quarter of an hour
 
-Test split, 8 frames, 120 questions a type: other questions than those of tiny_accuracy.py (another seed).
+Test split, 8 frames, 120 questions a type: other questions than those of tiny_accuracy.py (another seed). Shapes of
+combinations that training never showed are counted apart from others. And as many questions about the training split,
+of whose fresh scenes combinations and backgrounds are known.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -19,31 +22,54 @@ from vidlada_hf.asking import EMBEDDED_CHECKPOINT
 from vidlada_hf.evaluation.moving_shapes import Example, MovingShapes, is_right
 from vidlada_hf.evaluation.moving_shapes.answering import answer_all
 from vidlada_hf.evaluation.moving_shapes.scenes import COLORS, SHAPES
+from vidlada_hf.evaluation.moving_shapes.splits import get_split
 
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
-FRAMES, BATCH = 8, 20
+FRAMES, BATCH, SEED = 8, 20, 1
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=120, help="of each type")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     model = VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT).eval()
     processor = VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT)
-    questions = MovingShapes("test", options.questions * len(KINDS), FRAMES, tuple(KINDS), seed=1)
-    found: dict[str, Counter] = {type: Counter() for type in KINDS}
-    for start in tqdm(range(0, len(questions), BATCH)):
+    result: dict[str, Any] = {"setup": {"seed": SEED, "frames": FRAMES, "questions_a_type": options.questions}}
+    for split in ("test", "train"):
+        questions = MovingShapes(split, options.questions * len(KINDS), FRAMES, tuple(KINDS), seed=SEED)
+        result[split] = ask_all(model, processor, questions)
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(table(result))
+
+
+def ask_all(model: Any, processor: Any, questions: MovingShapes) -> dict[str, dict[str, Any]]:
+    """For each type how many answers are right or wrong in which way, and [right, asked] about combinations that
+    training never shows and about others."""
+    found: dict[str, dict[str, Any]] = {
+        type: {"answers": Counter(), "held out": [0, 0], "shown": [0, 0]} for type in KINDS
+    }
+    for start in tqdm(range(0, len(questions), BATCH), desc=questions.split.name):
         examples = questions[start : start + BATCH]
         (answers,) = answer_all(model, processor, examples, FRAMES, BATCH)
         for example, answer in zip(examples, answers, strict=True):
             right = is_right(example.details, answer)
-            found[example.type]["right" if right else KINDS[example.type](example, answer.lower())] += 1
-    setup = {"split": "test", "seed": 1, "frames": FRAMES, "questions_a_type": options.questions}
-    result = {"setup": setup, "answers": {type: dict(counts.most_common()) for type, counts in found.items()}}
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(table(result))
+            of_type = found[example.type]
+            of_type["answers"]["right" if right else KINDS[example.type](example, answer.lower())] += 1
+            part = of_type["held out" if is_held_out(example) else "shown"]
+            part[0], part[1] = part[0] + right, part[1] + 1
+    for of_type in found.values():
+        of_type["answers"] = dict(of_type["answers"].most_common())
+    return found
+
+
+def is_held_out(example: Example) -> bool:
+    """Whether a shape that the question is about is of a combination that training never shows, at some time; of a
+    question about no single shape, whether one of the video is."""
+    never_shown = get_split(example.scene.split).held_out
+    places = example.details.shapes or range(len(example.scene.shapes))
+    return any(look in never_shown for place in places for look in example.scene.shapes[place].looks)
 
 
 def wrong_color(example: Example, answer: str) -> str:
@@ -108,12 +134,26 @@ KINDS: dict[str, Callable[[Example, str], str]] = {
 
 def table(result: dict) -> str:
     """Markdown: a line a type, its mistakes by frequency."""
-    lines = ["| type | right | mistakes |", "|---|---:|---|"]
-    for type, counts in result["answers"].items():
-        total, wrong = sum(counts.values()), {kind: n for kind, n in counts.items() if kind != "right"}
-        mistakes = ", ".join(f"{kind} {n}" for kind, n in wrong.items())
-        lines.append(f"| {type} | {100 * counts.get('right', 0) / total:.0f} % | {mistakes} |")
+    lines = [
+        "| type | right | of held-out combinations | of others | training split | mistakes |",
+        "|---|" + "---:|" * 4 + "---|",
+    ]
+    for type, test in result["test"].items():
+        mistakes = ", ".join(f"{kind} {n}" for kind, n in test["answers"].items() if kind != "right")
+        parts = [total(test), test["held out"], test["shown"], total(result["train"][type])]
+        lines.append(f"| {type} | {' | '.join(map(percent, parts))} | {mistakes} |")
     return "\n".join(lines)
+
+
+def total(of_type: dict) -> list[int]:
+    """[right, asked] of a type."""
+    return [of_type["answers"].get("right", 0), sum(of_type["answers"].values())]
+
+
+def percent(part: list[int]) -> str:
+    """Percent right, and of how many."""
+    right, asked = part
+    return f"{100 * right / asked:.0f} % of {asked}" if asked else "-"
 
 
 if __name__ == "__main__":

@@ -59,12 +59,12 @@ def read_from_the_start(path: Path, indices: list[int]) -> tuple[np.ndarray, int
     return np.stack(kept), indices[-1] + 1, time.perf_counter() - begin
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ten_minutes.mp4"
         encode(path)

@@ -107,3 +107,24 @@ def test_without_a_gpu_its_benchmark_says_so():
         pytest.skip("there is a GPU")
     with pytest.raises(SystemExit, match="torch sees none"):
         run("mars_speed_gpu")
+
+
+def test_the_embedded_checkpoints_accuracy_and_errors(tmp_path):
+    run("tiny_accuracy", "--questions", 21, "--only", "8 frames, gray video", "--output", tmp_path / "accuracy.json")
+    found = json.loads((tmp_path / "accuracy.json").read_text())
+    assert found["8 frames, gray video"]["scores"]["all"]["questions"] == 10
+    errors = run("tiny_errors", "--questions", 2, "--output", tmp_path / "errors.json")
+    found = json.loads((tmp_path / "errors.json").read_text())
+    for split in ("test", "train"):
+        assert all(errors.total(of_type)[1] == 2 for of_type in found[split].values())
+        assert all(of_type["held out"][1] + of_type["shown"][1] == 2 for of_type in found[split].values())
+    assert all(of_type["held out"] == [0, 0] for of_type in found["train"].values())
+    assert any(of_type["held out"][1] for of_type in found["test"].values())
+
+
+def test_loaders_are_timed_beside_training(tmp_path):
+    run("data_loading", "--quick", "--output", tmp_path / "loading.json")
+    speeds = json.loads((tmp_path / "loading.json").read_text())["samples_per_second"]
+    assert {"files, 0 workers", "files, 2 workers", "kept frames, 0 workers"} <= speeds["reading"].keys()
+    assert "alone, frames in memory" in speeds["training"]
+    assert all(speed > 0 for kind in speeds.values() for speed in kind.values())

@@ -1,4 +1,6 @@
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,6 +92,19 @@ def test_a_killed_run_goes_on_as_if_undisturbed(tmp_path):
     torch.manual_seed(99)  # whatever the new process drew before
     resumed.train(resume_from_checkpoint=checkpoint)
     assert torch.equal(weights(resumed.model), weights(straight.model))
+
+
+def test_seconds_are_counted_on_after_a_kill(tmp_path):
+    with pytest.raises(Die):
+        trainer(tmp_path, logging_steps=1, callbacks=[DieAt(5)]).train()
+    checkpoint = Path(last_checkpoint(tmp_path))
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    state["log_history"][-1]["seconds"] = 1000.0
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    resumed = trainer(tmp_path, logging_steps=1)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    seconds = [line["seconds"] for line in resumed.state.log_history[len(state["log_history"]) :]]
+    assert seconds and all(1000 <= second < 1100 for second in seconds) and seconds == sorted(seconds)
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..modeling.objective_vidlada import TimeSampling
@@ -44,7 +45,9 @@ class DiffusionTrainer(Trainer):
         self.optimizer_options = optimizer_options or OptimizerOptions()
         self.time_sampling = time_sampling
         self.metrics: dict[str, list[float]] = {}
+        self.stopwatch = Stopwatch()
         super().__init__(*args, **kwargs)
+        self.add_callback(self.stopwatch)
         freeze(self.model, self.optimizer_options)
 
     optimizer: Any
@@ -106,10 +109,11 @@ class DiffusionTrainer(Trainer):
         return SimilarLengths(together, self.train_dataset.lengths, seed)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds the mean of each metric since the last line of the log (of the first process)."""
+        """Adds the mean of each metric since the last line of the log (of the first process), and the seconds that the
+        run has taken, without those that a kill has undone."""
         means = {name: round(float(np.nanmean(values)), 4) for name, values in self.metrics.items()}
         self.metrics.clear()
-        super().log(logs | means, *args, **kwargs)
+        super().log(logs | means | {"seconds": self.stopwatch.seconds}, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Weights and arguments; the arguments as JSON, which `Trainer` would pickle.
@@ -186,6 +190,23 @@ class DiffusionTrainer(Trainer):
 
     def _rng_file(self, folder: str) -> Path:
         return Path(folder) / f"random_{self.args.process_index}"
+
+
+class Stopwatch(TrainerCallback):
+    """The seconds that a run has taken, also before it was resumed."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *others: Any, **kwargs: Any) -> None:
+        """Goes on from the last line of the log."""
+        before = next((line["seconds"] for line in reversed(state.log_history) if "seconds" in line), 0.0)
+        self.began = time.monotonic() - before
+
+    @property
+    def seconds(self) -> float:
+        """Until now."""
+        return round(time.monotonic() - self.began, 1)
 
 
 class SimilarLengths(LengthGroupedSampler):
