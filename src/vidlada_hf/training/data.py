@@ -27,6 +27,8 @@ class ShapeConversations(Dataset):
         compact: how many groups ask in a few words instead of a sentence, 0..1.
         types: those of the short answers; None: all of the benchmark.
         split, seed: as of `MovingShapes`.
+
+    Items have the "example" beside their messages.
     """
 
     in_order: ClassVar[bool] = True  # shuffled, groups would fall apart
@@ -69,7 +71,7 @@ class ShapeConversations(Dataset):
         types = self.kinds[int(rng.random() < self.long)]
         style = "compact" if rng.random() < self.compact else "sentence"
         example = self.parts[count, types, style][index]
-        return {"messages": as_messages(example, example.details.taught)}
+        return {"messages": as_messages(example, example.details.taught), "example": example}
 
 
 # name in a recipe -> module and class; other classes are named "module:Class".

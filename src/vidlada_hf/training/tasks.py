@@ -16,6 +16,7 @@ TASKS = {
     "conversations": "vidlada_hf.training.conversations:Conversations",
     "cells": "vidlada_hf.training.moving_shapes.cells:Cells",
     "lessons": "vidlada_hf.training.moving_shapes.lessons:Lessons",
+    "answers": "vidlada_hf.training.moving_shapes.answers:Answers",
 }
 
 
