@@ -53,22 +53,34 @@ def test_a_turn_is_what_the_chat_template_makes_of_it(parts):
             assert len(expected) == len(position)
 
 
-def test_packed_turns_give_the_logits_of_each_turn_alone(parts):
-    """What a turn sees is the video and itself, so its neighbors change nothing."""
+@pytest.mark.parametrize("seen", [0, 2])
+def test_packed_turns_give_the_logits_of_each_turn_alone(parts, seen):
+    """A turn sees the video and itself, so its neighbors change nothing; nor does any turn that the video does not see.
+    A turn that is seen and alone is what `generate` computes: everything sees everything."""
     task = lesson(parts)
     batch = task.collate([0])
+    segment, number = batch["segment"], torch.tensor([seen])
     network = task.model.model.language_model
     rows = task.model.get_input_embeddings()(batch["ids"])
     packed = network(
-        inputs_embeds=rows, attention_mask=who_sees_whom(batch["segment"]), position_ids=batch["position"]
+        inputs_embeds=rows, attention_mask=who_sees_whom(segment, number), position_ids=batch["position"]
     ).last_hidden_state
-    one = (batch["segment"][0] == 0) | (batch["segment"][0] == 2)
+    one = (segment[0] == 0) | (segment[0] == 2)
     alone = network(
         inputs_embeds=rows[:, one],
-        attention_mask=who_sees_whom(batch["segment"][:, one]),
+        attention_mask=None if seen else who_sees_whom(segment[:, one], number),
         position_ids=batch["position"][:, one],
     ).last_hidden_state
     assert torch.allclose(packed[:, one], alone, atol=1e-4)
+
+
+def test_some_lessons_have_a_turn_that_the_video_sees(parts):
+    numbers = list(range(8))
+    assert not lesson(parts).collate(numbers)["seen"].any()
+    drawn = torch.stack([lesson(parts, seen=0.5, seed=seed).collate(numbers)["seen"] for seed in range(6)])
+    turns = torch.tensor([len(types) for types in lesson(parts).collate(numbers)["types"]])
+    assert 0.2 < (drawn > 0).float().mean() < 0.8 and (drawn <= turns.min() + 20).all()
+    assert not lesson(parts, seen=1.0, text_rows=0).collate(numbers)["seen"].any()
 
 
 def test_left_out_rows_keep_the_positions_of_the_others(parts):

@@ -2,7 +2,7 @@
 
 One turn, everything attends to everything, masked at a random rate that weighs the loss. Only the softmax of color and
 shape words leaves out what training never shows together (see `combinations`): with all words in it, hundreds of steps
-teach that a circle is never red, and videos of the held-out combinations are answered wrongly.
+teach that a circle is never red.
 """
 
 from functools import cached_property
@@ -45,7 +45,8 @@ class Answers(Conversations):
     def forward(self, *, codes: torch.Tensor, **batch: Any) -> dict[str, Any]:  # type: ignore[override]
         """The model's own loss, with the masks that the trainer has drawn and a softmax of what can be told apart."""
         labels, masked = batch["labels"], batch["masked"]
-        logits = restrict(self.model(**batch).logits, codes[masked], self.left_out.to(codes.device))
+        logits = self.model(**batch).logits
+        logits = restrict(logits, labels[masked], codes[masked], self.left_out.to(codes.device))
         return {"loss": diffusion_loss(logits, labels, masked, batch["mask_probabilities"])}
 
 

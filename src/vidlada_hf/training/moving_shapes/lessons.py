@@ -1,8 +1,8 @@
 """Many questions about one video in one sequence, and the timelines of its shapes as dense labels.
 
 A sequence is what the chat template makes of one question, with the part behind the video repeated: every turn stands
-at the positions right behind the video and sees the video and itself, and the video sees only itself. So one video,
-which takes most of the rows, serves all its questions. Most empty cells and newlines, and most of the padding behind an
+at the positions right behind the video and sees the video and itself, and the video sees itself and, in most lessons, one
+of the turns, as it does in the end. So one video, which takes most of the rows, serves all its questions. Most empty cells and newlines, and most of the padding behind an
 answer, are left out of the sequence; rows keep their positions. The tower is frozen, and what it makes of a scene is
 kept, also for later stages.
 
@@ -93,6 +93,8 @@ class Lessons(Task):
         long_turns: captions or descriptions in a lesson, one or none: how likely there is one.
         repeat: type -> how many questions of it are tried for each scene (2 if not named, 1 of captions). What one type
             alone teaches, such as to find a shape by its color, needs more.
+        seen: in how many lessons the video sees one of the turns, 0..1. Where it never did, a last stage in which it
+            does undid what its rows had computed.
         sentences: how many questions are whole sentences, 0..1; the others are a few words.
         kept: how many empty cells and newlines are in the sequence, 0..1.
         canvas: lengths of canvases: each answer is padded to one of them, as likely as the others; 0 for no padding.
@@ -118,6 +120,7 @@ class Lessons(Task):
         options: Amount = 0,
         long_turns: Share = 0.4,
         repeat: Mapping[str, Amount] | None = None,
+        seen: Share = 0.0,
         sentences: Share = 0.5,
         kept: Share = 0.15,
         canvas: Annotated[Sequence[Amount], Field(min_length=1)] = (0,),
@@ -132,7 +135,7 @@ class Lessons(Task):
             raise ValueError(f"`scenes` ({scenes}) must be a multiple of `group` ({group}).")
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
         self.text_rows, self.options, self.long_turns = text_rows, options, long_turns
-        self.sentences, self.kept = sentences, kept
+        self.seen, self.sentences, self.kept = seen, sentences, kept
         self.canvas, self.padding = tuple(canvas), padding
         self.timelines, self.grounding, self.letters, self.depth = timelines, grounding, letters, depth
         tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(repeat or {})
@@ -243,6 +246,7 @@ class Lessons(Task):
             labels[i, shown] = torch.from_numpy(material.labels[cell[shown].numpy()].astype(np.int64))
         batch["behind"] = behind_letters(batch["ids"], self.letter_ids)
         lives = torch.from_numpy(np.concatenate([row["lives"] for row in rows]))
+        batch["seen"] = torch.tensor([self._draw_seen(len(row["types"]), rng) for row in rows])
         return batch | {"features": features, "labels": labels, "lives": lives, "types": [row["types"] for row in rows]}
 
     def _pack(self, material: Material, turns: list[Turn], rng: np.random.Generator) -> dict[str, Any]:
@@ -297,6 +301,10 @@ class Lessons(Task):
                 room -= len(turn.ids) + len(padding)
         return chosen
 
+    def _draw_seen(self, turns: int, rng: np.random.Generator) -> int:
+        """The number of the turn that the video sees, from 1; 0 for none."""
+        return int(rng.integers(turns)) + 1 if turns and rng.random() < self.seen else 0
+
     def _draw_padding(self, turn: Turn, rng: np.random.Generator) -> np.ndarray:
         """Places behind the video of what is shown of an answer's padding."""
         unused = int(rng.choice(self.canvas)) - turn.answer
@@ -318,7 +326,7 @@ class Lessons(Task):
         rows = torch.where((batch["cell"] == -2)[..., None], network.image_newline.weight, rows)
         outputs = network.language_model(
             inputs_embeds=rows,
-            attention_mask=who_sees_whom(segment),
+            attention_mask=who_sees_whom(segment, batch["seen"]),
             position_ids=batch["position"],
             output_hidden_states=True,
         )
@@ -338,11 +346,12 @@ class Lessons(Task):
                 told, found = self._tell_letters(outputs.hidden_states, batch["behind"], batch["said"])
                 loss, metrics = loss + self.letters * told, metrics | found
             logits = self.model.lm_head(outputs.last_hidden_state[masked])
-            logits = restrict(logits, batch["codes"][masked], self.left_out)
+            right = logits.argmax(-1) == batch["ids"][masked]
+            logits = restrict(logits, batch["ids"][masked], batch["codes"][masked], self.left_out)
             entropy = nn.functional.cross_entropy(logits, batch["ids"][masked], reduction="none")
             answers = (entropy * weight[masked]).sum() / batch["answers"].float().sqrt().sum()
             loss = loss + answers
-            metrics |= self._score(logits.argmax(-1) == batch["ids"][masked], masked, batch)
+            metrics |= self._score(right, masked, batch)
             metrics["answers_loss"] = answers.item()
         return {"loss": loss, "metrics": metrics}
 
@@ -433,10 +442,13 @@ def _pad(values: np.ndarray, length: int, filler: Any) -> np.ndarray:
     return np.pad(values, (0, length - len(values)), constant_values=filler)
 
 
-def who_sees_whom(segment: torch.Tensor) -> torch.Tensor:
-    """(batch, rows) -> (batch, 1, rows, rows), bool: all see segment 0, and each its own; -1 is padding."""
+def who_sees_whom(segment: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Segments (batch, rows), -1 for padding, and the turn that the video sees (batch,), 0 for none -> (batch, 1, rows,
+    rows), bool: all see segment 0, and each its own."""
     own = segment[:, :, None] == segment[:, None, :]
-    return (own | (segment == 0)[:, None, :])[:, None]
+    shown = (segment == 0)[:, None, :]
+    shown_to_video = (segment == 0)[:, :, None] & (segment == seen[:, None])[:, None, :]
+    return (own | shown | shown_to_video)[:, None]
 
 
 __all__ = ["Lessons", "who_sees_whom"]
