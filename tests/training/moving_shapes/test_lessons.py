@@ -77,9 +77,10 @@ def test_packed_turns_give_the_logits_of_each_turn_alone(parts, seen):
 def test_some_lessons_have_a_turn_that_the_video_sees(parts):
     numbers = list(range(8))
     assert not lesson(parts).collate(numbers)["seen"].any()
-    drawn = torch.stack([lesson(parts, seen=0.5, seed=seed).collate(numbers)["seen"] for seed in range(6)])
-    turns = torch.tensor([len(types) for types in lesson(parts).collate(numbers)["types"]])
-    assert 0.2 < (drawn > 0).float().mean() < 0.8 and (drawn <= turns.min() + 20).all()
+    batches = [lesson(parts, seen=0.5, seed=seed).collate(numbers) for seed in range(6)]
+    drawn = torch.cat([batch["seen"] for batch in batches])
+    turns = torch.tensor([len(types) for batch in batches for types in batch["types"]])
+    assert 0.2 < (drawn > 0).float().mean() < 0.8 and (drawn <= turns).all()
     assert not lesson(parts, seen=1.0, text_rows=0).collate(numbers)["seen"].any()
 
 

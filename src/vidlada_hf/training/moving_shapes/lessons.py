@@ -1,10 +1,10 @@
 """Many questions about one video in one sequence, and the timelines of its shapes as dense labels.
 
 A sequence is what the chat template makes of one question, with the part behind the video repeated: every turn stands
-at the positions right behind the video and sees the video and itself, and the video sees itself and, in most lessons, one
-of the turns, as it does in the end. So one video, which takes most of the rows, serves all its questions. Most empty cells and newlines, and most of the padding behind an
-answer, are left out of the sequence; rows keep their positions. The tower is frozen, and what it makes of a scene is
-kept, also for later stages.
+at the positions right behind the video and sees the video and itself. The video sees itself and, in most lessons, one
+of the turns, as it does in the end. So one video, which takes most of the rows, serves all its questions. Most empty
+cells and newlines, and most of the padding behind an answer, are left out of the sequence; rows keep their positions.
+The tower is frozen, and what it makes of a scene is kept, also for later stages.
 
 Dense labels say more than answers do: those of visual rows what happens to the shape that they show, and those of an
 answer's first row what is true of the shape that the question is about ("grounding"). Those of the words behind letters
