@@ -366,6 +366,9 @@ class Lessons(Task):
                 continue
             if name.endswith("_color"):
                 scores = scores.masked_fill(~self.shown.T[by_name["shape"]], -torch.inf)
+            if name == "shape":
+                shown = self.shown[by_name["first_color"]] & self.shown[by_name["last_color"]]
+                scores = scores.masked_fill(~shown, -torch.inf)
             loss = loss + nn.functional.cross_entropy(scores[defined], label[defined])
             metrics[f"{head}/{name}"] = accuracy(scores, label)
         return loss / len(TIMELINES), metrics
