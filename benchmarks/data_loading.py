@@ -87,11 +87,11 @@ def write_records(folder: Path, clips: int, seconds: int) -> Path:
     return folder / "records.json"
 
 
-def datasets(records: Path, collator: DiffusionCollator, kept: str) -> dict[str, VideoRecords]:
-    """From files, and from frames kept on disk in a folder of that name, which is filled."""
-    read, videos = LlavaConversations(str(records), str(records.parent)), collator.processor.video_processor
-    files = VideoRecords(read, FrameReader(videos), collator.encode)
-    cached = VideoRecords(read, FrameReader(videos, records.parent / kept), collator.encode)
+def datasets(records: Path, processor: Any, kept: str) -> dict[str, VideoRecords]:
+    """From files, and from frames kept on disk in a folder of that name, which is filled. The collator encodes them."""
+    read, videos = LlavaConversations(str(records), str(records.parent)), processor.video_processor
+    files = VideoRecords(read, FrameReader(videos), encode=dict)
+    cached = VideoRecords(read, FrameReader(videos, records.parent / kept), encode=dict)
     for _ in cached:
         pass
     return {"files": files, "kept frames": cached}
@@ -115,7 +115,7 @@ def reading_runs(records: Path) -> dict[str, Callable[[], float]]:
             pass
         return time.perf_counter() - began
 
-    found = datasets(records, collator, "large")
+    found = datasets(records, collator.processor, "large")
     return {f"{name}, {n} workers": partial(read, data, n) for name, data in found.items() for n in WORKERS}
 
 
@@ -150,7 +150,7 @@ def training_runs(records: Path) -> dict[str, Callable[[], float]]:
         trainer.train()
         return time.perf_counter() - began
 
-    found = datasets(records, task.collator, "small")
+    found = datasets(records, task.processor, "small")
     alone = {"alone, frames in memory": partial(train, list(found["kept frames"]), 0)}
     return alone | {f"{name}, {n} workers": partial(train, data, n) for name, data in found.items() for n in WORKERS}
 

@@ -29,11 +29,11 @@ def main(arguments: list[str] | None = None) -> None:
     size = sum(file.stat().st_size for file in model.iterdir())
     if size > LIMIT:
         raise SystemExit(f"{model} takes {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} that may be embedded.")
+    logs = {stage.name: json.loads((stage / "log.json").read_text()) for stage in stages}
+    minutes = {name: round(log[-1].get("seconds", log[-1]["train_runtime"]) / 60, 1) for name, log in logs.items()}
     EMBEDDED_CHECKPOINT.mkdir(parents=True, exist_ok=True)
     for file in model.iterdir():
         shutil.copy(file, EMBEDDED_CHECKPOINT / file.name)
-    logs = {stage.name: json.loads((stage / "log.json").read_text()) for stage in stages}
-    minutes = {name: round(log[-1]["seconds"] / 60, 1) for name, log in logs.items()}
     (HERE / "tiny_training.json").write_text(json.dumps({"minutes": minutes, "log": logs}) + "\n")
     draw(logs, minutes, HERE / "tiny_training.png")
     print(f"{model} -> {EMBEDDED_CHECKPOINT}, {size / 1e6:.1f} MB; {sum(minutes.values()):.0f} minutes: {minutes}")

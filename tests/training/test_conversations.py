@@ -49,6 +49,12 @@ def test_an_answer_longer_than_the_context_is_refused(parts):
         task.collate([example])
 
 
+def test_data_may_have_a_seed_of_their_own(parts):
+    Conversations.check({"data": DATA | {"seed": 3}})
+    seeds = [Conversations(*parts, seed=seed, data=DATA | {"seed": 3}).dataset().seed for seed in (0, 1)]
+    assert seeds == [3, 3] and Conversations(*parts, seed=1, data=DATA).dataset().seed == 1
+
+
 def test_an_unknown_source_lists_the_known_ones():
     with pytest.raises(ValueError, match="There is no source 'shapes': known are 'moving_shapes', 'llava', 'messages'"):
         build_dataset("shapes", seed=0)

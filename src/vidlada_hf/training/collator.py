@@ -135,7 +135,7 @@ class DiffusionCollator:
                 return_dict=True,
                 return_tensors="pt",
                 add_generation_prompt=False,
-                processor_kwargs=self.processor_kwargs | dict(example.get("processor_kwargs", {})),
+                processor_kwargs=self.processor_kwargs | dict(example.get("processor_kwargs") or {}),
             )
         )
         ids = inputs["input_ids"][0]

@@ -68,12 +68,16 @@ class Conversations(Task):
         if "source" not in options["data"]:
             raise ValueError("`options` of the task 'conversations' need `data` with a `source`.")
         records = build_dataset(**({"seed": seed} | options["data"]))
-        if isinstance(records, Records) and options.get("bad_videos") == "stop":
+        if not isinstance(records, Records):
+            if unused := {"bad_videos", "too_long", "frame_cache"} & set(options):
+                source = options["data"]["source"]
+                raise ValueError(f"{', '.join(sorted(unused))}: for sources of files only, which {source!r} is not.")
+        elif options.get("bad_videos") == "stop":
             check_files(records)
 
     def dataset(self) -> Dataset:
         """Items `{"messages": [...]}`; those of files encoded, see `VideoRecords`."""
-        conversations = build_dataset(seed=self.seed, **self.data)
+        conversations = build_dataset(**({"seed": self.seed} | self.data))
         if not isinstance(conversations, Records):
             return conversations
         videos = self.processor.video_processor

@@ -88,7 +88,8 @@ def build_dataset(source: str, seed: int, **options: Any) -> Dataset:
     Raises:
         ValueError: see `find_source`; OSError too: files that are missing or that hold mistakes.
     """
-    return find_source(source, options)(**({"seed": seed} | options))
+    options = {"seed": seed} | options
+    return find_source(source, options)(**options)
 
 
 def find_source(source: str, options: dict[str, Any]) -> Any:

@@ -112,8 +112,8 @@ class VideoRecords(Dataset):
         reader: reads it.
         encode: makes an example of a record with frames in place of a path, and with a third key "processor_kwargs":
             what the processor must know of frames that were sampled before. See `DiffusionCollator.encode`.
-        bad_videos: "skip" takes the next record in place of one whose video cannot be read, so that all batches stay
-            full, and notes it in `notes`; "stop" raises.
+        bad_videos: "skip" takes another record in place of one whose video cannot be read, drawn by its index, so that
+            all batches stay full, and notes it in `notes`; "stop" raises.
         too_long: the same for records that `encode` finds too long.
         notes: a file that gets a JSON line for each record left out; all workers and processes write to it.
         rows_per_frame: of the model, which `lengths` counts.
@@ -137,6 +137,7 @@ class VideoRecords(Dataset):
         self.records, self.reader, self.encode = records, reader, encode
         self.bad_videos, self.too_long, self.notes = bad_videos, too_long, notes
         self.rows_per_frame = rows_per_frame
+        self.unusable: dict[int, str] = {}  # why, by index: of this worker
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -157,8 +158,14 @@ class VideoRecords(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"There is no record {index} of {len(self)}.")  # also what ends `for record in records`
-        for offset in range(min(GIVE_UP_AFTER, len(self))):
-            record = self.records[(index + offset) % len(self)]
+        reason = ""
+        for attempt in range(GIVE_UP_AFTER):
+            # Not the next one: behind a whole folder of bad videos a single record would stand in for all of them.
+            place = int(np.random.default_rng((index, attempt)).integers(len(self))) if attempt else index
+            if place in self.unusable:
+                reason = self.unusable[place]
+                continue
+            record = self.records[place]
             try:
                 return self.encode(self._with_frames(record))
             except VideoReadingError as error:
@@ -166,14 +173,16 @@ class VideoRecords(Dataset):
                 if self.bad_videos == "stop":
                     raise RecordError(f"{reason} (`bad_videos: skip` leaves it out.)") from error
                 self._note(record["place"], "bad video", error)
+                self.unusable[place] = reason
             except TooLongError as error:
                 reason = str(error)
                 if self.too_long == "stop":
                     raise TooLongError(f"{reason} (`too_long: skip` does that.)") from error
                 self._note(record["place"], "too long", error)
+                self.unusable[place] = reason
         raise RecordError(
-            f"{offset + 1} records in a row cannot be used, the last one is {reason} Is `video_folder` right, and are "
-            f"there not too many frames? The first of the run are listed in {self.notes}."
+            f"{GIVE_UP_AFTER} records in a row cannot be used, the last one is {reason} Is `video_folder` right, and "
+            f"are there not too many frames? The first of the run are listed in {self.notes}."
         )
 
     def _with_frames(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -199,9 +208,10 @@ class VideoRecords(Dataset):
 
 def check_files(records: Records) -> None:
     """Raises a RecordError for the first record whose video's file is not there."""
-    for number, video in enumerate(records.videos):
+    videos = records.videos
+    for video in dict.fromkeys(videos):
         if "://" not in video and not os.path.exists(video):
-            place = records[number]["place"]
+            place = records[videos.index(video)]["place"]
             raise RecordError(
                 f"{place}: there is no video {video}. Is `video_folder` right? (`bad_videos: skip` leaves it out.)"
             )

@@ -91,5 +91,7 @@ def test_it_learns(task, batch):
 def test_another_source_is_refused(tmp_path):
     with pytest.raises(ValueError, match="The task 'answers' needs the source 'moving_shapes', got 'llava'"):
         Answers.check({"data": {"source": "llava", "path": str(write_llava(tmp_path, 1))}})
+    with pytest.raises(ValueError, match="learns answers alone: leave `headers`"):
+        Answers.check({"data": DATA, "labels": "official"})
     with pytest.raises(ValueError, match="Unknown key `label` in `options` of the task Answers: did you mean `labels`"):
         Answers.check({"data": DATA, "label": "answers"})

@@ -190,3 +190,23 @@ def test_it_learns(parts):
 def test_uneven_groups_are_refused(parts):
     with pytest.raises(ValueError, match=r"`scenes` \(10\) must be a multiple of `group` \(4\)"):
         lesson(parts, scenes=10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scenes": 1000, "group": 192}, r"`scenes` \(1000\) must be a multiple of `group` \(192\)"),
+        ({"repeat": {"shpe": 1}}, "There is no question type 'shpe'"),
+        ({"seen": 2}, "`seen` in .* is 2: .* less than or equal to 1"),
+        ({"group": 24.0}, "`group` in .* is 24.0: .* valid integer"),
+        ({"frames": ["8"]}, r"`frames` in .* is \['8'\]: .* valid integer"),
+    ],
+)
+def test_impossible_pools_are_told_before_anything_runs(options, message):
+    with pytest.raises(ValueError, match=message):
+        Lessons.check(options)
+
+
+def test_labels_deeper_than_the_model_are_refused(parts):
+    with pytest.raises(ValueError, match="`depth` is 7: labels would follow layer 9 of 8"):
+        lesson(parts, depth=7, grounding=0.5)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ...modeling.objective_vidlada import IGNORED, diffusion_loss
+from ..collator import find_options
 from ..conversations import Conversations
 from .combinations import code_answer, left_out, restrict
 
@@ -26,6 +27,10 @@ class Answers(Conversations):
         super().check(options, seed)
         if options["data"]["source"] != SOURCE:
             raise ValueError(f"The task 'answers' needs the source {SOURCE!r}, got {options['data']['source']!r}.")
+        if find_options(options.get("labels", "answers")).headers:
+            raise ValueError(
+                "The task 'answers' learns answers alone: leave `headers` (and 'official') out of `labels`."
+            )
 
     @cached_property
     def left_out(self) -> torch.Tensor:

@@ -4,7 +4,8 @@ A sequence is what the chat template makes of one question, with the part behind
 at the positions right behind the video and sees the video and itself. The video sees itself and, in most lessons, one
 of the turns, as it does in the end. So one video, which takes most of the rows, serves all its questions. Most empty
 cells and newlines, and most of the padding behind an answer, are left out of the sequence; rows keep their positions.
-The tower is frozen, and what it makes of a scene is kept, also for later stages.
+The tower is frozen, and what it makes of a scene is kept, also for later stages. (Through the video, the words of the
+turn that it sees reach the other turns: one answer in about twenty, and part of that masked.)
 
 Dense labels say more than answers do: those of visual rows what happens to the shape that they show, and those of an
 answer's first row what is true of the shape that the question is about ("grounding"). Those of the words behind letters
@@ -13,6 +14,7 @@ which letter it is: first to look one row back, then where else the word stands,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Annotated, Any
 
 import numpy as np
@@ -131,15 +133,17 @@ class Lessons(Task):
         depth: Count = 4,
     ) -> None:
         super().__init__(model, processor, seed)
-        if scenes % group:
-            raise ValueError(f"`scenes` ({scenes}) must be a multiple of `group` ({group}).")
+        check_pool(scenes, group, repeat or {})
+        deepest, layers = depth + 2 * bool(grounding or letters), model.config.text_config.num_hidden_layers
+        if deepest > layers:
+            raise ValueError(f"`depth` is {depth}: labels would follow layer {deepest} of {layers}. Lower it.")
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
         self.text_rows, self.options, self.long_turns = text_rows, options, long_turns
         self.seen, self.sentences, self.kept = seen, sentences, kept
         self.canvas, self.padding = tuple(canvas), padding
         self.timelines, self.grounding, self.letters, self.depth = timelines, grounding, letters, depth
         tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(repeat or {})
-        self.tried = [check_type(type) for type, times in tries.items() for _ in range(times)]
+        self.tried = [type for type, times in tries.items() for _ in range(times)]
         labels = sum(TIMELINES.values())
         heads = (("timelines", timelines, labels), ("grounding", grounding, labels), ("letters", letters, len(LETTERS)))
         for name, weight, classes in heads:
@@ -157,6 +161,13 @@ class Lessons(Task):
         self.end_of_turn, self.pad = end_of_turn, processor.tokenizer.pad_token_id
         self.opening = [processor.tokenizer.bos_token_id, header, self.word_ids["user"], end_header]
         self.between = [end_of_turn, header, self.word_ids["assistant"], end_header]
+
+    @classmethod
+    def check(cls, options: dict[str, Any], seed: int = 0) -> None:
+        """Raises a ValueError for unknown options and impossible pools."""
+        super().check(options, seed)
+        given = {name: parameter.default for name, parameter in signature(cls).parameters.items()} | options
+        check_pool(given["scenes"], given["group"], given["repeat"] or {})
 
     def dataset(self) -> Dataset:
         """Items: numbers of lessons, whose scenes are those of the pool again and again."""
@@ -356,7 +367,8 @@ class Lessons(Task):
         return {"loss": loss, "metrics": metrics}
 
     def _tell(self, head: str, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss and accuracies of dense labels: hidden (rows, hidden), labels (rows, timelines)."""
+        """Loss and accuracies of dense labels, among what can be told apart: hidden (rows, hidden), labels (rows,
+        timelines)."""
         logits = self.heads[head](normed(hidden)).split(list(TIMELINES.values()), -1)
         by_name = dict(zip(TIMELINES, labels.unbind(-1), strict=True))
         loss, metrics = hidden.new_zeros(()), {}
@@ -399,6 +411,14 @@ class Lessons(Task):
         short = [one for type, values in found.items() if type not in LONG_TYPES for one in values]
         scores = {f"first_word/{type}": float(np.mean(values)) for type, values in found.items()}
         return scores | {"first_word": float(np.mean(short)) if short else float("nan")}
+
+
+def check_pool(scenes: int, group: int, repeat: Mapping[str, int]) -> None:
+    """Raises a ValueError for scenes that make no whole groups, and for unknown question types."""
+    if scenes % group:
+        raise ValueError(f"`scenes` ({scenes}) must be a multiple of `group` ({group}).")
+    for type in repeat:
+        check_type(type)
 
 
 class _Numbers(Dataset):
