@@ -1,6 +1,7 @@
 """Where conversations come from: a source named in a recipe becomes a dataset of `{"messages": [...]}`."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -57,10 +58,10 @@ class ShapeConversations(Dataset):
         }
         self.kinds = (short, LONG_TYPES)
         asked = [kind for kind, share in zip(self.kinds, (1 - long, long), strict=True) if share]
-        for (count, types, _), part in self.parts.items():
-            if count < ENOUGH_FRAMES and types in asked:  # some types have no answer then, which is better told now
-                for place in range(min(length, len(types))):
-                    part.draw(place)
+        few = [count for count in set(self.frames) if count < ENOUGH_FRAMES]
+        for count, types in product(few, asked):  # some types have no answer then, which is better told now
+            for place in range(min(length, len(types))):
+                self.parts[count, types, "sentence"].draw(place)
 
     def __len__(self) -> int:
         return self.length
@@ -82,13 +83,12 @@ SOURCES = {
 }
 
 
-def build_dataset(source: str, seed: int, **options: Any) -> Dataset:
+def build_dataset(source: str, **options: Any) -> Dataset:
     """The dataset of a source, see `SOURCES`; `options` are the arguments of its class.
 
     Raises:
         ValueError: see `find_source`; OSError too: files that are missing or that hold mistakes.
     """
-    options = {"seed": seed} | options
     return find_source(source, options)(**options)
 
 

@@ -158,31 +158,18 @@ class VideoRecords(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"There is no record {index} of {len(self)}.")  # also what ends `for record in records`
-        reason = ""
         for attempt in range(GIVE_UP_AFTER):
             # Not the next one: behind a whole folder of bad videos a single record would stand in for all of them.
             place = int(np.random.default_rng((index, attempt)).integers(len(self))) if attempt else index
-            if place in self.unusable:
-                reason = self.unusable[place]
-                continue
-            record = self.records[place]
-            try:
-                return self.encode(self._with_frames(record))
-            except VideoReadingError as error:
-                reason = f"{record['place']}: {error}"
-                if self.bad_videos == "stop":
-                    raise RecordError(f"{reason} (`bad_videos: skip` leaves it out.)") from error
-                self._note(record["place"], "bad video", error)
-                self.unusable[place] = reason
-            except TooLongError as error:
-                reason = str(error)
-                if self.too_long == "stop":
-                    raise TooLongError(f"{reason} (`too_long: skip` does that.)") from error
-                self._note(record["place"], "too long", error)
-                self.unusable[place] = reason
+            if place not in self.unusable:
+                record = self.records[place]
+                try:
+                    return self.encode(self._with_frames(record))
+                except (VideoReadingError, TooLongError) as error:
+                    self.unusable[place] = self._leave_out(record["place"], error)
         raise RecordError(
-            f"{GIVE_UP_AFTER} records in a row cannot be used, the last one is {reason} Is `video_folder` right, and "
-            f"are there not too many frames? The first of the run are listed in {self.notes}."
+            f"{GIVE_UP_AFTER} records in a row cannot be used, the last one is {self.unusable[place]} Is "
+            f"`video_folder` right, and are there not too many frames? The first of the run are listed in {self.notes}."
         )
 
     def _with_frames(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -198,12 +185,22 @@ class VideoRecords(Dataset):
             messages.append(message | {"content": parts})
         return record | {"messages": messages, "processor_kwargs": read}
 
-    def _note(self, place: str, reason: str, error: Exception) -> None:
+    def _leave_out(self, place: str, error: VideoReadingError | TooLongError) -> str:
+        """Notes a record, and says why it cannot be used; or raises that, where it stops the run."""
+        if isinstance(error, TooLongError):
+            if self.too_long == "stop":
+                raise TooLongError(f"{error} (`too_long: skip` does that.)") from error
+            reason, message = "too long", str(error)
+        else:
+            if self.bad_videos == "stop":
+                raise RecordError(f"{place}: {error} (`bad_videos: skip` leaves it out.)") from error
+            reason, message = "bad video", f"{place}: {error}"
         if self.notes is None:
             logger.warning("%s is left out: %s", place, error)
-            return
-        with self.notes.open("a", encoding="utf-8") as file:  # one short write: lines of several workers do not mix
-            file.write(json.dumps({"place": place, "reason": reason, "error": str(error)}) + "\n")
+        else:
+            with self.notes.open("a", encoding="utf-8") as file:  # one short write: lines of several workers do not mix
+                file.write(json.dumps({"place": place, "reason": reason, "error": str(error)}) + "\n")
+        return message
 
 
 def check_files(records: Records) -> None:
