@@ -209,6 +209,7 @@ def test_spread_samplings_lower_the_variance_of_the_loss():
             {"masked": torch.ones(13, dtype=torch.bool), "mask_probabilities": torch.ones(1)},
             r"`masked` must have the shape \(1, 13\), got \(13,\)",
         ),
+        ({"example_weights": torch.ones(2)}, r"`example_weights` must have the shape \(1,\), got \(2,\)"),
         ({"mask_probabilities": torch.ones(2)}, r"`mask_probabilities` must have the shape \(1,\), got \(2,\)"),
         *(
             (

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.modeling.tiny import batch, example, tiny_model
-from vidlada_hf.training.global_batch import add_masks, add_shares, generator_of
+from vidlada_hf.training.global_batch import add_masks, add_shares, add_weights, count_tokens, generator_of
 
 
 def labels(*lengths: int, rows: int = 12) -> torch.Tensor:
@@ -59,18 +59,44 @@ def test_tokens_are_masked_with_their_examples_probability():
     assert (masked.float().sum(-1) / 400 - rates).abs().max() < 0.1
 
 
+def with_answers(model, lengths: list[int]) -> dict:
+    """A batch of examples whose answers have so many tokens."""
+    inputs = batch(*[example(model, 1, seed=seed) for seed in range(len(lengths))])
+    answers = torch.full_like(inputs["input_ids"], -100)
+    for ids, row, length in zip(inputs["input_ids"], answers, lengths, strict=True):
+        row[-length:] = ids[-length:]
+    return {name: v for name, v in inputs.items() if name != "attention_mask"} | {"labels": answers}
+
+
+def cut(whole: dict, size: int) -> list[dict]:
+    """A batch as two micro-batches, the first of so many examples; all have one frame each."""
+    return [{name: v[:size] for name, v in whole.items()}, {name: v[size:] for name, v in whole.items()}]
+
+
+def test_a_mean_over_tokens_is_that_of_the_whole_global_batch():
+    """Also from uneven micro-batches: each masked token counts as much as any other."""
+    model = tiny_model()
+    lengths = [1, 3, 2, 3]
+    whole = with_answers(model, lengths)
+    parts = cut(whole, 3)
+    assert count_tokens(parts).tolist() == [sum(lengths), 4]
+    for batches in ([whole], parts):
+        add_masks(batches, "stratified", seed=0, step=0)
+        add_shares(batches)
+        add_weights(batches, sum(lengths), 4)
+    losses = [batch.pop("share") * model(**batch).loss for batch in (whole, *parts)]
+    one_by_one = {name: value for name, value in whole.items() if name != "example_weights"}
+    alone = [model(**{name: v[i : i + 1] for name, v in one_by_one.items()}).loss for i in range(4)]
+    expected = sum(loss * length for loss, length in zip(alone, lengths, strict=True)) / sum(lengths)
+    torch.testing.assert_close(losses[0], expected)
+    torch.testing.assert_close((losses[1] + losses[2]) / 2, expected)
+
+
 def test_uneven_micro_batches_count_their_examples():
     """Three examples and one: the mean of the two losses, times their shares, is the mean over the four."""
     model = tiny_model()
-    examples = [example(model, 1, seed=seed) for seed in range(4)]
-
-    def make(some: list[dict]) -> dict:
-        inputs = batch(*some)
-        answers = torch.full_like(inputs["input_ids"], -100)
-        answers[:, -3:] = inputs["input_ids"][:, -3:]
-        return {name: v for name, v in inputs.items() if name != "attention_mask"} | {"labels": answers}
-
-    whole, parts = [make(examples)], [make(examples[:3]), make(examples[3:])]
+    whole = [with_answers(model, [3] * 4)]
+    parts = cut(whole[0], 3)
     for batches in (whole, parts):
         add_masks(batches, "stratified", seed=0, step=0)
         add_shares(batches)

@@ -108,6 +108,20 @@ def test_two_processes_may_accumulate_too(alone, tmp_path):
     assert_equal(alone, results(tmp_path))
 
 
+def test_answer_tokens_are_counted_over_all_processes_and_accumulated_steps(tmp_path):
+    """Answers of one word and of many: a process or a step with fewer tokens weighs less."""
+    data = DATA | {"types": ["color", "caption"]}
+    changed = {"options": {"data": data, "average": "tokens"}}
+    run.train(Recipe.from_yaml(recipe(tmp_path / "one", batch_size=4, **changed)))
+    run.train(Recipe.from_yaml(recipe(tmp_path / "steps", batch_size=1, accumulate=4, **changed)))
+    run.launch(recipe(tmp_path / "both", batch_size=1, accumulate=2, **changed), 2)
+    expected = results(tmp_path / "one")
+    assert_equal(expected, results(tmp_path / "steps"))
+    assert_equal(expected, results(tmp_path / "both"))
+    run.train(Recipe.from_yaml(recipe(tmp_path / "examples", batch_size=4, options={"data": data})))
+    assert abs(results(tmp_path / "examples")[0][0] - expected[0][0]) > 1e-2  # another objective
+
+
 def test_two_processes_train_as_one_also_killed_and_resumed(alone, tmp_path):
     """Killed for good in the third step, resumed from the checkpoint of the second."""
     file = recipe(tmp_path, batch_size=2)

@@ -607,6 +607,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
         labels: torch.LongTensor | None = None,
         masked: torch.Tensor | None = None,
         mask_probabilities: torch.Tensor | None = None,
+        example_weights: torch.Tensor | None = None,
         time_sampling: TimeSampling = "independent",
         generator: torch.Generator | None = None,
         **kwargs: Any,
@@ -628,6 +629,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
                 loss is that of predicting these (see `objective_vidlada`). The input holds the answer unmasked.
             masked, mask_probabilities: (batch, rows) bool and (batch,), the masks and the probabilities with which
                 they were drawn. Drawn here if not given; with `masked` the probabilities must be given too.
+            example_weights: (batch,), what each example's part of the loss is multiplied by.
             time_sampling, generator: how the probabilities are drawn, and from what.
 
         Raises:
@@ -641,14 +643,16 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
             "video_features": video_features,
             "vision_batch_size": vision_batch_size,
         }
-        if labels is None and (masked is not None or mask_probabilities is not None):
-            raise ValueError("`masked` and `mask_probabilities` belong to training: give `labels` too.")
+        if labels is None and any(given is not None for given in (masked, mask_probabilities, example_weights)):
+            raise ValueError(
+                "`masked`, `mask_probabilities` and `example_weights` belong to training: give `labels` too."
+            )
         if labels is not None:
             require_one(input_ids, inputs_embeds)
             config, vocabulary = self.config, self.config.text_config.vocab_size
             inputs: Any = inputs_embeds if input_ids is None else input_ids
             check_labels(labels, inputs, vocabulary, (config.video_token_id, config.image_token_id))
-            check_masks(labels, masked, mask_probabilities)
+            check_masks(labels, masked, mask_probabilities, example_weights)
             if inputs_embeds is None:
                 inputs_embeds, input_ids = self.model.merge_features(input_ids, **visual), None
                 visual = {}
@@ -665,7 +669,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
         )
         if labels is not None:
             logits = self.lm_head(outputs.last_hidden_state[covered])
-            loss = diffusion_loss(logits, labels, covered, rates)
+            loss = diffusion_loss(logits, labels, covered, rates, example_weights)
             return VidLaDAOutput(loss, logits, outputs.hidden_states, outputs.attentions)
         rows = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, rows])

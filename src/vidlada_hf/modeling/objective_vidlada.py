@@ -84,8 +84,13 @@ def check_labels(labels: torch.Tensor, inputs: torch.Tensor, vocabulary: int, pl
             )
 
 
-def check_masks(labels: torch.Tensor, masked: torch.Tensor | None, probabilities: torch.Tensor | None) -> None:
-    """Whether given masks fit labels (batch, rows).
+def check_masks(
+    labels: torch.Tensor,
+    masked: torch.Tensor | None,
+    probabilities: torch.Tensor | None,
+    example_weights: torch.Tensor | None = None,
+) -> None:
+    """Whether given masks and weights fit labels (batch, rows).
 
     Raises:
         ValueError: masks without their probabilities; another shape; a probability that is not in (0, 1].
@@ -95,6 +100,7 @@ def check_masks(labels: torch.Tensor, masked: torch.Tensor | None, probabilities
     for name, given, expected in (
         ("masked", masked, labels.shape),
         ("mask_probabilities", probabilities, labels.shape[:1]),
+        ("example_weights", example_weights, labels.shape[:1]),
     ):
         if given is not None and given.shape != expected:
             raise ValueError(f"`{name}` must have the shape {tuple(expected)}, got {tuple(given.shape)}.")
@@ -103,7 +109,11 @@ def check_masks(labels: torch.Tensor, masked: torch.Tensor | None, probabilities
 
 
 def diffusion_loss(
-    logits: torch.Tensor, labels: torch.Tensor, masked: torch.Tensor, probabilities: torch.Tensor
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    masked: torch.Tensor,
+    probabilities: torch.Tensor,
+    example_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The loss of a batch, a scalar.
 
@@ -112,6 +122,7 @@ def diffusion_loss(
         labels: (batch, rows), int64, -100 where there is nothing to predict.
         masked: (batch, rows), bool.
         probabilities: (batch,), the probability with which each example was masked.
+        example_weights: (batch,), what each example's part of the mean is multiplied by; None for 1.
 
     Raises:
         ValueError: an example has nothing to predict, or a masked token has no label.
@@ -125,8 +136,10 @@ def diffusion_loss(
     if (masked & (labels == IGNORED)).any():
         raise ValueError("`masked` covers tokens without a label (-100): only labeled tokens can be predicted.")
     entropy = torch.nn.functional.cross_entropy(logits.float(), labels[masked], reduction="none")
-    weight = (1 / (probabilities * lengths))[:, None].expand_as(labels)[masked]
-    return (entropy * weight).sum() / len(labels)
+    weights = 1 / (probabilities * lengths)
+    if example_weights is not None:
+        weights = weights * example_weights
+    return (entropy * weights[:, None].expand_as(labels)[masked]).sum() / len(labels)
 
 
 __all__ = [

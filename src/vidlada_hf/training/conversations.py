@@ -14,6 +14,7 @@ from ..processing.video_processing_vidlada import VidLaDAVideosKwargs
 from .checking import refuse_unknown
 from .collator import DiffusionCollator, find_options
 from .data import build_dataset
+from .global_batch import Average
 from .records import Records
 from .tasks import Task
 from .videos import NOTES, FrameReader, Handling, VideoRecords, check_files, count_left_out, with_reading
@@ -27,6 +28,8 @@ class Conversations(Task):
         labels: a preset's name, or fields of `LabelOptions`. Without a `max_length` the model's context is the limit.
         processor_options: of a call of the processor: `num_frames`, `fps`, ...
         time_sampling: how masking rates are drawn, see `draw_probabilities`.
+        average: whether the loss is a mean over the "examples" of the global batch, each divided by the length of its
+            own answer (the official rule), or over all its answer "tokens", so that long answers weigh more.
         bad_videos, too_long: "skip" or "stop", what becomes of records that cannot be used, see `VideoRecords`.
         frame_cache: a folder that keeps the frames read from files, see `FrameReader`.
     """
@@ -41,6 +44,7 @@ class Conversations(Task):
         labels: str | Mapping[str, Any] = "answers",
         processor_options: Mapping[str, Any] | None = None,
         time_sampling: TimeSampling = "stratified",
+        average: Average = "examples",
         bad_videos: Handling = "skip",
         too_long: Handling = "stop",
         frame_cache: str | None = None,
@@ -52,7 +56,7 @@ class Conversations(Task):
         if options.max_length is None:
             options = replace(options, max_length=model.config.text_config.max_position_embeddings)
         self.collator = DiffusionCollator(sampling, options, **others)
-        self.data, self.time_sampling = dict(data), time_sampling
+        self.data, self.time_sampling, self.average = dict(data), time_sampling, average
         self.bad_videos, self.too_long, self.frame_cache = bad_videos, too_long, frame_cache
 
     @classmethod

@@ -1,8 +1,8 @@
 """The examples of one optimizer step as one batch, however many processes and micro-batches share them.
 
 The objective is a mean over examples, each of which is divided by the length of its own answer (see
-`modeling/objective_vidlada`). So it is examples that must be counted over the global batch, not answer tokens: a mean
-over all tokens would weigh examples by their length, which is another objective. And the masks of an example follow
+`modeling/objective_vidlada`); on request it is a mean over all answer tokens, which weighs examples by their length.
+Either is counted over the global batch. And the masks of an example follow
 from the run's seed, the step and the example's place in the global batch alone. N processes with batches of B, or one
 that accumulates N times B, then give the loss and the gradients of one process with a batch of N x B, up to rounding
 of sums. (Where padding is learned, `LabelOptions.padding`, a batch's own longest example decides how much there
@@ -10,12 +10,14 @@ is, and the two differ by that.)
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from ..modeling.objective_vidlada import IGNORED, TimeSampling, draw_probabilities
+
+Average = Literal["examples", "tokens"]
 
 
 def add_masks(
@@ -58,6 +60,23 @@ def add_shares(batches: Sequence[dict[str, Any]]) -> None:
         batch["share"] = len(batch["labels"]) * len(batches) / total
 
 
+def count_tokens(batches: Sequence[dict[str, Any]]) -> torch.Tensor:
+    """How many answer tokens and how many examples micro-batches have: int64 (2,)."""
+    tokens = sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
+    return torch.tensor([tokens, sum(len(batch["labels"]) for batch in batches)])
+
+
+def add_weights(batches: Sequence[dict[str, Any]], tokens: int, examples: int) -> None:
+    """Adds `example_weights`, with which the mean over examples becomes that over answer tokens.
+
+    Args:
+        batches: with "labels" (batch, rows).
+        tokens, examples: of the whole global batch.
+    """
+    for batch in batches:
+        batch["example_weights"] = (batch["labels"] != IGNORED).sum(-1) * (examples / tokens)
+
+
 def draw_mask(labels: torch.Tensor, probability: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Masks labeled tokens (rows,) with a probability. What is drawn does not depend on how far the row is padded."""
     masked = labels != IGNORED
@@ -72,4 +91,4 @@ def generator_of(seed: int, step: int, place: int = -1) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
-__all__ = ["add_masks", "add_shares"]
+__all__ = ["Average", "add_masks", "add_shares", "add_weights", "count_tokens"]

@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..modeling.objective_vidlada import TimeSampling
-from .global_batch import add_masks, add_shares
+from .global_batch import Average, add_masks, add_shares, add_weights, count_tokens
 from .optimizer import OptimizerOptions, build_optimizer, freeze
 from .sharding import gather_optimizer, scatter_optimizer, scatter_weights
 from .state import STATE_SUFFIXES, load_state, random_state, save_state, set_random_state
@@ -31,6 +31,7 @@ class DiffusionTrainer(Trainer):
     Args:
         optimizer_options: the rates; the scheduler of `TrainingArguments` scales them all.
         time_sampling: how the masking rates of a batch are drawn (see `draw_probabilities`).
+        average: whether the loss is a mean over "examples", the official rule, or over answer "tokens".
         *args, **kwargs: as of `Trainer`. The model computes its own loss; each step's masks are drawn for its global
             batch (see `global_batch`).
     """
@@ -40,10 +41,11 @@ class DiffusionTrainer(Trainer):
         *args: Any,
         optimizer_options: OptimizerOptions | None = None,
         time_sampling: TimeSampling = "independent",
+        average: Average = "examples",
         **kwargs: Any,
     ) -> None:
         self.optimizer_options = optimizer_options or OptimizerOptions()
-        self.time_sampling = time_sampling
+        self.time_sampling, self.average = time_sampling, average
         self.metrics: dict[str, list[float]] = {}
         self.stopwatch = Stopwatch()
         super().__init__(*args, **kwargs)
@@ -84,12 +86,15 @@ class DiffusionTrainer(Trainer):
             self.control.should_training_stop = True
             return [], None
         batches, count = super().get_batch_samples(*args, **kwargs)
-        model = self.model
-        sampling = getattr(model, "time_sampling", None) if isinstance(model, Task) else self.time_sampling
+        rules: Any = self.model if isinstance(self.model, Task) else self
+        sampling = getattr(rules, "time_sampling", None)
         if sampling is not None and batches:
             step, processes = self.state.global_step, self.args.world_size
             add_masks(batches, sampling, self.args.seed, step, self.args.process_index, processes)
             add_shares(batches)
+            if getattr(rules, "average", "examples") == "tokens":
+                counted = count_tokens(batches).to(self.accelerator.device)
+                add_weights(batches, *self.accelerator.reduce(counted).tolist())
         return batches, count
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:

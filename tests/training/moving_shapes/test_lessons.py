@@ -84,6 +84,37 @@ def test_some_lessons_have_a_turn_that_the_video_sees(parts):
     assert not lesson(parts, seen=1.0, text_rows=0).collate(numbers)["seen"].any()
 
 
+@pytest.mark.parametrize("kind, forgotten", [("color", ("first_color", "last_color")), ("shape", ("shape", "arrival"))])
+def test_what_has_no_name_is_not_asked_for(parts, kind, forgotten):
+    """Neither by an answer nor by a label; all else still is."""
+    task = lesson(parts, nameless=0.5, options=4)
+    task._draw_nameless = lambda rng: kind
+    batch = task.collate(list(range(8)))
+    told = batch["ids"][batch["weight"] > 0]
+    assert len(told) and not torch.isin(told, torch.tensor(task.kinds[kind])).any()
+    named = lesson(parts, options=4).collate(list(range(8)))
+    for place, name in enumerate(TIMELINES):
+        for labels in ("labels", "lives"):
+            assert (batch[labels][..., place] >= 0).any() == (
+                name not in forgotten and (named[labels][..., place] >= 0).any()
+            )
+    other = ({"color", "shape"} - {kind}).pop()
+    assert torch.isin(told, torch.tensor(task.kinds[other])).any()
+    assert not torch.equal(batch["turned"][kind][0], batch["turned"][kind][1])
+    assert torch.equal(batch["turned"][other][0], torch.eye(len(task.kinds[other])))
+    assert task(**batch)["loss"].isfinite()
+
+
+def test_all_lessons_have_names_unless_some_are_to_have_none(parts):
+    numbers = list(range(8))
+    drawn = [lesson(parts, nameless=0.3, seed=seed).collate(numbers)["turned"] for seed in range(6)]
+    for kind, turned in lesson(parts).collate(numbers)["turned"].items():
+        named = torch.eye(turned.shape[-1])
+        assert (turned == named).all()
+        nameless = (torch.cat([batch[kind] for batch in drawn]) != named).any((1, 2)).float().mean()
+        assert 0.1 < nameless < 0.5
+
+
 def test_left_out_rows_keep_the_positions_of_the_others(parts):
     task = lesson(parts, kept=0.0)
     batch = task.collate([0, 1, 2, 3])

@@ -52,7 +52,8 @@ class Answers(Conversations):
         labels, masked = batch["labels"], batch["masked"]
         logits = self.model(**batch).logits
         logits = restrict(logits, labels[masked], codes[masked], self.left_out.to(codes.device))
-        return {"loss": diffusion_loss(logits, labels, masked, batch["mask_probabilities"])}
+        rates, weights = batch["mask_probabilities"], batch.get("example_weights")
+        return {"loss": diffusion_loss(logits, labels, masked, rates, weights)}
 
 
 __all__ = ["Answers"]

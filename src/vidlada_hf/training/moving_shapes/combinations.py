@@ -5,6 +5,10 @@ circle was shown, although nothing in the pictures says so. So a color is only t
 shape is shown in, and a shape from the other shapes that are shown in its color: the rest is left out of the softmax,
 unless it is about to be said. Left out for good it would drift: half of the shapes were wrong ones that nothing had
 ever pushed down.
+
+That keeps a model from unlearning what was never shown; it does not teach it either. So in some lessons colors have no
+names (see `turn_words`): "what shape is the ...?" is then to be answered whatever the color, and that it was red tells
+nothing about the shape.
 """
 
 from collections.abc import Sequence
@@ -16,6 +20,7 @@ from ...evaluation.moving_shapes import Question, Scene, words
 from ...evaluation.moving_shapes.scenes import COLORS, SHAPES
 from ...evaluation.moving_shapes.splits import get_split
 
+KINDS = {"color": COLORS, "shape": SHAPES}
 MARGIN = 2.0  # in logits: about as little as makes the right word seven times as likely
 
 
@@ -75,4 +80,36 @@ def restrict(logits: torch.Tensor, targets: torch.Tensor, codes: torch.Tensor, t
     return logits.masked_fill(table[codes] & ~nearly_said, -torch.inf)
 
 
-__all__: Sequence[str] = ["code_answer", "left_out", "restrict", "shown_together"]
+def draw_turn(size: int, nameless: bool, rng: np.random.Generator) -> np.ndarray:
+    """A random rotation of the space that the words of a kind span, float32 (size, size); else the identity."""
+    if not nameless:
+        return np.eye(size, dtype=np.float32)
+    return np.linalg.qr(rng.standard_normal((size, size)))[0].astype(np.float32)
+
+
+def turn_words(rows: torch.Tensor, told: torch.Tensor, words: torch.Tensor, turned: torch.Tensor) -> torch.Tensor:
+    """Rotates what rows say of one kind of words, each sequence's alike, and leaves the rest of them as it is.
+
+    What a cell shows is said in the embeddings of its words. Turned in questions and cells alike, colors still match,
+    but are none of those with names.
+
+    Args:
+        rows: (batch, rows, hidden), cells and words.
+        told: (batch, rows), bool: which rows to turn.
+        words: embeddings of the kind's words, (words, hidden).
+        turned: (batch, words, words), of `draw_turn`.
+    """
+    basis = torch.linalg.qr(words.detach().float().T).Q.to(rows.dtype)  # (hidden, words)
+    change = (turned - torch.eye(len(words), device=turned.device)).to(rows.dtype)
+    return rows + torch.where(told[..., None], rows @ basis @ change @ basis.T, 0)
+
+
+__all__: Sequence[str] = [
+    "KINDS",
+    "code_answer",
+    "draw_turn",
+    "left_out",
+    "restrict",
+    "shown_together",
+    "turn_words",
+]

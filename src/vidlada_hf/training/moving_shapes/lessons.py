@@ -13,7 +13,7 @@ which letter it is: first to look one row back, then where else the word stands,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Annotated, Any
 
@@ -32,9 +32,9 @@ from ...evaluation.moving_shapes.vocabulary import LETTERS
 from ..checking import Amount, Count, Counts, Share, Weight
 from ..tasks import Task, accuracy
 from .cells import GRID, encode_cells, normalize
-from .combinations import code_answer, left_out, restrict, shown_together
+from .combinations import KINDS, code_answer, draw_turn, left_out, restrict, shown_together, turn_words
 from .options import draw_options
-from .timelines import TIMELINES, UNKNOWN, label_timelines, life_of
+from .timelines import TIMELINES, UNKNOWN, forget, label_timelines, life_of
 
 SHORT_TYPES = tuple(type for type in (*BENCHMARK_TYPES, *HELPER_TYPES) if type not in LONG_TYPES)
 FRAME_ROWS = GRID * (GRID + 1)
@@ -97,6 +97,8 @@ class Lessons(Task):
             alone teaches, such as to find a shape by its color, needs more.
         seen: in how many lessons the video sees one of the turns, 0..1. Where it never did, a last stage in which it
             does undid what its rows had computed.
+        nameless: in how many lessons colors have no names, and in how many others shapes have none, 0..0.5: see
+            `combinations.turn_words`. Their names are then not asked for.
         sentences: how many questions are whole sentences, 0..1; the others are a few words.
         kept: how many empty cells and newlines are in the sequence, 0..1.
         canvas: lengths of canvases: each answer is padded to one of them, as likely as the others; 0 for no padding.
@@ -123,6 +125,7 @@ class Lessons(Task):
         long_turns: Share = 0.4,
         repeat: Mapping[str, Amount] | None = None,
         seen: Share = 0.0,
+        nameless: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
         sentences: Share = 0.5,
         kept: Share = 0.15,
         canvas: Annotated[Sequence[Amount], Field(min_length=1)] = (0,),
@@ -139,7 +142,7 @@ class Lessons(Task):
             raise ValueError(f"`depth` is {depth}: labels would follow layer {deepest} of {layers}. Lower it.")
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
         self.text_rows, self.options, self.long_turns = text_rows, options, long_turns
-        self.seen, self.sentences, self.kept = seen, sentences, kept
+        self.seen, self.nameless, self.sentences, self.kept = seen, nameless, sentences, kept
         self.canvas, self.padding = tuple(canvas), padding
         self.timelines, self.grounding, self.letters, self.depth = timelines, grounding, letters, depth
         tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(repeat or {})
@@ -156,6 +159,7 @@ class Lessons(Task):
         self.register_buffer("left_out", left_out(self.word_ids), persistent=False)
         self.register_buffer("shown", shown_together(), persistent=False)
         tokens = processor.tokenizer.convert_tokens_to_ids
+        self.kinds = {kind: [self.word_ids[name] for name in names] for kind, names in KINDS.items()}
         self.letter_ids = torch.tensor([self.word_ids[letter] for letter in LETTERS])
         header, end_header, end_of_turn = tokens(["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
         self.end_of_turn, self.pad = end_of_turn, processor.tokenizer.pad_token_id
@@ -240,7 +244,11 @@ class Lessons(Task):
         scenes = [number % self.scenes for number in examples]
         self.prepare(scenes)
         rng = np.random.default_rng((self.seed, 2, examples[0]))
-        rows = [self._pack(self.bank[self._key(scene)], self.turns[scene], rng) for scene in scenes]
+        kinds = [self._draw_nameless(rng) for _ in scenes]
+        rows = [
+            self._pack(self.bank[self._key(scene)], self.turns[scene], kind, rng)
+            for scene, kind in zip(scenes, kinds, strict=True)
+        ]
         length = max(len(row["segment"]) for row in rows)
         fillers = dict.fromkeys(("position", "ids", "weight", "answers", "codes", "said"), 0)
         fillers |= {"segment": -1, "cell": -1}
@@ -254,13 +262,20 @@ class Lessons(Task):
             material, cell = self.bank[self._key(scene)], batch["cell"][i]
             shown = cell >= 0
             features[i, shown] = material.features[cell[shown]].float()
-            labels[i, shown] = torch.from_numpy(material.labels[cell[shown].numpy()].astype(np.int64))
+            known = forget(material.labels[cell[shown].numpy()].astype(np.int64), kinds[i])
+            labels[i, shown] = torch.from_numpy(known)
         batch["behind"] = behind_letters(batch["ids"], self.letter_ids)
         lives = torch.from_numpy(np.concatenate([row["lives"] for row in rows]))
         batch["seen"] = torch.tensor([self._draw_seen(len(row["types"]), rng) for row in rows])
+        batch["turned"] = {
+            kind: torch.from_numpy(np.stack([draw_turn(len(ids), kind == nameless, rng) for nameless in kinds]))
+            for kind, ids in self.kinds.items()
+        }
         return batch | {"features": features, "labels": labels, "lives": lives, "types": [row["types"] for row in rows]}
 
-    def _pack(self, material: Material, turns: list[Turn], rng: np.random.Generator) -> dict[str, Any]:
+    def _pack(
+        self, material: Material, turns: list[Turn], nameless: str | None, rng: np.random.Generator
+    ) -> dict[str, Any]:
         """One sequence: `segment` 0 for what all see and k for turn k; `cell` -2 for newlines, -1 for text."""
         places = np.arange(material.frames * FRAME_ROWS)
         column = places % (GRID + 1)
@@ -280,7 +295,7 @@ class Lessons(Task):
             "codes": [np.zeros(opening + len(cell), np.int64)],
             "said": [np.zeros(opening + len(cell), bool)],
         }
-        chosen = self._choose(turns, rng)
+        chosen = self._choose(turns, nameless, rng)
         for number, (turn, padding) in enumerate(chosen, 1):
             size = len(turn.ids) + len(padding)
             first = len(turn.ids) - turn.answer
@@ -299,11 +314,13 @@ class Lessons(Task):
         joined: dict[str, Any] = {name: np.concatenate(values) for name, values in parts.items()}
         return joined | {"types": [turn.type for turn, _ in chosen], "lives": lives}
 
-    def _choose(self, turns: list[Turn], rng: np.random.Generator) -> list[tuple[Turn, np.ndarray]]:
+    def _choose(
+        self, turns: list[Turn], nameless: str | None, rng: np.random.Generator
+    ) -> list[tuple[Turn, np.ndarray]]:
         """At most one long turn, and short ones until the rows are used up; each with the places of its padding."""
-        order = [turns[i] for i in rng.permutation(len(turns))]
+        order = self._without([turns[i] for i in rng.permutation(len(turns))], nameless)
         long = [turn for turn in order if turn.type in LONG_TYPES][: int(rng.random() < self.long_turns)]
-        options = [self._options(rng) for _ in range(self.options)]
+        options = self._without([self._options(rng) for _ in range(self.options)], nameless)
         chosen, room = [], self.text_rows
         for turn in options + long + [turn for turn in order if turn.type not in LONG_TYPES]:
             if len(turn.ids) <= room:
@@ -315,6 +332,21 @@ class Lessons(Task):
     def _draw_seen(self, turns: int, rng: np.random.Generator) -> int:
         """The number of the turn that the video sees, from 1; 0 for none."""
         return int(rng.integers(turns)) + 1 if turns and rng.random() < self.seen else 0
+
+    def _draw_nameless(self, rng: np.random.Generator) -> str | None:
+        """Which kind of words has no meaning in a lesson."""
+        drawn = rng.random() if self.nameless else 1.0
+        return "color" if drawn < self.nameless else "shape" if drawn < 2 * self.nameless else None
+
+    def _without(self, turns: list[Turn], kind: str | None) -> list[Turn]:
+        """Those turns whose answers name nothing of a kind."""
+        if kind is None:
+            return turns
+        return [
+            replace(turn, codes=np.zeros_like(turn.codes), life=forget(turn.life, kind))
+            for turn in turns
+            if not np.isin(turn.ids[-turn.answer :], self.kinds[kind]).any()
+        ]
 
     def _draw_padding(self, turn: Turn, rng: np.random.Generator) -> np.ndarray:
         """Places behind the video of what is shown of an answer's padding."""
@@ -334,6 +366,10 @@ class Lessons(Task):
         ids = batch["ids"].masked_fill(masked, self.model.config.mask_token_id)
         rows = network.get_input_embeddings()(ids)
         rows = torch.where((batch["cell"] >= 0)[..., None], batch["features"], rows)
+        for kind, turned in batch["turned"].items():
+            words = torch.tensor(self.kinds[kind], device=ids.device)
+            told = (batch["cell"] >= 0) | torch.isin(ids, words)
+            rows = turn_words(rows, told, network.get_input_embeddings().weight[words], turned)
         rows = torch.where((batch["cell"] == -2)[..., None], network.image_newline.weight, rows)
         outputs = network.language_model(
             inputs_embeds=rows,
@@ -377,13 +413,19 @@ class Lessons(Task):
             if not defined.any():
                 continue
             if name.endswith("_color"):
-                scores = scores.masked_fill(~self.shown.T[by_name["shape"]], -torch.inf)
+                scores = scores.masked_fill(~self._shown_with("shape", by_name["shape"]), -torch.inf)
             if name == "shape":
-                shown = self.shown[by_name["first_color"]] & self.shown[by_name["last_color"]]
+                colors = by_name["first_color"], by_name["last_color"]
+                shown = self._shown_with("color", colors[0]) & self._shown_with("color", colors[1])
                 scores = scores.masked_fill(~shown, -torch.inf)
             loss = loss + nn.functional.cross_entropy(scores[defined], label[defined])
             metrics[f"{head}/{name}"] = accuracy(scores, label)
         return loss / len(TIMELINES), metrics
+
+    def _shown_with(self, kind: str, label: torch.Tensor) -> torch.Tensor:
+        """What training shows with these shapes or in these colors, all with an unknown one: (rows, classes), bool."""
+        table = self.shown if kind == "color" else self.shown.T
+        return table[label] | (label == UNKNOWN)[:, None]
 
     def _tell_letters(
         self, hidden: Sequence[torch.Tensor], behind: torch.Tensor, said: torch.Tensor

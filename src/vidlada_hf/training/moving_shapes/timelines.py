@@ -26,6 +26,7 @@ TIMELINES = {
     "arrival": len(SHAPES) + 1,  # what this frame shows and the one before did not; nothing
 }
 UNKNOWN = -1
+_NAMES: dict[str | None, tuple[str, ...]] = {"color": ("first_color", "last_color"), "shape": ("shape", "arrival")}
 
 
 def label_timelines(scene: Scene, times: np.ndarray, cells: Cells) -> np.ndarray:
@@ -58,6 +59,14 @@ def life_of(scene: Scene, place: int, times: np.ndarray) -> np.ndarray:
     return np.array([label[name] for name in TIMELINES])
 
 
+def forget(labels: np.ndarray, kind: str | None) -> np.ndarray:
+    """Labels (..., labels) without those that name a "color" or a "shape"."""
+    named = [place for place, name in enumerate(TIMELINES) if name in _NAMES.get(kind, ())]
+    labels = labels.copy()
+    labels[..., named] = UNKNOWN
+    return labels
+
+
 def _arrivals(scene: Scene, times: np.ndarray) -> np.ndarray:
     """The shape that each frame shows and the one before did not, int64 (T,); -1 where there are several."""
     visible = np.stack([shape.visible(times) for shape in scene.shapes])
@@ -67,4 +76,4 @@ def _arrivals(scene: Scene, times: np.ndarray) -> np.ndarray:
     return np.where(fresh.sum(0) > 1, UNKNOWN, found)
 
 
-__all__ = ["TIMELINES", "UNKNOWN", "label_timelines", "life_of"]
+__all__ = ["TIMELINES", "UNKNOWN", "forget", "label_timelines", "life_of"]
