@@ -160,6 +160,25 @@ def test_another_start_seed_or_type_is_another_run(undisturbed):
             run.train(Recipe.from_dict(other))
 
 
+def test_other_contents_of_a_data_file_than_it_was_begun_with_are_refused(tmp_path):
+    """Batches would be other ones after a resume. How the same records are written down does not matter."""
+    records = write_llava(tmp_path, 3)
+    data = {"source": "llava", "path": str(records), "video_folder": str(tmp_path)}
+    stages = [{"name": "mine", "options": {"data": data}, "rates": {"text": 1e-3}}]
+    mine = Recipe.from_dict({"model": TINY, "output_dir": str(tmp_path / "run"), "stages": stages})
+    run.prepare(mine, 1)
+    place = tmp_path / "run" / "1-mine"
+    (place / "checkpoint-2").mkdir()
+    content = json.loads(records.read_text())
+    records.write_text(json.dumps(content, indent=2))
+    run.prepare(mine, 1)
+    records.write_text(json.dumps(content[1:] + content[:1]))
+    with pytest.raises(ValueError, match=r"begun with other settings \(records\): .* its data files back"):
+        run.prepare(mine, 1)
+    (place / "model").mkdir()
+    run.prepare(mine, 1)
+
+
 def test_a_stage_without_a_checkpoint_may_be_changed_and_one_with_it_keeps_its_processes(tmp_path):
     one, other = recipe(tmp_path), recipe(tmp_path, save_steps=3)
     place = tmp_path / "1-see"

@@ -60,8 +60,12 @@ class Conversations(Task):
         self.bad_videos, self.too_long, self.frame_cache = bad_videos, too_long, frame_cache
 
     @classmethod
-    def check(cls, options: dict[str, Any], seed: int = 0) -> None:
-        """Raises for unknown options, and for mistakes in the data: all records are read once, their videos are not."""
+    def check(cls, options: dict[str, Any], seed: int = 0) -> str:
+        """Raises for unknown options, and for mistakes in the data: all records are read once, their videos are not.
+
+        Returns:
+            The records' fingerprint; "" for a source that makes its own.
+        """
         super().check(options, seed)
         find_options(options.get("labels", "answers"))
         known = [*PROMPT_OPTIONS, *get_type_hints(VidLaDAVideosKwargs)]
@@ -76,8 +80,10 @@ class Conversations(Task):
             if unused := {"bad_videos", "too_long", "frame_cache"} & set(options):
                 source = options["data"]["source"]
                 raise ValueError(f"{', '.join(sorted(unused))}: for sources of files only, which {source!r} is not.")
-        elif options.get("bad_videos") == "stop":
+            return ""
+        if options.get("bad_videos") == "stop":
             check_files(records)
+        return records.fingerprint
 
     def dataset(self) -> Dataset:
         """Items `{"messages": [...]}`; those of files encoded, see `VideoRecords`."""

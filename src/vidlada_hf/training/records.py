@@ -4,6 +4,7 @@ Everything that is wrong with a text is found while its file is read, before a m
 here; `videos` reads them when they are needed.
 """
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,8 @@ class Records(Dataset):
         what: they are called in the message for there being none.
 
     Items are `{"messages": [...], "place": str}`. A text that is alone in its message becomes a list of one part.
-    Attributes: `characters`, int64 (records,), of all texts of each; `videos`, the paths of each.
+    Attributes: `characters`, int64 (records,), of all texts of each; `videos`, the paths of each; `fingerprint`, which
+    other records, or these in another order, do not have.
 
     Raises:
         RecordError: an unknown role, no answer at the end, an empty one, or not exactly one video.
@@ -40,14 +42,17 @@ class Records(Dataset):
         from datasets import Dataset as Table  # a table's texts are no Python objects: workers share their memory
 
         columns: dict[str, list[str]] = {"messages": [], "place": [], "video": []}
+        digest = hashlib.sha256()
         for place, messages in conversations:
             cleaned = check_messages(place, messages)
             columns["messages"].append(json.dumps(cleaned, ensure_ascii=False))
             columns["place"].append(place)
+            digest.update(columns["messages"][-1].encode() + b"\n")
             columns["video"].append(videos_of(cleaned)[0])
         if not columns["place"]:
             raise ValueError(f"{what} holds no records: add some, or leave it out.")
         self.characters = np.array([len(text) for text in columns["messages"]])
+        self.fingerprint = digest.hexdigest()
         self.table = Table.from_dict(columns)
 
     def __len__(self) -> int:

@@ -57,12 +57,13 @@ def prepare(recipe: Recipe, processes: int) -> None:
     """Claims the stages' folders. Raises a ValueError or OSError for what cannot work, before anything is loaded: also
     for mistakes in the texts of a stage that has still to run."""
     find_builder(recipe.model)
+    contents = {}
     for number, stage in enumerate(recipe.stages, 1):
         Examiner.check(stage.denoising, f"`denoising` of stage {stage.name!r}")
         if not is_done(stage_folder(recipe, number)):
-            find_task(stage.task).check(stage.options, seed_of(recipe, number))
+            contents[number] = find_task(stage.task).check(stage.options, seed_of(recipe, number))
     for number, stage in enumerate(recipe.stages, 1):
-        claim(stage_folder(recipe, number), stage, recipe, processes)
+        claim(stage_folder(recipe, number), stage, recipe, processes, contents.get(number, ""))
 
 
 def stage_folder(recipe: Recipe, number: int) -> Path:
@@ -85,14 +86,15 @@ def final_model(recipe: Recipe) -> Path:
     return stage_folder(recipe, len(recipe.stages)) / "model"
 
 
-def claim(place: Path, stage: Stage, recipe: Recipe, processes: int) -> None:
-    """Notes what a stage is run with. One that has a checkpoint must be gone on with as it was begun, and by as many
-    processes: they share its batches and masks."""
+def claim(place: Path, stage: Stage, recipe: Recipe, processes: int, contents: str = "") -> None:
+    """Notes what a stage is run with, also the contents of its data files (see `Task.check`). One that has a checkpoint
+    must be gone on with as it was begun, and by as many processes: they share its batches and masks."""
     notes, done = place / "stage.json", is_done(place)
     run = {"model": recipe.model, "seed": recipe.seed, "dtype": recipe.dtype, "processes": processes}
     run["sharding"] = next(
         (way for way in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{way}") == "true"), ""
     )
+    run["records"] = contents
     settings = asdict(stage) | run
     if not done and not any(place.glob("checkpoint-*")):
         place.mkdir(parents=True, exist_ok=True)
@@ -100,13 +102,12 @@ def claim(place: Path, stage: Stage, recipe: Recipe, processes: int) -> None:
         notes.write_text(json.dumps(settings, indent=2) + "\n")
         return
     before = run | asdict(Stage(stage.name)) | read_notes(notes)  # a setting may be newer than the notes
-    changed = [
-        key for key in settings if before.get(key) != settings[key] and not (done and key in ("processes", "sharding"))
-    ]
+    of_the_run = ("processes", "sharding", "records") if done else ()  # of no account when it is over
+    changed = [key for key in settings if before.get(key) != settings[key] and key not in of_the_run]
     if changed:
         raise ValueError(
             f"Stage {stage.name!r} was begun with other settings ({', '.join(changed)}): delete {place} to start it "
-            f"anew, change the recipe back (see {notes}), or choose another `output_dir`."
+            f"anew, change the recipe or its data files back (see {notes}), or choose another `output_dir`."
         )
 
 

@@ -42,9 +42,14 @@ class Task(nn.Module):
         self.heads = nn.ModuleDict()
 
     @classmethod
-    def check(cls, options: dict[str, Any], seed: int = 0) -> None:
-        """Raises a ValueError or OSError for options that cannot work, as far as that is known before a run starts."""
+    def check(cls, options: dict[str, Any], seed: int = 0) -> str:
+        """Raises a ValueError or OSError for options that cannot work, as far as that is known before a run starts.
+
+        Returns:
+            What tells the contents of the files that the options name from others; "" where they name none.
+        """
         cls.check_keys(options)
+        return ""
 
     @classmethod
     def check_keys(cls, options: dict[str, Any]) -> None:

@@ -22,15 +22,16 @@ class Answers(Conversations):
     """Conversations about moving shapes; the options are those of `Conversations`, with no other source."""
 
     @classmethod
-    def check(cls, options: dict[str, Any], seed: int = 0) -> None:
+    def check(cls, options: dict[str, Any], seed: int = 0) -> str:
         """Raises as `Conversations`, and a ValueError for another source: its answers are not known word by word."""
-        super().check(options, seed)
+        contents = super().check(options, seed)
         if options["data"]["source"] != SOURCE:
             raise ValueError(f"The task 'answers' needs the source {SOURCE!r}, got {options['data']['source']!r}.")
         if find_options(options.get("labels", "answers")).headers:
             raise ValueError(
                 "The task 'answers' learns answers alone: leave `headers` (and 'official') out of `labels`."
             )
+        return contents
 
     @cached_property
     def left_out(self) -> torch.Tensor:

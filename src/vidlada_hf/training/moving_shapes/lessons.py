@@ -167,11 +167,12 @@ class Lessons(Task):
         self.between = [end_of_turn, header, self.word_ids["assistant"], end_header]
 
     @classmethod
-    def check(cls, options: dict[str, Any], seed: int = 0) -> None:
+    def check(cls, options: dict[str, Any], seed: int = 0) -> str:
         """Raises a ValueError for unknown options and impossible pools."""
-        super().check(options, seed)
+        contents = super().check(options, seed)
         given = {name: parameter.default for name, parameter in signature(cls).parameters.items()} | options
         check_pool(given["scenes"], given["group"], given["repeat"] or {})
+        return contents
 
     def dataset(self) -> Dataset:
         """Items: numbers of lessons, whose scenes are those of the pool again and again."""
