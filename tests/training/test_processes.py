@@ -110,7 +110,7 @@ def test_two_processes_may_accumulate_too(alone, tmp_path):
 
 def test_answer_tokens_are_counted_over_all_processes_and_accumulated_steps(tmp_path):
     """Answers of one word and of many: a process or a step with fewer tokens weighs less."""
-    data = DATA | {"types": ["color", "caption"]}
+    data = DATA | {"long": 0.5}
     changed = {"options": {"data": data, "average": "tokens"}}
     run.train(Recipe.from_yaml(recipe(tmp_path / "one", batch_size=4, **changed)))
     run.train(Recipe.from_yaml(recipe(tmp_path / "steps", batch_size=1, accumulate=4, **changed)))
