@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from peft import AutoPeftModel
 from safetensors.torch import load_file
 
 from tests.training.helpers import losses_of
@@ -39,6 +40,7 @@ if is_alone:
 else:
     import vidlada_hf
 import torch
+from peft import AutoPeftModel
 from peft import PeftModel
 from transformers import AutoModelForMultimodalLM
 torch.set_num_threads(1)
@@ -145,6 +147,13 @@ def test_a_fresh_process_loads_it(base, trained, tmp_path, is_exported):
     assert printed.returncode == 0, printed.stderr[-3000:]
     adapted = load_adapter(VidLaDAForConditionalGeneration.from_pretrained(base), trained / "adapter")
     torch.testing.assert_close(torch.tensor(json.loads(printed.stdout.splitlines()[-1])), logits(adapted))
+
+
+def test_peft_finds_the_base_by_itself(base, trained):
+    """Which it may where this package is allowed."""
+    found = AutoPeftModel.from_pretrained(trained / "adapter", import_allowlist=["vidlada_hf"])
+    adapted = load_adapter(VidLaDAForConditionalGeneration.from_pretrained(base), trained / "adapter")
+    torch.testing.assert_close(logits(found), logits(adapted))
 
 
 def test_an_adapter_for_another_base_is_refused(trained):
