@@ -1,11 +1,8 @@
-"""Many questions about one video in one sequence, and the timelines of its shapes as dense labels.
+"""Packed questions about a video (see `packing`), and the timelines of its shapes as dense labels.
 
-A sequence is what the chat template makes of one question, with the part behind the video repeated: every turn stands
-at the positions right behind the video and sees the video and itself. The video sees itself and, in most lessons, one
-of the turns, as it does in the end. So one video, which takes most of the rows, serves all its questions. Most empty
-cells and newlines, and most of the padding behind an answer, are left out of the sequence; rows keep their positions.
-The tower is frozen, and what it makes of a scene is kept, also for later stages. (Through the video, the words of the
-turn that it sees reach the other turns: one answer in about twenty, and part of that masked.)
+The video sees itself and, in most lessons, one of the turns, as it does in the end. (Through the video, the words of
+the turn that it sees reach the other turns: one answer in about twenty, and part of that masked.) The tower is frozen,
+and what it makes of a scene is kept, also for later stages.
 
 Dense labels say more than answers do: those of visual rows what happens to the shape that they show, and those of an
 answer's first row what is true of the shape that the question is about ("grounding"). Those of the words behind letters
@@ -13,7 +10,6 @@ which letter it is: first to look one row back, then where else the word stands,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Annotated, Any
 
@@ -23,7 +19,7 @@ from pydantic import Field
 from torch import nn
 from torch.utils.data import Dataset
 
-from ...evaluation.moving_shapes import BENCHMARK_TYPES, Question, Scene, ask, frame_times, words
+from ...evaluation.moving_shapes import BENCHMARK_TYPES, Question, Scene, frame_times
 from ...evaluation.moving_shapes.cells import label_cells
 from ...evaluation.moving_shapes.dataset import draw_question
 from ...evaluation.moving_shapes.questions import HELPER_TYPES, LONG_TYPES, check_type
@@ -32,53 +28,15 @@ from ...evaluation.moving_shapes.vocabulary import LETTERS
 from ..checking import Amount, Count, Counts, Share, Weight
 from ..tasks import Task, accuracy
 from .cells import GRID, encode_cells, normalize
-from .combinations import KINDS, code_answer, draw_turn, left_out, restrict, shown_together, turn_words
-from .options import draw_options
-from .timelines import TIMELINES, UNKNOWN, forget, label_timelines, life_of
+from .combinations import draw_turn, left_out, restrict, shown_together, turn_words
+from .packing import Material, Packer, stack, who_sees_whom
+from .timelines import TIMELINES, UNKNOWN, forget, label_timelines
+from .turns import Turn, TurnWriter
 
-SHORT_TYPES = tuple(type for type in (*BENCHMARK_TYPES, *HELPER_TYPES) if type not in LONG_TYPES)
-FRAME_ROWS = GRID * (GRID + 1)
 _POOL_SEED = 77
 _VISITS = 10**6  # of each scene, at most
 # What the towers of this process made of scenes: tower's fingerprint -> (scene's number, frames) -> material.
-_BANKS: dict[float, dict[tuple[int, int], "Material"]] = {}
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A question with its answer.
-
-    Args:
-        type: of the question.
-        ids: (rows,), the last `answer` of them to be learned.
-        codes: (rows,), of `code_answer`.
-        life: (timelines,), of the shape that it is about; -1 where it is about none.
-        asked: the only place of the answer to be masked; None: any.
-    """
-
-    type: str
-    ids: np.ndarray
-    answer: int
-    codes: np.ndarray
-    life: np.ndarray
-    asked: int | None = None
-
-
-@dataclass(frozen=True)
-class Material:
-    """What the tower made of a scene, and what its cells show: nothing here depends on a stage's options.
-
-    Args:
-        features: (cells of all frames, hidden), float16.
-        labels: (cells, timelines), int8.
-        filled: (cells,), bool.
-        frames: how many there are.
-    """
-
-    features: torch.Tensor
-    labels: np.ndarray
-    filled: np.ndarray
-    frames: int
+_BANKS: dict[float, dict[tuple[int, int], Material]] = {}
 
 
 class Lessons(Task):
@@ -141,12 +99,10 @@ class Lessons(Task):
         if deepest > layers:
             raise ValueError(f"`depth` is {depth}: labels would follow layer {deepest} of {layers}. Lower it.")
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
-        self.text_rows, self.options, self.long_turns = text_rows, options, long_turns
-        self.seen, self.nameless, self.sentences, self.kept = seen, nameless, sentences, kept
-        self.canvas, self.padding = tuple(canvas), padding
+        self.seen, self.nameless = seen, nameless
         self.timelines, self.grounding, self.letters, self.depth = timelines, grounding, letters, depth
-        tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(repeat or {})
-        self.tried = [type for type, times in tries.items() for _ in range(times)]
+        self.writer = TurnWriter(processor.tokenizer, repeat or {}, sentences)
+        self.packer = Packer(self.writer, text_rows, options, long_turns, kept, canvas, padding)
         labels = sum(TIMELINES.values())
         heads = (("timelines", timelines, labels), ("grounding", grounding, labels), ("letters", letters, len(LETTERS)))
         for name, weight, classes in heads:
@@ -155,16 +111,9 @@ class Lessons(Task):
         frozen = (*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters())
         self.bank = _BANKS.setdefault(sum(p.double().sum().item() for p in frozen), {})
         self.turns: dict[int, list[Turn]] = {}
-        self.word_ids = processor.tokenizer.get_vocab()
-        self.register_buffer("left_out", left_out(self.word_ids), persistent=False)
+        self.register_buffer("left_out", left_out(self.writer.word_ids), persistent=False)
         self.register_buffer("shown", shown_together(), persistent=False)
-        tokens = processor.tokenizer.convert_tokens_to_ids
-        self.kinds = {kind: [self.word_ids[name] for name in names] for kind, names in KINDS.items()}
-        self.letter_ids = torch.tensor([self.word_ids[letter] for letter in LETTERS])
-        header, end_header, end_of_turn = tokens(["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"])
-        self.end_of_turn, self.pad = end_of_turn, processor.tokenizer.pad_token_id
-        self.opening = [processor.tokenizer.bos_token_id, header, self.word_ids["user"], end_header]
-        self.between = [end_of_turn, header, self.word_ids["assistant"], end_header]
+        self.letter_ids = torch.tensor([self.writer.word_ids[letter] for letter in LETTERS])
 
     @classmethod
     def check(cls, options: dict[str, Any], seed: int = 0) -> str:
@@ -183,7 +132,7 @@ class Lessons(Task):
     def prepare(self, numbers: list[int]) -> None:
         """Draws the questions that this stage has not drawn yet, and encodes the scenes that no stage has."""
         drawn = {number: self._draw(number) for number in numbers if number not in self.turns}
-        self.turns |= {number: self._ask(*scene) for number, scene in drawn.items()}
+        self.turns |= {number: self.writer.ask(*scene) for number, scene in drawn.items()}
         fresh = {number: scene for number, scene in drawn.items() if self._key(number) not in self.bank}
         if not fresh:
             return
@@ -210,34 +159,6 @@ class Lessons(Task):
         scene, first = draw_question(rng, "train", types[number % len(types)], times)
         return scene, first, times, rng
 
-    def _ask(self, scene: Scene, first: Question, times: np.ndarray, rng: np.random.Generator) -> list[Turn]:
-        asked = {first.questions[0]: first}
-        for type in self.tried:
-            question = ask(scene, type, rng)
-            if question is not None:
-                asked.setdefault(question.questions[0], question)
-        return [
-            self._turn(question, question.questions[int(rng.random() < self.sentences)], scene, times)
-            for question in asked.values()
-        ]
-
-    def _turn(self, question: Question, text: str, scene: Scene, times: np.ndarray) -> Turn:
-        ids, answer = self._spell(words(text), words(question.taught))
-        codes = np.zeros(len(ids), np.int64)
-        codes[-answer:-1] = code_answer(question, scene)
-        life = life_of(scene, question.shapes[0], times) if question.shapes else np.full(len(TIMELINES), UNKNOWN)
-        return Turn(question.type, ids, answer, codes, life)
-
-    def _options(self, rng: np.random.Generator) -> Turn:
-        listed, told, asked = draw_options(rng)
-        ids, answer = self._spell(listed, told)
-        return Turn("options", ids, answer, np.zeros(len(ids), np.int64), np.full(len(TIMELINES), UNKNOWN), asked)
-
-    def _spell(self, asked: Sequence[str], said: Sequence[str]) -> tuple[np.ndarray, int]:
-        """The ids of a turn, and how many of them are the answer's with its end of turn."""
-        question, answer = ([self.word_ids[word] for word in part] for part in (asked, said))
-        return np.array(question + self.between + answer + [self.end_of_turn]), len(answer) + 1
-
     # Batches
 
     def collate(self, examples: list[int]) -> dict[str, Any]:
@@ -246,89 +167,32 @@ class Lessons(Task):
         self.prepare(scenes)
         rng = np.random.default_rng((self.seed, 2, examples[0]))
         kinds = [self._draw_nameless(rng) for _ in scenes]
-        rows = [
-            self._pack(self.bank[self._key(scene)], self.turns[scene], kind, rng)
+        sequences = [
+            self.packer.pack(self.bank[self._key(scene)], self.turns[scene], kind, rng)
             for scene, kind in zip(scenes, kinds, strict=True)
         ]
-        length = max(len(row["segment"]) for row in rows)
-        fillers = dict.fromkeys(("position", "ids", "weight", "answers", "codes", "said"), 0)
-        fillers |= {"segment": -1, "cell": -1}
-        batch: dict[str, Any] = {
-            name: torch.from_numpy(np.stack([_pad(row[name], length, filler) for row in rows]))
-            for name, filler in fillers.items()
-        }
-        hidden = self.model.config.text_config.hidden_size
-        features, labels = torch.zeros(len(rows), length, hidden), torch.full((len(rows), length, len(TIMELINES)), -1)
-        for i, scene in enumerate(scenes):
-            material, cell = self.bank[self._key(scene)], batch["cell"][i]
-            shown = cell >= 0
-            features[i, shown] = material.features[cell[shown]].float()
-            known = forget(material.labels[cell[shown].numpy()].astype(np.int64), kinds[i])
-            labels[i, shown] = torch.from_numpy(known)
+        batch = stack(sequences)
+        batch |= self._show(batch["cell"], scenes, kinds)
         batch["behind"] = behind_letters(batch["ids"], self.letter_ids)
-        lives = torch.from_numpy(np.concatenate([row["lives"] for row in rows]))
-        batch["seen"] = torch.tensor([self._draw_seen(len(row["types"]), rng) for row in rows])
-        batch["turned"] = {
+        batch["lives"] = torch.from_numpy(np.concatenate([sequence["lives"] for sequence in sequences]))
+        types = [sequence["types"] for sequence in sequences]
+        batch["seen"] = torch.tensor([self._draw_seen(len(asked), rng) for asked in types])
+        turned = {
             kind: torch.from_numpy(np.stack([draw_turn(len(ids), kind == nameless, rng) for nameless in kinds]))
-            for kind, ids in self.kinds.items()
+            for kind, ids in self.writer.kinds.items()
         }
-        return batch | {"features": features, "labels": labels, "lives": lives, "types": [row["types"] for row in rows]}
+        return batch | {"turned": turned, "types": types}
 
-    def _pack(
-        self, material: Material, turns: list[Turn], nameless: str | None, rng: np.random.Generator
-    ) -> dict[str, Any]:
-        """One sequence: `segment` 0 for what all see and k for turn k; `cell` -2 for newlines, -1 for text."""
-        places = np.arange(material.frames * FRAME_ROWS)
-        column = places % (GRID + 1)
-        newline = column == GRID
-        cell = np.where(newline, -2, places // (GRID + 1) * GRID + column)
-        kept = (rng.random(len(places)) < self.kept) | (~newline & material.filled[np.maximum(cell, 0)])
-        cell, places = cell[kept], places[kept]
-        opening = len(self.opening)
-        behind = opening + material.frames * FRAME_ROWS
-        parts = {
-            "segment": [np.zeros(opening + len(cell), np.int64)],
-            "position": [np.arange(opening), opening + places],
-            "ids": [np.array(self.opening), np.zeros(len(cell), np.int64)],
-            "cell": [np.full(opening, -1), cell],
-            "weight": [np.zeros(opening + len(cell), np.float32)],
-            "answers": [np.zeros(opening + len(cell), np.int64)],
-            "codes": [np.zeros(opening + len(cell), np.int64)],
-            "said": [np.zeros(opening + len(cell), bool)],
-        }
-        chosen = self._choose(turns, nameless, rng)
-        for number, (turn, padding) in enumerate(chosen, 1):
-            size = len(turn.ids) + len(padding)
-            first = len(turn.ids) - turn.answer
-            for name, value in (
-                ("segment", np.full(size, number)),
-                ("position", behind + np.concatenate([np.arange(len(turn.ids)), padding])),
-                ("ids", np.pad(turn.ids, (0, len(padding)), constant_values=self.pad)),
-                ("cell", np.full(size, -1)),
-                ("weight", np.pad(draw_weights(turn, len(padding), rng), (first, 0))),
-                ("codes", np.pad(turn.codes, (0, len(padding)))),
-                ("answers", (np.arange(size) == first) * turn.answer),
-                ("said", np.arange(size) >= first),
-            ):
-                parts[name].append(value)
-        lives = np.stack([turn.life for turn, _ in chosen]) if chosen else np.empty((0, len(TIMELINES)), np.int64)
-        joined: dict[str, Any] = {name: np.concatenate(values) for name, values in parts.items()}
-        return joined | {"types": [turn.type for turn, _ in chosen], "lives": lives}
-
-    def _choose(
-        self, turns: list[Turn], nameless: str | None, rng: np.random.Generator
-    ) -> list[tuple[Turn, np.ndarray]]:
-        """At most one long turn, and short ones until the rows are used up; each with the places of its padding."""
-        order = self._without([turns[i] for i in rng.permutation(len(turns))], nameless)
-        long = [turn for turn in order if turn.type in LONG_TYPES][: int(rng.random() < self.long_turns)]
-        options = self._without([self._options(rng) for _ in range(self.options)], nameless)
-        chosen, room = [], self.text_rows
-        for turn in options + long + [turn for turn in order if turn.type not in LONG_TYPES]:
-            if len(turn.ids) <= room:
-                padding = self._draw_padding(turn, rng)[: room - len(turn.ids)]
-                chosen.append((turn, padding))
-                room -= len(turn.ids) + len(padding)
-        return chosen
+    def _show(self, cell: torch.Tensor, scenes: list[int], kinds: list[str | None]) -> dict[str, torch.Tensor]:
+        """`features` (batch, rows, hidden) and `labels` (batch, rows, timelines) of the rows that are cells."""
+        features = torch.zeros(*cell.shape, self.model.config.text_config.hidden_size)
+        labels = torch.full((*cell.shape, len(TIMELINES)), UNKNOWN)
+        for i, scene in enumerate(scenes):
+            material, shown = self.bank[self._key(scene)], cell[i] >= 0
+            features[i, shown] = material.features[cell[i, shown]].float()
+            known = forget(material.labels[cell[i, shown].numpy()].astype(np.int64), kinds[i])
+            labels[i, shown] = torch.from_numpy(known)
+        return {"features": features, "labels": labels}
 
     def _draw_seen(self, turns: int, rng: np.random.Generator) -> int:
         """The number of the turn that the video sees, from 1; 0 for none."""
@@ -338,24 +202,6 @@ class Lessons(Task):
         """Which kind of words has no meaning in a lesson."""
         drawn = rng.random() if self.nameless else 1.0
         return "color" if drawn < self.nameless else "shape" if drawn < 2 * self.nameless else None
-
-    def _without(self, turns: list[Turn], kind: str | None) -> list[Turn]:
-        """Those turns whose answers name nothing of a kind."""
-        if kind is None:
-            return turns
-        return [
-            replace(turn, codes=np.zeros_like(turn.codes), life=forget(turn.life, kind))
-            for turn in turns
-            if not np.isin(turn.ids[-turn.answer :], self.kinds[kind]).any()
-        ]
-
-    def _draw_padding(self, turn: Turn, rng: np.random.Generator) -> np.ndarray:
-        """Places behind the video of what is shown of an answer's padding."""
-        unused = int(rng.choice(self.canvas)) - turn.answer
-        if unused <= 0:
-            return np.empty(0, np.int64)
-        shown = min(unused, int(rng.integers(1, self.padding + 1)))
-        return len(turn.ids) + np.sort(rng.permutation(unused)[:shown])
 
     # The loss
 
@@ -368,7 +214,7 @@ class Lessons(Task):
         rows = network.get_input_embeddings()(ids)
         rows = torch.where((batch["cell"] >= 0)[..., None], batch["features"], rows)
         for kind, turned in batch["turned"].items():
-            words = torch.tensor(self.kinds[kind], device=ids.device)
+            words = torch.tensor(self.writer.kinds[kind], device=ids.device)
             told = (batch["cell"] >= 0) | torch.isin(ids, words)
             rows = turn_words(rows, told, network.get_input_embeddings().weight[words], turned)
         rows = torch.where((batch["cell"] == -2)[..., None], network.image_newline.weight, rows)
@@ -489,32 +335,4 @@ def normed(hidden: torch.Tensor) -> torch.Tensor:
     return nn.functional.rms_norm(hidden, hidden.shape[-1:])
 
 
-def draw_weights(turn: Turn, padding: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws which tokens of an answer and its padding are masked: the weight of each in the loss, 0 where it is not.
-
-    Some of the answer always is. Padding is masked as often, and weighs as much as the answer altogether.
-    """
-    masked = int(rng.integers(1, turn.answer + 1))
-    places = rng.permutation(turn.answer)[:masked] if turn.asked is None else [turn.asked]
-    weights = np.zeros(turn.answer + padding, np.float32)
-    weights[places] = turn.answer**0.5 / len(places)
-    if padding:
-        share = len(places) / turn.answer
-        weights[turn.answer :] = (rng.random(padding) < share) * turn.answer**0.5 / share / padding
-    return weights
-
-
-def _pad(values: np.ndarray, length: int, filler: Any) -> np.ndarray:
-    return np.pad(values, (0, length - len(values)), constant_values=filler)
-
-
-def who_sees_whom(segment: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Segments (batch, rows), -1 for padding, and the turn that the video sees (batch,), 0 for none -> (batch, 1, rows,
-    rows), bool: all see segment 0, and each its own."""
-    own = segment[:, :, None] == segment[:, None, :]
-    shown = (segment == 0)[:, None, :]
-    shown_to_video = (segment == 0)[:, :, None] & (segment == seen[:, None])[:, None, :]
-    return (own | shown | shown_to_video)[:, None]
-
-
-__all__ = ["Lessons", "who_sees_whom"]
+__all__ = ["Lessons"]
