@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.modeling.tiny import batch, example, tiny_model
-from vidlada_hf.training.global_batch import add_masks, add_shares, add_weights, count_tokens, generator_of
+from vidlada_hf.training.global_batch import add_masks, add_shares, add_weights, count, generator_of
 
 
 def labels(*lengths: int, rows: int = 12) -> torch.Tensor:
@@ -79,17 +79,36 @@ def test_a_mean_over_tokens_is_that_of_the_whole_global_batch():
     lengths = [1, 3, 2, 3]
     whole = with_answers(model, lengths)
     parts = cut(whole, 3)
-    assert count_tokens(parts).tolist() == [sum(lengths), 4]
+    assert [counted.tolist() for counted in count(parts, "tokens")] == [[1, 3, 2], [3]]
     for batches in ([whole], parts):
         add_masks(batches, "stratified", seed=0, step=0)
         add_shares(batches)
-        add_weights(batches, sum(lengths), 4)
+        add_weights(batches, count(batches, "tokens"), sum(lengths), 4)
     losses = [batch.pop("share") * model(**batch).loss for batch in (whole, *parts)]
     one_by_one = {name: value for name, value in whole.items() if name != "example_weights"}
     alone = [model(**{name: v[i : i + 1] for name, v in one_by_one.items()}).loss for i in range(4)]
     expected = sum(loss * length for loss, length in zip(alone, lengths, strict=True)) / sum(lengths)
     torch.testing.assert_close(losses[0], expected)
     torch.testing.assert_close((losses[1] + losses[2]) / 2, expected)
+
+
+@pytest.mark.parametrize("average", ["examples", "tokens"])
+@pytest.mark.parametrize("repeated", [1, 2, 3])
+def test_repeated_examples_change_nothing(average, repeated):
+    """Two processes with two examples each, the last of which accelerate has put there."""
+    model = tiny_model()
+    lengths = [1, 3, 2, 3]
+    real = 4 - repeated
+    given = with_answers(model, lengths)
+    whole, _ = cut(given, real)
+    add_masks([whole], "stratified", seed=0, step=0)
+    total = int(count([whole], average)[0].sum())
+    add_weights([whole], count([whole], average), total, real)
+    halves = cut(given, 2)
+    for process, half in enumerate(halves):
+        add_masks([half], "stratified", 0, 0, process, 2, repeated)
+        add_weights([half], count([half], average, process, 2, repeated), total, 4)
+    torch.testing.assert_close(sum(model(**half).loss for half in halves) / 2, model(**whole).loss)
 
 
 def test_uneven_micro_batches_count_their_examples():

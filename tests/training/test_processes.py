@@ -109,6 +109,18 @@ def test_two_processes_may_accumulate_too(alone, tmp_path):
     assert_equal(alone, results(tmp_path))
 
 
+@pytest.mark.parametrize("average", ["examples", "tokens"])
+def test_an_epochs_last_batch_may_be_short(average, tmp_path):
+    """Of six examples two are left for the second step, and one process has none of them but repeats others."""
+    changed = {"options": {"data": DATA | {"length": 6, "long": 0.5}, "average": average}}
+    run.train(Recipe.from_yaml(recipe(tmp_path / "one", batch_size=4, **changed)))
+    run.launch(recipe(tmp_path / "two", batch_size=2, **changed), 2)
+    run.launch(recipe(tmp_path / "steps", batch_size=1, accumulate=2, **changed), 2)
+    expected = results(tmp_path / "one")
+    assert_equal(expected, results(tmp_path / "two"))
+    assert_equal(expected, results(tmp_path / "steps"))
+
+
 def test_answer_tokens_are_counted_over_all_processes_and_accumulated_steps(tmp_path):
     """Answers of one word and of many: a process or a step with fewer tokens weighs less."""
     data = DATA | {"long": 0.5}

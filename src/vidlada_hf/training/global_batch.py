@@ -2,11 +2,11 @@
 
 The objective is a mean over examples, each of which is divided by the length of its own answer (see
 `modeling/objective_vidlada`); on request it is a mean over all answer tokens, which weighs examples by their length.
-Either is counted over the global batch. And the masks of an example follow
-from the run's seed, the step and the example's place in the global batch alone. N processes with batches of B, or one
-that accumulates N times B, then give the loss and the gradients of one process with a batch of N x B, up to rounding
-of sums. (Where padding is learned, `LabelOptions.padding`, a batch's own longest example decides how much there
-is, and the two differ by that.)
+Either is counted over the global batch, without the examples that accelerate repeats where an epoch's last batch is not
+full. And the masks of an example follow from the run's seed, the step and the example's place in the global batch
+alone. N processes with batches of B, or one that accumulates N times B, then give the loss and the gradients of one
+process with a batch of N x B, up to rounding of sums. (Where padding is learned, `LabelOptions.padding`, a batch's own
+longest example decides how much there is, and the two differ by that.)
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ def add_masks(
     step: int,
     process: int = 0,
     processes: int = 1,
+    repeated: int = 0,
 ) -> None:
     """Draws which tokens of one step are masked: adds `masked` and `mask_probabilities` to a process's micro-batches.
 
@@ -36,9 +37,11 @@ def add_masks(
         sampling: of the probabilities, over the whole global batch.
         seed, step: of the run.
         process, processes: which of how many this is.
+        repeated: how many examples at the end of the global batch count for nothing.
     """
-    total = processes * sum(len(batch["labels"]) for batch in batches)
+    total = processes * sum(len(batch["labels"]) for batch in batches) - repeated
     rates = draw_probabilities(total, torch.device("cpu"), generator_of(seed, step), sampling)
+    rates = torch.cat([rates, rates.new_ones(repeated)])
     first = 0
     for batch in batches:
         labels, size = batch["labels"], len(batch["labels"])
@@ -60,21 +63,33 @@ def add_shares(batches: Sequence[dict[str, Any]]) -> None:
         batch["share"] = len(batch["labels"]) * len(batches) / total
 
 
-def count_tokens(batches: Sequence[dict[str, Any]]) -> torch.Tensor:
-    """How many answer tokens and how many examples micro-batches have: int64 (2,)."""
-    tokens = sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
-    return torch.tensor([tokens, sum(len(batch["labels"]) for batch in batches)])
-
-
-def add_weights(batches: Sequence[dict[str, Any]], tokens: int, examples: int) -> None:
-    """Adds `example_weights`, with which the mean over examples becomes that over answer tokens.
+def count(
+    batches: Sequence[dict[str, Any]], average: Average, process: int = 0, processes: int = 1, repeated: int = 0
+) -> list[torch.Tensor]:
+    """How much each example of a process's micro-batches counts, int64 (batch,) of each: 1, or its answer's tokens.
 
     Args:
-        batches: with "labels" (batch, rows).
-        tokens, examples: of the whole global batch.
+        process, processes, repeated: see `add_masks`.
     """
+    counts = []
     for batch in batches:
-        batch["example_weights"] = (batch["labels"] != IGNORED).sum(-1) * (examples / tokens)
+        tokens = (batch["labels"] != IGNORED).sum(-1)
+        counts.append(tokens if average == "tokens" else torch.ones_like(tokens))
+    if repeated:
+        size = len(counts[-1])
+        counts[-1][max(0, size * (processes - process) - repeated) :] = 0
+    return counts
+
+
+def add_weights(batches: Sequence[dict[str, Any]], counts: Sequence[torch.Tensor], total: int, examples: int) -> None:
+    """Adds `example_weights`, with which the mean over examples becomes that over what counts.
+
+    Args:
+        batches: as many as `counts`, of `count`.
+        total, examples: the sum of the counts, and how many examples there are, in the whole global batch.
+    """
+    for batch, counted in zip(batches, counts, strict=True):
+        batch["example_weights"] = counted * (examples / total)
 
 
 def draw_mask(labels: torch.Tensor, probability: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -91,4 +106,4 @@ def generator_of(seed: int, step: int, place: int = -1) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
-__all__ = ["Average", "add_masks", "add_shares", "add_weights", "count_tokens"]
+__all__ = ["Average", "add_masks", "add_shares", "add_weights", "count"]

@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..modeling.objective_vidlada import TimeSampling
-from .global_batch import Average, add_masks, add_shares, add_weights, count_tokens
+from .global_batch import Average, add_masks, add_shares, add_weights, count
 from .optimizer import OptimizerOptions, build_optimizer, freeze
 from .sharding import gather_optimizer, scatter_optimizer, scatter_weights
 from .state import STATE_SUFFIXES, load_state, random_state, save_state, set_random_state
@@ -85,17 +85,26 @@ class DiffusionTrainer(Trainer):
         if self.state.global_step >= self.state.max_steps:  # resumed at its end, where `Trainer` would do one step more
             self.control.should_training_stop = True
             return [], None
-        batches, count = super().get_batch_samples(*args, **kwargs)
+        batches, items = super().get_batch_samples(*args, **kwargs)
         rules: Any = self.model if isinstance(self.model, Task) else self
         sampling = getattr(rules, "time_sampling", None)
         if sampling is not None and batches:
-            step, processes = self.state.global_step, self.args.world_size
-            add_masks(batches, sampling, self.args.seed, step, self.args.process_index, processes)
+            place = self.args.process_index, self.args.world_size, self._count_repeated(batches)
+            add_masks(batches, sampling, self.args.seed, self.state.global_step, *place)
             add_shares(batches)
-            if getattr(rules, "average", "examples") == "tokens":
-                counted = count_tokens(batches).to(self.accelerator.device)
-                add_weights(batches, *self.accelerator.reduce(counted).tolist())
-        return batches, count
+            average = getattr(rules, "average", "examples")
+            if average == "tokens" or place[-1]:
+                counts = count(batches, average, *place)
+                total = self.accelerator.reduce(torch.cat(counts).sum(), reduction="sum")
+                add_weights(batches, counts, int(total), self.args.world_size * sum(map(len, counts)))
+        return batches, items
+
+    def _count_repeated(self, batches: Sequence[dict[str, Any]]) -> int:
+        """How many examples accelerate repeats to fill an epoch's last batch for all processes: the last ones."""
+        state = self.accelerator.gradient_state
+        if not state.end_of_dataloader or state.remainder < 1:
+            return 0
+        return self.args.world_size * len(batches[-1]["labels"]) - state.remainder
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         if getattr(self.args, "train_sampling_strategy", "random") == "group_by_length":
