@@ -161,6 +161,18 @@ def test_an_adapter_for_another_base_is_refused(trained):
         load_adapter(build_tiny(4)[0], trained / "adapter")
 
 
+def test_a_damaged_adapter_is_named(base, trained, tmp_path):
+    shutil.copytree(trained / "adapter", tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    model = VidLaDAForConditionalGeneration.from_pretrained(base)
+    with pytest.raises(ValueError, match="A file of the adapter in .*adapter is damaged"):
+        load_adapter(model, file.parent)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no adapter_model\.safetensors"):
+        load_adapter(model, file.parent)
+
+
 def test_a_folder_without_an_adapter_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no adapter_config.json: pass the folder of an adapter"):
         load_adapter(build_tiny()[0], tmp_path)
@@ -182,7 +194,7 @@ def test_an_adapter_is_saved_without_pickle_and_with_its_base(tmp_path):
 
 
 def test_resuming_with_another_adapter_is_refused(base, trained):
-    with pytest.raises(ValueError, match=r"Stage 'adapt' was begun with other settings \(lora\)"):
+    with pytest.raises(ValueError, match=r"Stage 'adapt' was begun with other settings \(lora.r: 4 before, 8 now\)"):
         run.train(recipe(base, trained.parent, r=8))
 
 
@@ -202,6 +214,7 @@ def test_killed_and_resumed_it_ends_with_the_same_adapter(base, trained, tmp_pat
     [
         ({"r": 0}, "`r` of at least 1, .* got r=0"),
         ({"dropout": 1.0}, "`dropout` from 0 to below 1, got .*dropout=1.0"),
+        ({"target_modules": "("}, r"`target_modules` is '\(', no regular expression"),
         ({"rank": 8}, "Unknown key `rank` in `lora` of stage 'adapt'"),
     ],
 )

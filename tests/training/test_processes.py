@@ -140,12 +140,21 @@ def test_two_processes_train_as_one_also_killed_and_resumed(alone, tmp_path):
     file = recipe(tmp_path, batch_size=2)
     doom = Path(os.environ["VIDLADA_TEST_DOOM"])
     doom.touch()
-    with pytest.raises(ValueError, match="The run in 2 processes ended with the exit code"):
+    with pytest.raises(ValueError, match="The run in 2 processes was stopped: exit code"):
         run.launch(file, 2)
     assert not doom.exists() and not (tmp_path / "run" / "1-one" / "model").exists()
     assert (tmp_path / "run" / "1-one" / "checkpoint-2").is_dir()
     run.launch(file, 2)
     assert_equal(alone, results(tmp_path))
+
+
+def test_what_stopped_one_of_two_processes_is_told(tmp_path):
+    records = write_llava(tmp_path, 4)
+    next(tmp_path.glob("*color*.mp4")).write_bytes(b"no video")
+    data = {"source": "llava", "path": str(records), "video_folder": str(tmp_path)}
+    changed = {"options": {"data": data, "processor_options": {"num_frames": 2}, "bad_videos": "stop"}}
+    with pytest.raises(ValueError, match=r"The run in 2 processes was stopped: .*color.*\.mp4"):
+        run.launch(recipe(tmp_path, batch_size=2, **changed), 2)
 
 
 def test_two_processes_read_grouped_files_as_one_does(tmp_path):

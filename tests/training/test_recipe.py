@@ -1,5 +1,6 @@
 import pytest
 
+from vidlada_hf.training.optimizer import PARTS
 from vidlada_hf.training.recipe import Recipe
 
 STAGE = {"name": "one", "rates": {"text": 1e-3}, "arguments": {"max_steps": 2}}
@@ -38,6 +39,14 @@ def test_a_recipe_round_trips(tmp_path):
         ),
         ({"stages": [STAGE | {"arguments": {"output_dir": "x"}}]}, "Unknown key `output_dir` in `arguments`"),
         ({"stages": [STAGE | {"arguments": {"lr_scheduler_type": "nope"}}]}, "nope is not a valid SchedulerType"),
+        ({"stages": [STAGE | {"arguments": {"learning_rate": 1e-3}}]}, "`learning_rate` in .* say it in `rates`"),
+        ({"stages": [STAGE | {"arguments": {"save_only_model": True}}]}, "`save_only_model` .* could not go on"),
+        ({"stages": [STAGE | {"arguments": {"train_sampling_strategy": "group_by_len"}}]}, "must be one of random,"),
+        (
+            {"stages": [STAGE | {"rates": dict.fromkeys(PARTS, 0)}]},
+            "Nothing is left to train in stage 'one': all",
+        ),
+        ({"stages": [STAGE | {"lora": {"r": 8}, "rates": {"text": 0}}]}, "'one': the rate `text`, .* is 0"),
         ({"stages": [STAGE | {"arguments": {"per_device_train_batch_size": 0}}]}, "must be at least 1, got 0"),
     ],
 )
@@ -52,6 +61,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path):
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
     with pytest.raises(ValueError, match=r"must be a mapping of keys to values, got \['a', 'b'\]"):
         Recipe.from_yaml(tmp_path / "list.yaml")
-    (tmp_path / "broken.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match="is no YAML"):
-        Recipe.from_yaml(tmp_path / "broken.yaml")
+    for content in (b"a: [", b"a: caf\xe9"):
+        (tmp_path / "broken.yaml").write_bytes(content)
+        with pytest.raises(ValueError, match="broken.yaml is no YAML"):
+            Recipe.from_yaml(tmp_path / "broken.yaml")

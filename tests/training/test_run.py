@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -149,14 +150,20 @@ def test_a_finished_run_is_not_run_again(undisturbed, monkeypatch):
 
 
 def test_other_settings_than_it_was_begun_with_are_refused(undisturbed):
-    with pytest.raises(ValueError, match=r"Stage 'see' was begun with other settings \(arguments\): delete"):
+    with pytest.raises(
+        ValueError, match=r"begun with other settings \(arguments.save_steps: 2 before, 3 now\): delete"
+    ):
         run.train(recipe(undisturbed.parents[1], save_steps=3))
 
 
 def test_another_start_seed_or_type_is_another_run(undisturbed):
-    for change in ({"seed": 9}, {"dtype": "float32"}, {"model": "elsewhere"}):
+    for change, told in (
+        ({"seed": 9}, "seed: 0 before, 9 now"),
+        ({"dtype": "float32"}, "dtype: 'auto' before, 'float32' now"),
+        ({"model": "elsewhere"}, f"model: '{TINY}' before, 'elsewhere' now"),
+    ):
         other = recipe(undisturbed.parents[1]).as_dict() | change
-        with pytest.raises(ValueError, match=rf"begun with other settings \({next(iter(change))}\)"):
+        with pytest.raises(ValueError, match=rf"begun with other settings \({told}\)"):
             run.train(Recipe.from_dict(other))
 
 
@@ -173,10 +180,37 @@ def test_other_contents_of_a_data_file_than_it_was_begun_with_are_refused(tmp_pa
     records.write_text(json.dumps(content, indent=2))
     run.prepare(mine, 1)
     records.write_text(json.dumps(content[1:] + content[:1]))
-    with pytest.raises(ValueError, match=r"begun with other settings \(records\): .* its data files back"):
+    with pytest.raises(ValueError, match=r"other settings \(records: the data files hold something.* its files back"):
         run.prepare(mine, 1)
     (place / "model").mkdir()
     run.prepare(mine, 1)
+
+
+def test_other_weights_in_the_folder_that_a_run_starts_from_are_refused(undisturbed, tmp_path):
+    """A folder that was trained again would give a model that neither start leads to."""
+    start = tmp_path / "start"
+    shutil.copytree(undisturbed, start)
+    mine = Recipe.from_dict(recipe(tmp_path / "run").as_dict() | {"model": str(start)})
+    run.prepare(mine, 1)
+    (tmp_path / "run" / "1-see" / "checkpoint-2").mkdir()
+    run.prepare(mine, 1)
+    shutil.copy(undisturbed.parents[1] / "1-see" / "model" / "model.safetensors", start)
+    with pytest.raises(ValueError, match=r"other settings \(weights: the model's files hold something else"):
+        run.prepare(mine, 1)
+
+
+def test_a_damaged_start_is_named(undisturbed, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(undisturbed, start)
+    (start / "model.safetensors").write_bytes((start / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"A file of weights in {start} is damaged"):
+        run.load(str(start), 0)
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="`output_dir` must be a folder, and .*file is a file"):
+        run.prepare(recipe(tmp_path / "file"), 1)
 
 
 def test_a_stage_without_a_checkpoint_may_be_changed_and_one_with_it_keeps_its_processes(tmp_path):
@@ -185,7 +219,7 @@ def test_a_stage_without_a_checkpoint_may_be_changed_and_one_with_it_keeps_its_p
     run.claim(place, one.stages[0], one, 1)
     run.claim(place, other.stages[0], other, 2)  # as after a mistake that was told before the first step
     (place / "checkpoint-2").mkdir()
-    with pytest.raises(ValueError, match=r"begun with other settings \(processes\)"):
+    with pytest.raises(ValueError, match=r"begun with other settings \(processes: 2 before, 1 now\)"):
         run.claim(place, other.stages[0], other, 1)
     (place / "model").mkdir()
     run.claim(place, other.stages[0], other, 1)  # what is done may be followed by any number
@@ -217,7 +251,7 @@ def test_options_of_the_examination_are_checked_too(tmp_path):
         ({"data": DATA, "bad_videos": "ignore"}, "`bad_videos` in .* is 'ignore': .* 'skip' or 'stop'"),
         ({"data": DATA, "time_sampling": "even"}, "`time_sampling` in .* is 'even': .* 'independent', 'antithetic' or"),
         ({"data": DATA, "labels": {"max_length": "all"}}, "`max_length` in `labels` is 'all': .* valid integer"),
-        ({"data": DATA, "frame_cache": __file__}, "`frame_cache` must be a folder, and .*test_run.py is a file"),
+        ({"data": DATA, "frame_cache": __file__}, "`frame_cache` must be a folder to write to, .*test_run.py is none"),
         ({"data": DATA, "processor_options": {"num_frame": 8}}, "Unknown key `num_frame` in .* mean `num_frames`"),
     ],
 )
@@ -252,7 +286,7 @@ def test_a_run_is_gone_on_with_sharded_as_it_was_begun(tmp_path, monkeypatch):
     (tmp_path / "1-see" / "checkpoint-2").mkdir()
     run.prepare(recipe(tmp_path), 2)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ValueError, match=r"Stage 'see' was begun with other settings \(sharding\)"):
+    with pytest.raises(ValueError, match=r"begun with other settings \(sharding: '' before, 'FSDP' now\)"):
         run.prepare(recipe(tmp_path), 2)
 
 
@@ -338,6 +372,15 @@ def test_impossible_options_of_a_later_stage_are_told_before_anything_runs(tmp_p
     ("change", "message"),
     [
         ({"denoising": {"every": 0}}, "`every` in `denoising` of stage 'answer' is 0"),
+        ({"denoising": {"block_length": 48}}, r"`block_length` \(48\) does not divide `max_new_tokens` \(64\)"),
+        (
+            {"arguments": {"dataloader_prefetch_factor": 4}},
+            "`arguments` of stage 'answer' do .*dataloader_prefetch",
+        ),
+        ({"arguments": {"bf16": True, "fp16": True}}, "`arguments` of stage 'answer' do not go together: .*both"),
+        ({"arguments": {"report_to": ["tensorbord"]}}, "`arguments` of stage 'answer' .* tensorbord is not supported"),
+        ({"arguments": {"lr_scheduler_type": "cosine_with_min_lr"}}, "`arguments` of stage 'answer' .*min_lr"),
+        ({"arguments": {"train_sampling_strategy": "group_by_length"}}, "'answer' .* needs data from files"),
         ({"options": {"data": DATA, "labels": {"padding": True, "canvas": [-4]}}}, r"`canvas` in `labels` is \[-4\]"),
         ({"options": {"data": DATA, "labels": {"max_length": 0}}}, "`max_length` in `labels` is 0"),
     ],

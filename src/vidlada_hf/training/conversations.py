@@ -53,8 +53,11 @@ class Conversations(Task):
         super().__init__(model, sampling, seed)
         options = find_options(labels)
         self.is_limited = options.max_length is not None  # by the recipe itself
+        context = model.config.text_config.max_position_embeddings
         if options.max_length is None:
-            options = replace(options, max_length=model.config.text_config.max_position_embeddings)
+            options = replace(options, max_length=context)
+        elif options.max_length > context:
+            raise ValueError(f"`max_length` is {options.max_length}, and the model's context {context}: lower it.")
         self.collator = DiffusionCollator(sampling, options, **others)
         self.data, self.time_sampling, self.average = dict(data), time_sampling, average
         self.bad_videos, self.too_long, self.frame_cache = bad_videos, too_long, frame_cache
@@ -71,8 +74,11 @@ class Conversations(Task):
         known = [*PROMPT_OPTIONS, *get_type_hints(VidLaDAVideosKwargs)]
         refuse_unknown(options.get("processor_options") or {}, known, "`processor_options`")
         cache = options.get("frame_cache")
-        if cache is not None and os.path.exists(cache) and not os.path.isdir(cache):
-            raise ValueError(f"`frame_cache` must be a folder, and {cache} is a file: name another.")
+        if cache is not None:
+            try:
+                os.makedirs(cache, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"`frame_cache` must be a folder to write to, {cache} is none: {error}.") from error
         if "source" not in options["data"]:
             raise ValueError("`options` of the task 'conversations' need `data` with a `source`.")
         records = build_dataset(**({"seed": seed} | options["data"]))

@@ -12,6 +12,8 @@ from ..modeling.generation_vidlada import VidLaDAGenerationConfig
 from .checking import Count, check_arguments
 from .tasks import Task
 
+SETTINGS: dict[str, Any] = {"max_new_tokens": 64, "unmasking": "threshold"}
+
 
 class Examiner(TrainerCallback):
     """Every so many steps, and after the last, asks questions of the validation split and logs how many were right.
@@ -28,14 +30,16 @@ class Examiner(TrainerCallback):
         self, task: Task, every: Count = 500, questions: Count = 105, num_frames: Count = 8, **settings: Any
     ) -> None:
         self.task, self.every, self.num_frames = task, every, num_frames
-        self.settings: dict[str, Any] = {"max_new_tokens": 64, "unmasking": "threshold"} | settings
+        self.settings = SETTINGS | settings
         self.questions = MovingShapes("validation", questions, num_frames)
         self.trainer: Any = None
 
     @classmethod
     def check(cls, options: dict[str, Any], where: str) -> None:
-        """Raises a ValueError for options that neither this class nor `generate` takes."""
+        """Raises a ValueError for options that neither this class nor `generate` takes, or that cannot be."""
         check_arguments(options, cls, where, besides=("task",), more=VidLaDAGenerationConfig.FIELDS)
+        settings = {name: value for name, value in options.items() if name in VidLaDAGenerationConfig.FIELDS}
+        VidLaDAGenerationConfig(**(SETTINGS | settings)).blocks()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Tests in the first process; the others wait at the next step."""

@@ -5,13 +5,14 @@ An adapter's folder is peft's own, so anything that reads those reads it. In it 
 which says what the base was: loaded onto other weights of the same shape, an adapter would work silently and wrongly.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -43,6 +44,13 @@ class LoraOptions:
                 "An adapter needs `r` of at least 1, `alpha` above 0 and `dropout` from 0 to below 1, got "
                 f"r={self.r}, alpha={self.alpha}, dropout={self.dropout}."
             )
+        if isinstance(self.target_modules, str):
+            try:
+                re.compile(self.target_modules)
+            except re.error as error:
+                raise ValueError(
+                    f"`target_modules` is {self.target_modules!r}, no regular expression: {error}."
+                ) from error
 
 
 def add_adapter(model: nn.Module, options: LoraOptions | Mapping[str, Any] | None = None) -> Any:
@@ -90,13 +98,24 @@ def load_adapter(model: nn.Module, folder: str | Path, merge: bool = False) -> A
 
     Raises:
         FileNotFoundError: the folder holds no adapter.
-        ValueError: it belongs to another base.
+        ValueError: it belongs to another base, or a file is damaged.
     """
     from peft import PeftModel
 
     folder = Path(folder)
-    if not (folder / "adapter_config.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no adapter_config.json: pass the folder of an adapter.")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no {name}: pass the folder of an adapter.")
+    try:
+        refuse_other_base(folder, model)
+        adapted = PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
+    except SafetensorError as error:
+        raise ValueError(f"A file of the adapter in {folder} is damaged ({error}): copy it again.") from error
+    return adapted.merge_and_unload() if merge else adapted.eval()
+
+
+def refuse_other_base(folder: Path, model: nn.Module) -> None:
+    """Raises a ValueError if the adapter of a folder says that it was trained on other weights than a model's."""
     kept = folder / FINGERPRINT
     if kept.is_file() and not is_same_base(load_file(kept), fingerprint_of(model)):
         with safe_open(kept, framework="pt") as file:
@@ -105,15 +124,14 @@ def load_adapter(model: nn.Module, folder: str | Path, merge: bool = False) -> A
             f"The adapter in {folder} was trained on another base ({base}): its weights are not those of this "
             "model. Load that base, or train an adapter for this one."
         )
-    adapted = PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
-    return adapted.merge_and_unload() if merge else adapted.eval()
 
 
 @torch.no_grad()
 def fingerprint_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """Some values of every tensor of a base, by its name and shape, with or without an adapter around it."""
     return {
-        f"{name} {tuple(tensor.shape)}": tensor.flatten()[:: max(1, tensor.numel() // SAMPLES)][:SAMPLES]
+        # An odd step, as even ones would meet the same few columns in every row.
+        f"{name} {tuple(tensor.shape)}": tensor.flatten()[:: tensor.numel() // SAMPLES | 1][:SAMPLES]
         .float()
         .cpu()
         .clone()

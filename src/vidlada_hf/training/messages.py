@@ -21,6 +21,7 @@ class MessageConversations(Records):
         column: of the messages.
         video_column: of the videos' paths, where messages hold none.
         split: of a data set on the Hub.
+        name: of one of its configurations, where it has several.
         video_folder: what the paths of videos are relative to.
         seed: not used; every source takes one.
 
@@ -35,23 +36,24 @@ class MessageConversations(Records):
         column: str = "messages",
         video_column: str = "video",
         split: str = "train",
+        name: str | None = None,
         video_folder: str = ".",
         seed: int = 0,
     ) -> None:
-        super().__init__(self._read(path, column, video_column, split, Path(video_folder)), path)
+        super().__init__(self._read(load(path, split, name), path, column, video_column, Path(video_folder)), path)
 
     @staticmethod
     def _read(
-        path: str, column: str, video_column: str, split: str, folder: Path
+        records: "list[tuple[str, Any]] | Rows", path: str, column: str, video_column: str, folder: Path
     ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        for place, record in with_progress(load(path, split), path):
+        for place, record in with_progress(records, path):
             if not isinstance(record, dict) or record.get(column) is None:
                 has = ", ".join(record) if isinstance(record, dict) else type(record).__name__
                 raise RecordError(f"{place} has no `{column}`, only {has}: name the column of the messages (`column`).")
             yield place, place_videos(place, record[column], record.get(video_column), folder)
 
 
-def load(path: str, split: str) -> "list[tuple[str, Any]] | Rows":
+def load(path: str, split: str, name: str | None = None) -> "list[tuple[str, Any]] | Rows":
     """Records with their places, by what the path is."""
     file = Path(path)
     if file.suffix.lower() in JSON_SUFFIXES:
@@ -63,14 +65,16 @@ def load(path: str, split: str) -> "list[tuple[str, Any]] | Rows":
             raise FileNotFoundError(f"There is no file {file}.")
         try:
             return Rows(datasets.Dataset.from_parquet(path), path)
-        except (ValueError, datasets.exceptions.DatasetsError) as error:
+        except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
             raise RecordError(f"{path} is no Parquet: {error}. Was its download cut short?") from error
     try:
-        return Rows(datasets.load_dataset(path, split=split), f"{path} ({split})")
+        return Rows(datasets.load_dataset(path, name, split=split), f"{path} ({split})")
     except (datasets.exceptions.DatasetNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"{path!r} is no .json, .jsonl or .parquet file, and there is no such data set on the Hub: {error}"
         ) from error
+    except ValueError as error:
+        raise ValueError(f"The data set {path!r} cannot be read (`name`, `split`): {error}") from error
 
 
 class Rows(Collection):

@@ -1,6 +1,6 @@
 """A training run as written in YAML: where it starts, its stages, and what each of them does."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,13 @@ from transformers import SchedulerType, TrainingArguments
 
 from .checking import check_arguments
 from .lora import LoraOptions
-from .optimizer import OptimizerOptions
+from .optimizer import PARTS, OptimizerOptions
 
+# Arguments of `Trainer` that would have no effect, or a bad one -> what to do instead.
+ELSEWHERE = dict.fromkeys(
+    ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args"),
+    "say it in `rates`, see `OptimizerOptions`",
+) | {"save_only_model": "a run that is stopped could not go on, so leave it out"}
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -42,8 +47,22 @@ class Stage:
         takers = {"rates": OptimizerOptions, "arguments": TrainingArguments, "lora": LoraOptions}
         for name, taker in takers.items():
             check_arguments(getattr(self, name), taker, f"`{name}` of stage {self.name!r}", besides=("output_dir",))
-        OptimizerOptions(**self.rates)
+        rates = OptimizerOptions(**self.rates)
         LoraOptions(**self.lora)
+        if not any(getattr(rates, part) for part in (["text"] if self.lora else PARTS)):
+            what = "the rate `text`, which trains the adapter, is" if self.lora else "all rates are"
+            raise ValueError(f"Nothing is left to train in stage {self.name!r}: {what} 0.")
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        for name in self.arguments:
+            if name in ELSEWHERE:
+                raise ValueError(f"`{name}` in `arguments` of stage {self.name!r}: {ELSEWHERE[name]}.")
+        for argument in fields(TrainingArguments):
+            choices, given = argument.metadata.get("choices"), self.arguments.get(argument.name)
+            if choices and given is not None and given not in choices:
+                known = ", ".join(map(str, choices))
+                raise ValueError(f"`{argument.name}` of stage {self.name!r} must be one of {known}, got {given!r}.")
         SchedulerType(self.arguments.get("lr_scheduler_type", "linear"))
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
             if self.arguments.get(name, 1) < 1:
@@ -87,7 +106,7 @@ class Recipe:
             raise FileNotFoundError(f"There is no recipe {path}.")
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no YAML: {error}") from error
         return cls.from_dict(content, str(path))
 

@@ -177,7 +177,7 @@ def parse_json(text: str, place: str) -> Any:
     """What a text says; RecordError, with place, line and column, if it is no JSON."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise RecordError(
             f"{place} is no JSON: {error}. Was its download cut short? (One record a line belongs into a .jsonl.)"
         ) from error

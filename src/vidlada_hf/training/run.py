@@ -5,18 +5,22 @@ stage starts from. The heads of its task lie there too: a later stage takes them
 killed goes on where it was when the same command is given again.
 """
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import TrainingArguments, set_seed
+from transformers import TrainingArguments, get_scheduler, set_seed
+from transformers.integrations import get_reporting_integration_callbacks
 
 from ..asking import find_checkpoint
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
@@ -30,7 +34,8 @@ from .trainer import DiffusionTrainer, last_checkpoint
 from .videos import NOTES
 
 HEADS = "heads.safetensors"
-PREPARED = "VIDLADA_PREPARED"  # in the environment of processes whose parent has prepared the run
+PREPARED = "VIDLADA_PREPARED"  # in the environment of processes whose parent has prepared the run: a file for errors
+BLOCKS, BLOCK = 64, 1 << 14  # how many blocks, of how many bytes, tell a file of weights from others
 
 
 def train(recipe: Recipe) -> Path:
@@ -57,13 +62,34 @@ def prepare(recipe: Recipe, processes: int) -> None:
     """Claims the stages' folders. Raises a ValueError or OSError for what cannot work, before anything is loaded: also
     for mistakes in the texts of a stage that has still to run."""
     find_builder(recipe.model)
+    if Path(recipe.output_dir).exists() and not Path(recipe.output_dir).is_dir():
+        raise ValueError(f"`output_dir` must be a folder, and {recipe.output_dir} is a file: name another.")
     contents = {}
     for number, stage in enumerate(recipe.stages, 1):
         Examiner.check(stage.denoising, f"`denoising` of stage {stage.name!r}")
-        if not is_done(stage_folder(recipe, number)):
+        place = stage_folder(recipe, number)
+        if not is_done(place):
+            if processes == 1 or "RANK" not in os.environ:  # they would wait for processes that are not here yet
+                check_arguments(stage, place)
             contents[number] = find_task(stage.task).check(stage.options, seed_of(recipe, number))
+            if stage.arguments.get("train_sampling_strategy") == "group_by_length" and not contents[number]:
+                raise ValueError(
+                    f"Stage {stage.name!r} has `train_sampling_strategy: group_by_length`, which needs data from files "
+                    "('llava', 'messages'): leave it out."
+                )
     for number, stage in enumerate(recipe.stages, 1):
         claim(stage_folder(recipe, number), stage, recipe, processes, contents.get(number, ""))
+
+
+def check_arguments(stage: Stage, place: Path) -> None:
+    """Raises a ValueError for arguments of transformers' that it takes one by one, and not together."""
+    try:
+        arguments = TrainingArguments(str(place), **(default_arguments() | stage.arguments))
+        get_reporting_integration_callbacks(arguments.report_to)
+        optimizer = torch.optim.SGD([torch.zeros(1)])
+        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 2, arguments.lr_scheduler_kwargs)
+    except (ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
+        raise ValueError(f"The `arguments` of stage {stage.name!r} do not go together: {error}") from error
 
 
 def stage_folder(recipe: Recipe, number: int) -> Path:
@@ -94,7 +120,7 @@ def claim(place: Path, stage: Stage, recipe: Recipe, processes: int, contents: s
     run["sharding"] = next(
         (way for way in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{way}") == "true"), ""
     )
-    run["records"] = contents
+    run |= {"records": contents, "weights": weights_of(recipe.model)}
     settings = asdict(stage) | run
     if not done and not any(place.glob("checkpoint-*")):
         place.mkdir(parents=True, exist_ok=True)
@@ -102,13 +128,40 @@ def claim(place: Path, stage: Stage, recipe: Recipe, processes: int, contents: s
         notes.write_text(json.dumps(settings, indent=2) + "\n")
         return
     before = run | asdict(Stage(stage.name)) | read_notes(notes)  # a setting may be newer than the notes
-    of_the_run = ("processes", "sharding", "records") if done else ()  # of no account when it is over
+    of_the_run = ("processes", "sharding", "records", "weights") if done else ()  # of no account when it is over
     changed = [key for key in settings if before.get(key) != settings[key] and key not in of_the_run]
     if changed:
+        differences = "; ".join(line for key in changed for line in differing(key, before.get(key), settings[key]))
         raise ValueError(
-            f"Stage {stage.name!r} was begun with other settings ({', '.join(changed)}): delete {place} to start it "
-            f"anew, change the recipe or its data files back (see {notes}), or choose another `output_dir`."
+            f"Stage {stage.name!r} was begun with other settings ({differences}): delete {place} to start it "
+            f"anew, change the recipe or its files back (see {notes}), or choose another `output_dir`."
         )
+
+
+def differing(name: str, before: Any, now: Any) -> list[str]:
+    """What of a setting has changed, in words."""
+    if before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [line for key in keys for line in differing(f"{name}.{key}", before.get(key), now.get(key))]
+    if name in ("records", "weights"):
+        what = {"records": "data files", "weights": "model's files"}[name]
+        return [f"{name}: the {what} hold something else than before"]
+    return [f"{name}: {before!r} before, {now!r} now"]
+
+
+def weights_of(start: str) -> str:
+    """What tells the weights in a folder from others, by some blocks of each file; "" where there is no folder."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(start).glob("*.safetensors")) if Path(start).is_dir() else ():
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as opened:
+            for place in range(0, size, max(BLOCK, size // BLOCKS)):
+                opened.seek(place)
+                digest.update(opened.read(BLOCK))
+    return digest.hexdigest() if Path(start).is_dir() else ""
 
 
 def read_notes(notes: Path) -> dict[str, Any]:
@@ -228,7 +281,10 @@ def load(start: str, seed: int, dtype: str = "auto") -> tuple[VidLaDAForConditio
     build = find_builder(start)
     if build is not None:
         return build(seed)
-    model = VidLaDAForConditionalGeneration.from_pretrained(start, dtype=dtype)
+    try:
+        model = VidLaDAForConditionalGeneration.from_pretrained(start, dtype=dtype)
+    except SafetensorError as error:
+        raise ValueError(f"A file of weights in {start} is damaged ({error}): copy it again.") from error
     return model, VidLaDAProcessor.from_pretrained(start)
 
 
@@ -242,9 +298,13 @@ def launch(recipe_file: Path, processes: int) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command += ["-m", __name__, str(recipe_file)]
-    done = subprocess.run(command, env={"OMP_NUM_THREADS": threads, PREPARED: "1", **os.environ}, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "error"  # what stopped a process stands far above what its stop did to the others
+        environment = {"OMP_NUM_THREADS": threads, **os.environ, PREPARED: str(told)}
+        done = subprocess.run(command, env=environment, check=False)
+        reason = told.read_text() if told.is_file() else f"exit code {done.returncode}"
     if done.returncode:
-        raise ValueError(f"The run in {processes} processes ended with the exit code {done.returncode}.")
+        raise ValueError(f"The run in {processes} processes was stopped: {reason}")
 
 
 def main(recipe_file: str) -> None:
@@ -252,6 +312,8 @@ def main(recipe_file: str) -> None:
     try:
         train(Recipe.from_yaml(recipe_file))
     except (ValueError, OSError) as error:
+        if PREPARED in os.environ:
+            Path(os.environ[PREPARED]).write_text(str(error))
         sys.exit(f"vidlada: {error}")
 
 

@@ -92,7 +92,7 @@ class DiffusionTrainer(Trainer):
             place = self.args.process_index, self.args.world_size, self._count_repeated(batches)
             add_masks(batches, sampling, self.args.seed, self.state.global_step, *place)
             add_shares(batches)
-            average = getattr(rules, "average", "examples")
+            average: Average = getattr(rules, "average", "examples")
             if average == "tokens" or place[-1]:
                 counts = count(batches, average, *place)
                 total = self.accelerator.reduce(torch.cat(counts).sum(), reduction="sum")
