@@ -112,6 +112,11 @@ def test_the_text_says_whether_it_fits_alone_and_sharded():
     assert "sharded over 4 processes: 34.00 GiB, fits into 80.0 GiB" in text
 
 
+def test_several_processes_hold_their_gradients_twice_unless_they_are_sharded():
+    one = StagePlan("some", {"text": (8, 8)}, memory={"weights": 8 * GIB, "gradients": 4 * GIB})
+    assert one.total() == 12 * GIB and one.total(2) == 16 * GIB and one.total(2, is_sharded=True) == 6 * GIB
+
+
 def test_other_tasks_are_counted_without_their_batches():
     text = describe([planned(task="cells", options={"scenes": 8}, rates={"text": 0})], available=GIB)
     assert "without activations and heads" in text and "fits into 1.0 GiB" in text

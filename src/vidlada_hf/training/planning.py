@@ -5,7 +5,8 @@ bytes, with P parameters of s bytes each, T of them trained, c bytes a number in
 `fp16`, else s), R rows in a batch, d and f the text model's hidden and MLP width, L its layers, V the vocabulary:
 
 - weights: P s; gradients: T s; optimizer: 2 T s for AdamW, s for each parameter of Muon; all three are divided by the
-  number of processes where they are sharded (FSDP, ZeRO-3);
+  number of processes where they are sharded (FSDP, ZeRO-3); where several processes hold them whole, the gradients once
+  more, which DistributedDataParallel exchanges in buckets;
 - casts: P c where c < s, the copies that autocast keeps;
 - activations of the text model: L R (10 d + 4 f) c, what its layers save for the backward pass: two normed inputs and
   the residuals between (4 d), query, key and value before and after rotation (5 d), attention's output (d); gate, up,
@@ -73,9 +74,11 @@ class StagePlan:
 
     state = ("weights", "gradients", "optimizer")
 
-    def total(self, shards: int = 1) -> int:
-        """Bytes of one process, where its state is divided over so many."""
-        return sum(size // (shards if what in self.state else 1) for what, size in self.memory.items())
+    def total(self, processes: int = 1, is_sharded: bool = False) -> int:
+        """Bytes of one of so many processes."""
+        shards = processes if is_sharded else 1
+        buckets = self.memory.get("gradients", 0) if processes > 1 and not is_sharded else 0
+        return buckets + sum(size // (shards if what in self.state else 1) for what, size in self.memory.items())
 
 
 def plan(recipe: Recipe) -> list[StagePlan]:
@@ -219,10 +222,11 @@ def describe(plans: list[StagePlan], processes: int = 1, available: int | None =
                 f"{processes * one.accumulation * one.batch.rows:,} tokens"
             )
         lines += [f"  {what:<18} {size / GIB:>15.2f} GiB" for what, size in one.memory.items()]
-        for shards in sorted({1, processes}):
-            fits = "fits into" if one.total(shards) <= available else "does NOT fit into"
-            how = f"sharded over {shards} processes" if shards > 1 else "each process"
-            lines.append(f"  {how}: {one.total(shards) / GIB:.2f} GiB, {fits} {available / GIB:.1f} GiB")
+        for is_sharded in sorted({False, processes > 1}):
+            needed = one.total(processes, is_sharded)
+            fits = "fits into" if needed <= available else "does NOT fit into"
+            how = f"sharded over {processes} processes" if is_sharded else "each process"
+            lines.append(f"  {how}: {needed / GIB:.2f} GiB, {fits} {available / GIB:.1f} GiB")
         if one.batch is None:
             lines.append("  (without activations and heads: this task does not tell its batches before it runs)")
     return "\n".join(lines)
