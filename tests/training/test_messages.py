@@ -92,11 +92,21 @@ def test_an_id_is_looked_up_on_the_hub(monkeypatch):
 
     asked = []
 
-    def load(path, split):
-        asked.append((path, split))
+    def load(path, name, split):
+        asked.append((path, name, split))
         return datasets.Dataset.from_list([BESIDE])
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    dataset = MessageConversations("someone/videos", split="test", video_folder="videos")
-    assert asked == [("someone/videos", "test")]
+    dataset = MessageConversations("someone/videos", split="test", name="short", video_folder="videos")
+    assert asked == [("someone/videos", "short", "test")]
     assert dataset[0] == {"messages": EXPECTED, "place": "someone/videos (test), record 1"}
+
+
+def test_a_folder_of_several_configurations_needs_the_name_of_one(tmp_path):
+    card = "---\nconfigs:\n- config_name: a\n  data_files: a.jsonl\n- config_name: b\n  data_files: b.jsonl\n---\n"
+    (tmp_path / "README.md").write_text(card)
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(BESIDE) + "\n")
+    with pytest.raises(ValueError, match=r"(?s)cannot be read \(`name`, `split`\): .*['\"]a['\"]"):
+        MessageConversations(str(tmp_path))
+    assert len(MessageConversations(str(tmp_path), name="b")) == 1
