@@ -64,7 +64,7 @@ PARTS = {
     "8 frames, shuffled": Part(control="shuffled"),
     "8 frames, frame-local attention": Part(settings=FRAME_LOCAL),
     "8 frames, the controls' half": Part(),
-    "8 frames, all above 0.9": Part(settings={"unmasking": "threshold"}),
+    "8 frames, one token a step": Part(settings={"unmasking": "quota"}),
 }
 
 
