@@ -30,8 +30,7 @@ def test_the_truth_is_the_scenes(example):
 def test_it_runs_on_an_untrained_model(example, tmp_path):
     for part in build_tiny():
         part.save_pretrained(tmp_path / "base")
-    before, after = example.main(str(tmp_path / "base"), steps=1, questions=4, out=str(tmp_path / "adapter"))
-    assert 0 <= before <= 1 and 0 <= after <= 1
+    assert example.main(str(tmp_path / "base"), steps=1, questions=4, out=str(tmp_path / "adapter")) == (0, 0)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
