@@ -40,7 +40,6 @@ if is_alone:
 else:
     import vidlada_hf
 import torch
-from peft import AutoPeftModel
 from peft import PeftModel
 from transformers import AutoModelForMultimodalLM
 torch.set_num_threads(1)

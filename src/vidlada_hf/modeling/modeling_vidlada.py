@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, SiglipVisionConfig, SiglipVisionModel
 from transformers import initialization as init
@@ -266,11 +267,15 @@ class VidLaDAPreTrainedModel(PreTrainedModel):
         """Loads a checkpoint in this package's or in the official layout.
 
         Raises:
-            ValueError: the checkpoint lacks tensors, which transformers would silently fill with random values.
+            ValueError: a file of weights is damaged; or the checkpoint lacks tensors, which transformers would silently
+                fill with random values.
         """
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        try:
+            model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(f"A file of weights in {name} is damaged ({error}): copy it again.") from error
         if missing := sorted(info["missing_keys"]):
-            name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
             raise ValueError(
                 f"The checkpoint {name} lacks {len(missing)} tensors that {cls.__name__} needs: "
                 f"{', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}. Download it again, or "

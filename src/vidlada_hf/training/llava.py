@@ -15,9 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .checking import refuse_unknown
+from .recipe import read_yaml
 from .records import RecordError, Records, add_video, join_path, read_json, with_progress
 
 SENDERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -61,10 +60,7 @@ def read_list(path: Path) -> list[dict[str, str]]:
     """The entries of a YAML list, with paths relative to its folder made whole."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no list of datasets {path}.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
+    content = read_yaml(path)
     entries = content.get("datasets") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path} must hold `datasets:`, a list of entries with a `json_path` each.")

@@ -104,11 +104,7 @@ class Recipe:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"There is no recipe {path}.")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no YAML: {error}") from error
-        return cls.from_dict(content, str(path))
+        return cls.from_dict(read_yaml(path), str(path))
 
     @classmethod
     def from_dict(cls, content: Any, where: str = "the recipe") -> "Recipe":
@@ -127,6 +123,14 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `from_dict` takes them."""
         return asdict(self) | {"stages": [asdict(stage) for stage in self.stages]}
+
+
+def read_yaml(path: Path) -> Any:
+    """What a file says; ValueError, with its path, if it is no YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
 
 
 def find_named(kind: str, name: str, known: dict[str, str]) -> Any:
@@ -148,4 +152,4 @@ def find_named(kind: str, name: str, known: dict[str, str]) -> Any:
         raise ValueError(f"There is no {kind} {name!r}: known are {names}, or 'module:Class' of your own.") from error
 
 
-__all__ = ["Recipe", "Stage", "find_named"]
+__all__ = ["Recipe", "Stage", "find_named", "read_yaml"]

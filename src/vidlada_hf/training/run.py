@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments, get_scheduler, set_seed
 from transformers.integrations import get_reporting_integration_callbacks
@@ -29,7 +28,7 @@ from .examination import Examiner
 from .lora import LoraOptions, add_adapter, load_adapter, save_adapter
 from .optimizer import OptimizerOptions
 from .recipe import Recipe, Stage, find_named
-from .tasks import Task, find_task
+from .tasks import TASKS, Task, find_task
 from .trainer import DiffusionTrainer, last_checkpoint
 from .videos import NOTES
 
@@ -70,18 +69,20 @@ def prepare(recipe: Recipe, processes: int) -> None:
         place = stage_folder(recipe, number)
         if not is_done(place):
             if processes == 1 or "RANK" not in os.environ:  # they would wait for processes that are not here yet
-                check_arguments(stage, place)
+                check_together(stage, place)
             contents[number] = find_task(stage.task).check(stage.options, seed_of(recipe, number))
-            if stage.arguments.get("train_sampling_strategy") == "group_by_length" and not contents[number]:
+            is_grouped = stage.arguments.get("train_sampling_strategy") == "group_by_length"
+            if is_grouped and stage.task in TASKS and not contents[number]:  # of others the trainer sees their dataset
                 raise ValueError(
                     f"Stage {stage.name!r} has `train_sampling_strategy: group_by_length`, which needs data from files "
                     "('llava', 'messages'): leave it out."
                 )
+    weights = weights_of(recipe.model)
     for number, stage in enumerate(recipe.stages, 1):
-        claim(stage_folder(recipe, number), stage, recipe, processes, contents.get(number, ""))
+        claim(stage_folder(recipe, number), stage, recipe, processes, contents.get(number, ""), weights)
 
 
-def check_arguments(stage: Stage, place: Path) -> None:
+def check_together(stage: Stage, place: Path) -> None:
     """Raises a ValueError for arguments of transformers' that it takes one by one, and not together."""
     try:
         arguments = TrainingArguments(str(place), **(default_arguments() | stage.arguments))
@@ -112,15 +113,16 @@ def final_model(recipe: Recipe) -> Path:
     return stage_folder(recipe, len(recipe.stages)) / "model"
 
 
-def claim(place: Path, stage: Stage, recipe: Recipe, processes: int, contents: str = "") -> None:
-    """Notes what a stage is run with, also the contents of its data files (see `Task.check`). One that has a checkpoint
-    must be gone on with as it was begun, and by as many processes: they share its batches and masks."""
+def claim(place: Path, stage: Stage, recipe: Recipe, processes: int, contents: str = "", weights: str = "") -> None:
+    """Notes what a stage is run with, also the contents of its data files (see `Task.check`) and the weights that the
+    run starts from (see `weights_of`). One that has a checkpoint must be gone on with as it was begun, and by as many
+    processes: they share its batches and masks."""
     notes, done = place / "stage.json", is_done(place)
     run = {"model": recipe.model, "seed": recipe.seed, "dtype": recipe.dtype, "processes": processes}
     run["sharding"] = next(
         (way for way in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{way}") == "true"), ""
     )
-    run |= {"records": contents, "weights": weights_of(recipe.model)}
+    run |= {"records": contents, "weights": weights}
     settings = asdict(stage) | run
     if not done and not any(place.glob("checkpoint-*")):
         place.mkdir(parents=True, exist_ok=True)
@@ -153,15 +155,17 @@ def differing(name: str, before: Any, now: Any) -> list[str]:
 
 def weights_of(start: str) -> str:
     """What tells the weights in a folder from others, by some blocks of each file; "" where there is no folder."""
+    if not Path(start).is_dir():
+        return ""
     digest = hashlib.sha256()
-    for file in sorted(Path(start).glob("*.safetensors")) if Path(start).is_dir() else ():
+    for file in sorted(Path(start).glob("*.safetensors")):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as opened:
             for place in range(0, size, max(BLOCK, size // BLOCKS)):
                 opened.seek(place)
                 digest.update(opened.read(BLOCK))
-    return digest.hexdigest() if Path(start).is_dir() else ""
+    return digest.hexdigest()
 
 
 def read_notes(notes: Path) -> dict[str, Any]:
@@ -281,10 +285,7 @@ def load(start: str, seed: int, dtype: str = "auto") -> tuple[VidLaDAForConditio
     build = find_builder(start)
     if build is not None:
         return build(seed)
-    try:
-        model = VidLaDAForConditionalGeneration.from_pretrained(start, dtype=dtype)
-    except SafetensorError as error:
-        raise ValueError(f"A file of weights in {start} is damaged ({error}): copy it again.") from error
+    model = VidLaDAForConditionalGeneration.from_pretrained(start, dtype=dtype)
     return model, VidLaDAProcessor.from_pretrained(start)
 
 

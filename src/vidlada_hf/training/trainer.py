@@ -89,14 +89,15 @@ class DiffusionTrainer(Trainer):
         rules: Any = self.model if isinstance(self.model, Task) else self
         sampling = getattr(rules, "time_sampling", None)
         if sampling is not None and batches:
-            place = self.args.process_index, self.args.world_size, self._count_repeated(batches)
+            processes, repeated = self.args.world_size, self._count_repeated(batches)
+            place = (self.args.process_index, processes, repeated)
             add_masks(batches, sampling, self.args.seed, self.state.global_step, *place)
             add_shares(batches)
             average: Average = getattr(rules, "average", "examples")
-            if average == "tokens" or place[-1]:
+            if average == "tokens" or repeated:
                 counts = count(batches, average, *place)
                 total = self.accelerator.reduce(torch.cat(counts).sum(), reduction="sum")
-                add_weights(batches, counts, int(total), self.args.world_size * sum(map(len, counts)))
+                add_weights(batches, counts, int(total), processes * sum(map(len, counts)))
         return batches, items
 
     def _count_repeated(self, batches: Sequence[dict[str, Any]]) -> int:
