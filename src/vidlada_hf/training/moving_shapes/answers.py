@@ -13,7 +13,7 @@ import torch
 from ...modeling.objective_vidlada import IGNORED, diffusion_loss
 from ..collator import find_options
 from ..conversations import Conversations
-from .combinations import code_answer, left_out, restrict
+from .combinations import code_answer, left_out
 
 SOURCE = "moving_shapes"
 
@@ -52,7 +52,7 @@ class Answers(Conversations):
         """The model's own loss, with the masks that the trainer has drawn and a softmax of what can be told apart."""
         labels, masked = batch["labels"], batch["masked"]
         logits = self.model(**batch).logits
-        logits = restrict(logits, labels[masked], codes[masked], self.left_out.to(codes.device))
+        logits = logits.masked_fill(self.left_out.to(codes.device)[codes[masked]], -torch.inf)
         rates, weights = batch["mask_probabilities"], batch.get("example_weights")
         return {"loss": diffusion_loss(logits, labels, masked, rates, weights)}
 

@@ -2,13 +2,11 @@
 
 A third of the combinations is held out. Cross entropy over all colors teaches "a circle is never red" wherever no red
 circle was shown, although nothing in the pictures says so. So a color is only told from the other colors that its
-shape is shown in, and a shape from the other shapes that are shown in its color: the rest is left out of the softmax,
-unless it is about to be said. Left out for good it would drift: half of the shapes were wrong ones that nothing had
-ever pushed down.
+shape is shown in, and a shape from the other shapes that are shown in its color: the rest is left out of the softmax.
 
-That keeps a model from unlearning what was never shown; it does not teach it either. So in some lessons colors have no
-names (see `turn_words`): "what shape is the ...?" is then to be answered whatever the color, and that it was red tells
-nothing about the shape.
+That keeps a model from unlearning what was never shown; it does not teach it either, and what nothing ever pushes down
+drifts. So in some lessons colors have no names (see `turn_words`): "what shape is the ...?" is then to be told from all
+shapes, and that it was red tells nothing about it.
 """
 
 from collections.abc import Sequence
@@ -21,7 +19,6 @@ from ...evaluation.moving_shapes.scenes import COLORS, SHAPES
 from ...evaluation.moving_shapes.splits import get_split
 
 KINDS = {"color": COLORS, "shape": SHAPES}
-MARGIN = 2.0  # in logits: about as little as makes the right word seven times as likely
 
 
 def shown_together() -> torch.Tensor:
@@ -68,18 +65,6 @@ def code_answer(question: Question, scene: Scene) -> np.ndarray:
     return codes
 
 
-def restrict(logits: torch.Tensor, targets: torch.Tensor, codes: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Takes what is left out of the softmax, where it is not nearly as likely as the word to be learned.
-
-    Args:
-        logits: (tokens, vocabulary).
-        targets, codes: (tokens,).
-        table: of `left_out`.
-    """
-    nearly_said = logits > logits.gather(-1, targets[:, None]) - MARGIN
-    return logits.masked_fill(table[codes] & ~nearly_said, -torch.inf)
-
-
 def draw_turn(size: int, nameless: bool, rng: np.random.Generator) -> np.ndarray:
     """A random rotation of the space that the words of a kind span, float32 (size, size); else the identity."""
     if not nameless:
@@ -109,7 +94,6 @@ __all__: Sequence[str] = [
     "code_answer",
     "draw_turn",
     "left_out",
-    "restrict",
     "shown_together",
     "turn_words",
 ]

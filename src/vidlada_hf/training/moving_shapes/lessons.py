@@ -28,7 +28,7 @@ from ...evaluation.moving_shapes.vocabulary import LETTERS
 from ..checking import Amount, Count, Counts, Share, Weight
 from ..tasks import Task, accuracy
 from .cells import GRID, encode_cells, normalize
-from .combinations import draw_turn, left_out, restrict, shown_together, turn_words
+from .combinations import draw_turn, left_out, shown_together, turn_words
 from .packing import Material, Packer, stack, who_sees_whom
 from .timelines import TIMELINES, UNKNOWN, forget, label_timelines
 from .turns import Turn, TurnWriter
@@ -241,7 +241,7 @@ class Lessons(Task):
                 loss, metrics = loss + self.letters * told, metrics | found
             logits = self.model.lm_head(outputs.last_hidden_state[masked])
             right = logits.argmax(-1) == batch["ids"][masked]
-            logits = restrict(logits, batch["ids"][masked], batch["codes"][masked], self.left_out)
+            logits = logits.masked_fill(self.left_out[batch["codes"][masked]], -torch.inf)
             entropy = nn.functional.cross_entropy(logits, batch["ids"][masked], reduction="none")
             answers = (entropy * weight[masked]).sum() / batch["answers"].float().sqrt().sum()
             loss = loss + answers
