@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .cells import Cells, label_cells
-from .questions import BENCHMARK_TYPES, YES_NO_TYPES, Question, ask, check_style, check_type
+from .questions import BENCHMARK_TYPES, CHOICE_TYPES, YES_NO_TYPES, Question, ask, check_style, check_type
 from .rendering import render, write_video
 from .sampling import sample_scene
 from .scenes import Scene, frame_times
@@ -48,6 +48,7 @@ SCENES_OF_TYPE: dict[str, tuple[dict[str, float], tuple[int, ...] | None]] = {
     "detail": ({"steady": 2, "arrivals": 3, "departures": 2, "turns": 2, "blinks": 1, "stories": 2}, None),
     "position": ({"steady": 2, "arrivals": 1, "departures": 1}, None),
     "direction": ({"steady": 2, "arrivals": 1, "departures": 1}, None),
+    "pick": ({"steady": 2, "arrivals": 3, "departures": 1}, (2, 3)),
 }
 
 ENOUGH_FRAMES = 8  # evenly sampled, they tell every answer
@@ -198,7 +199,7 @@ def draw_question(rng: np.random.Generator, split: str | Split, type: str, times
     for _ in range(_ATTEMPTS):
         kind = names[rng.choice(len(names), p=weights / weights.sum())]
         scene = sample_scene(rng, split, kind, None if counts is None else int(counts[rng.integers(len(counts))]))
-        question = ask(scene, type, rng, coin if type in YES_NO_TYPES or type in ("change", "choice") else None)
+        question = ask(scene, type, rng, coin if type in YES_NO_TYPES or type in ("change", *CHOICE_TYPES) else None)
         if question is not None and (len(times) >= ENOUGH_FRAMES or question.is_determined(times)):
             return scene, question
     raise ValueError(

@@ -65,7 +65,7 @@ class Question:
 
         A letter is found through what it stands for. Masked together with it, that is learned first, and says which.
         """
-        return self.answers[1].removesuffix(".") if self.type == "choice" else self.answers[0]
+        return self.answers[1].removesuffix(".") if self.type in CHOICE_TYPES else self.answers[0]
 
     def is_determined(self, times: np.ndarray) -> bool:
         """Whether frames at `times` (T,) show all that the answer depends on."""
@@ -383,11 +383,18 @@ def _mover(scene: Scene, rng: np.random.Generator, coin: float) -> Question | No
 
 
 def _choice(scene: Scene, rng: np.random.Generator, coin: float) -> Question | None:
-    base = _ASKERS[_CHOICE_BASES[rng.integers(len(_CHOICE_BASES))]](scene, rng, float(rng.random()))
+    return _choose(scene, "choice", _CHOICE_BASES, OPTION_POOLS, rng, coin)
+
+
+def _choose(
+    scene: Scene, type: str, bases: Sequence[str], pools: Sequence[Sequence[str]], rng: np.random.Generator, coin: float
+) -> Question | None:
+    """A question of one of the `bases` with four options of the pool that its answer is in."""
+    base = _ASKERS[bases[rng.integers(len(bases))]](scene, rng, float(rng.random()))
     if base is None:
         return None
     right = base.answers[0]
-    pool = next((pool for pool in OPTION_POOLS if right in pool), None)
+    pool = next((pool for pool in pools if right in pool), None)
     if pool is None:
         return None
     others = [option for option in pool if option != right]
@@ -400,7 +407,7 @@ def _choice(scene: Scene, rng: np.random.Generator, coin: float) -> Question | N
     compact = " ".join(f"{letter} {option}" for letter, option in zip(LETTERS, options, strict=True))
     return replace(
         base,
-        type="choice",
+        type=type,
         questions=(f"{base.questions[0]} {compact}", f"{base.questions[1]} {listed}"),
         answers=(LETTERS[place], f"{LETTERS[place]} {right}."),
         facts=(f"{LETTERS[place]} {right}.",),
@@ -430,7 +437,7 @@ def _detail(scene: Scene, rng: np.random.Generator, coin: float) -> Question | N
     return Question("detail", words, (text, text), tuple(fact.sentence for fact in facts), evidence, (place,))
 
 
-# Helpers: not part of the benchmark, but they make motion easier to learn
+# Helpers: not part of the benchmark, but they make motion and multiple choice easier to learn
 
 
 def _position(scene: Scene, rng: np.random.Generator, coin: float) -> Question | None:
@@ -470,6 +477,11 @@ def _direction(scene: Scene, rng: np.random.Generator, coin: float) -> Question 
     return _question(scene, "direction", words, answer, stay_edges(shape), shape)
 
 
+def _pick(scene: Scene, rng: np.random.Generator, coin: float) -> Question | None:
+    """Multiple choice among shapes: an option must not be taken for what is asked about."""
+    return _choose(scene, "pick", ("shape", "first", "last", "ordinal"), (SHAPES,), rng, coin)
+
+
 Asker = Callable[[Scene, np.random.Generator, float], Question | None]
 _ASKERS: dict[str, Asker] = {
     "color": _color,
@@ -495,12 +507,14 @@ _ASKERS: dict[str, Asker] = {
     "detail": _detail,
     "position": _position,
     "direction": _direction,
+    "pick": _pick,
 }
 _CHOICE_BASES = (
     "color", "shape", "motion", "counting", "first", "last", "ordinal", "start_color", "end_color",
 )  # fmt: skip
 
-HELPER_TYPES = ("position", "direction")
+HELPER_TYPES = ("position", "direction", "pick")
+CHOICE_TYPES = ("choice", "pick")
 LONG_TYPES = ("caption", "detail")  # answered in sentences, a fact each
 QUESTION_TYPES = tuple(_ASKERS)
 BENCHMARK_TYPES = tuple(type for type in _ASKERS if type not in HELPER_TYPES)
@@ -513,6 +527,7 @@ YES_NO_TYPES = ("existence", "disappearance", "presence", "position", "direction
 
 __all__ = [
     "BENCHMARK_TYPES",
+    "CHOICE_TYPES",
     "CROSS_FRAME_TYPES",
     "HELPER_TYPES",
     "LONG_TYPES",

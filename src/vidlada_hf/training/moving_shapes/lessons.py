@@ -58,6 +58,8 @@ class Lessons(Task):
         nameless: in how many lessons colors have no names, and in how many others shapes have none, 0..0.5: see
             `combinations.turn_words`. Their names are then not asked for.
         sentences: how many questions are whole sentences, 0..1; the others are a few words.
+        distracted: behind how many questions options are listed that have nothing to do with them, 0..1. Where they
+            never were, a shape among the options of a multiple choice was taken for what the question is about.
         kept: how many empty cells and newlines are in the sequence, 0..1.
         canvas: lengths of canvases: each answer is padded to one of them, as likely as the others; 0 for no padding.
             Without it a model knows an answer's length by its masks, and fails on canvases that are longer.
@@ -85,6 +87,7 @@ class Lessons(Task):
         seen: Share = 0.0,
         nameless: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
         sentences: Share = 0.5,
+        distracted: Share = 0.0,
         kept: Share = 0.15,
         canvas: Annotated[Sequence[Amount], Field(min_length=1)] = (0,),
         padding: Count = 8,
@@ -101,7 +104,7 @@ class Lessons(Task):
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
         self.seen, self.nameless = seen, nameless
         self.timelines, self.grounding, self.letters, self.depth = timelines, grounding, letters, depth
-        self.writer = TurnWriter(processor.tokenizer, repeat or {}, sentences)
+        self.writer = TurnWriter(processor.tokenizer, repeat or {}, sentences, distracted)
         self.packer = Packer(self.writer, text_rows, options, long_turns, kept, canvas, padding)
         labels = sum(TIMELINES.values())
         heads = (("timelines", timelines, labels), ("grounding", grounding, labels), ("letters", letters, len(LETTERS)))
