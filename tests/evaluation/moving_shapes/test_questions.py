@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 
 from vidlada_hf.evaluation.moving_shapes.dataset import draw_question
 from vidlada_hf.evaluation.moving_shapes.facts import split_facts
-from vidlada_hf.evaluation.moving_shapes.questions import BENCHMARK_TYPES, QUESTION_TYPES, Question, ask
-from vidlada_hf.evaluation.moving_shapes.scenes import Scene, frame_times
+from vidlada_hf.evaluation.moving_shapes.questions import (
+    BENCHMARK_TYPES,
+    CHOICE_TYPES,
+    LONG_TYPES,
+    QUESTION_TYPES,
+    Question,
+    ask,
+)
+from vidlada_hf.evaluation.moving_shapes.scenes import SHAPES, Scene, frame_times
 from vidlada_hf.evaluation.moving_shapes.scoring import count_facts, is_right
 from vidlada_hf.evaluation.moving_shapes.splits import SPLITS, get_split
 from vidlada_hf.evaluation.moving_shapes.vocabulary import NUMBERS, ORDINALS, VOCABULARY, normalize, words
@@ -79,7 +86,7 @@ def watch(question: str, see: Watcher) -> str:  # noqa: C901
     raise AssertionError(text)
 
 
-@pytest.mark.parametrize("type", [type for type in QUESTION_TYPES if type not in ("choice", "caption", "detail")])
+@pytest.mark.parametrize("type", [type for type in QUESTION_TYPES if type not in (*CHOICE_TYPES, *LONG_TYPES)])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_answers_are_seen_in_8_16_and_32_frames(type: str, split: str) -> None:
     for seed in range(15):
@@ -89,12 +96,14 @@ def test_answers_are_seen_in_8_16_and_32_frames(type: str, split: str) -> None:
             assert watch(question.question(), Watcher(scene, frame_times(frames))) == question.answer(), (frames, scene)
 
 
-def test_the_right_letter_is_beside_the_right_answer() -> None:
+@pytest.mark.parametrize("type", CHOICE_TYPES)
+def test_the_right_letter_is_beside_the_right_answer(type: str) -> None:
     for seed in range(60):
-        scene, question = draw(seed, "choice")
+        scene, question = draw(seed, type)
         text, *options = re.split(r"\([A-D]\)", question.question())
         answer = watch(text, Watcher(scene, TIMES))
         assert len(options) == len(set(options)) == 4
+        assert type == "choice" or answer in SHAPES
         assert options["(a)(b)(c)(d)".index(question.answer()) // 3].strip() == answer
 
 
