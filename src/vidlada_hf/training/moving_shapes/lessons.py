@@ -6,7 +6,8 @@ and what it makes of a scene is kept, also for later stages.
 
 Dense labels say more than answers do: those of visual rows what happens to the shape that they show, and those of an
 answer's first row what is true of the shape that the question is about ("grounding"). Those of the words behind letters
-which letter it is: first to look one row back, then where else the word stands, then what it answers.
+which letter it is: first to look one row back, then where else the word stands, then what it answers; and those of the
+options whether they are the answer ("verdicts"): without, a shape among them was taken for what the question is about.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from torch.utils.data import Dataset
 from ...evaluation.moving_shapes import BENCHMARK_TYPES, Question, Scene, frame_times
 from ...evaluation.moving_shapes.cells import label_cells
 from ...evaluation.moving_shapes.dataset import draw_question
-from ...evaluation.moving_shapes.questions import HELPER_TYPES, LONG_TYPES, check_type
+from ...evaluation.moving_shapes.questions import CHOICE_TYPES, HELPER_TYPES, LONG_TYPES, check_type
 from ...evaluation.moving_shapes.rendering import render
 from ...evaluation.moving_shapes.vocabulary import LETTERS
 from ..checking import Amount, Count, Counts, Share, Weight
@@ -58,15 +59,13 @@ class Lessons(Task):
         nameless: in how many lessons colors have no names, and in how many others shapes have none, 0..0.5: see
             `combinations.turn_words`. Their names are then not asked for.
         sentences: how many questions are whole sentences, 0..1; the others are a few words.
-        distracted: behind how many questions options are listed that have nothing to do with them, 0..1. Where they
-            never were, a shape among the options of a multiple choice was taken for what the question is about.
         kept: how many empty cells and newlines are in the sequence, 0..1.
         canvas: lengths of canvases: each answer is padded to one of them, as likely as the others; 0 for no padding.
             Without it a model knows an answer's length by its masks, and fails on canvases that are longer.
         padding: rows of an answer's padding that are in the sequence, at most.
-        timelines, grounding, letters: weights of the dense labels.
-        depth: how many layers of the text model have to know the timelines; grounding, and letters in answers, take two
-            more, letters in lists half as many.
+        timelines, grounding, letters, verdicts: weights of the dense labels.
+        depth: how many layers of the text model have to know the timelines; verdicts take one more, grounding, and
+            letters in answers, two more, letters in lists half as many.
     """
 
     left_out: torch.Tensor
@@ -87,28 +86,35 @@ class Lessons(Task):
         seen: Share = 0.0,
         nameless: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
         sentences: Share = 0.5,
-        distracted: Share = 0.0,
         kept: Share = 0.15,
         canvas: Annotated[Sequence[Amount], Field(min_length=1)] = (0,),
         padding: Count = 8,
         timelines: Weight = 1.0,
         grounding: Weight = 0.0,
         letters: Weight = 0.0,
+        verdicts: Weight = 0.0,
         depth: Count = 4,
     ) -> None:
         super().__init__(model, processor, seed)
         check_pool(scenes, group, repeat or {})
-        deepest, layers = depth + 2 * bool(grounding or letters), model.config.text_config.num_hidden_layers
+        deepest = depth + (2 if grounding or letters else bool(verdicts))
+        layers = model.config.text_config.num_hidden_layers
         if deepest > layers:
             raise ValueError(f"`depth` is {depth}: labels would follow layer {deepest} of {layers}. Lower it.")
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
         self.seen, self.nameless = seen, nameless
-        self.timelines, self.grounding, self.letters, self.depth = timelines, grounding, letters, depth
-        self.writer = TurnWriter(processor.tokenizer, repeat or {}, sentences, distracted)
+        self.timelines, self.grounding, self.letters, self.verdicts = timelines, grounding, letters, verdicts
+        self.depth = depth
+        self.writer = TurnWriter(processor.tokenizer, repeat or {}, sentences)
         self.packer = Packer(self.writer, text_rows, options, long_turns, kept, canvas, padding)
         labels = sum(TIMELINES.values())
-        heads = (("timelines", timelines, labels), ("grounding", grounding, labels), ("letters", letters, len(LETTERS)))
-        for name, weight, classes in heads:
+        heads = {
+            "timelines": (timelines, labels),
+            "grounding": (grounding, labels),
+            "letters": (letters, len(LETTERS)),
+            "verdicts": (verdicts, 2),
+        }
+        for name, (weight, classes) in heads.items():
             if weight:
                 self.heads[name] = nn.Linear(model.config.text_config.hidden_size, classes)
         frozen = (*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters())
@@ -177,6 +183,7 @@ class Lessons(Task):
         batch = stack(sequences)
         batch |= self._show(batch["cell"], scenes, kinds)
         batch["behind"] = behind_letters(batch["ids"], self.letter_ids)
+        batch["verdicts"] = judge_options(batch, [sequence["types"] for sequence in sequences])
         batch["lives"] = torch.from_numpy(np.concatenate([sequence["lives"] for sequence in sequences]))
         types = [sequence["types"] for sequence in sequences]
         batch["seen"] = torch.tensor([self._draw_seen(len(asked), rng) for asked in types])
@@ -242,6 +249,9 @@ class Lessons(Task):
             if self.letters:
                 told, found = self._tell_letters(outputs.hidden_states, batch["behind"], batch["said"])
                 loss, metrics = loss + self.letters * told, metrics | found
+            if self.verdicts:
+                told, found = self._tell_verdicts(outputs.hidden_states[self.depth + 1], batch["verdicts"])
+                loss, metrics = loss + self.verdicts * told, metrics | found
             logits = self.model.lm_head(outputs.last_hidden_state[masked])
             right = logits.argmax(-1) == batch["ids"][masked]
             logits = logits.masked_fill(self.left_out[batch["codes"][masked]], -torch.inf)
@@ -290,6 +300,14 @@ class Lessons(Task):
                 metrics[f"letters/{name}"] = accuracy(scores, behind[rows])
         return loss, metrics
 
+    def _tell_verdicts(self, hidden: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss and accuracy of whether an option is what the question asks for."""
+        rows = right >= 0
+        scores = self.heads["verdicts"](normed(hidden[rows]))
+        if not rows.any():  # the head still takes part: processes wait for the gradients of each
+            return scores.sum(), {}
+        return nn.functional.cross_entropy(scores, right[rows]), {"verdicts": accuracy(scores, right[rows])}
+
     def _score(self, right: torch.Tensor, masked: torch.Tensor, batch: dict[str, Any]) -> dict[str, float]:
         """Accuracy of the first word of short answers where it was masked, by type."""
         found: dict[str, list[bool]] = {}
@@ -331,6 +349,18 @@ def behind_letters(ids: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
     found = ids[..., None] == letters
     number = torch.where(found.any(-1), found.int().argmax(-1), -1)
     return nn.functional.pad(number, (1, 0), value=-1)[:, :-1]
+
+
+def judge_options(batch: dict[str, torch.Tensor], types: Sequence[Sequence[str]]) -> torch.Tensor:
+    """For each option of a multiple choice 1 if it is the answer and 0 if not, where the answer shows neither its
+    letter nor its word; -1 for all other rows: (batch, rows), int64."""
+    right = torch.full_like(batch["ids"], -1)
+    for i, first in (batch["answers"] > 0).nonzero().tolist():
+        turn = batch["segment"][i, first]
+        if types[i][int(turn) - 1] in CHOICE_TYPES and (batch["weight"][i, first : first + 2] > 0).all():
+            listed = (batch["segment"][i] == turn) & (batch["behind"][i] >= 0) & ~batch["said"][i]
+            right[i, listed] = (batch["behind"][i, listed] == batch["behind"][i, first + 1]).long()
+    return right
 
 
 def normed(hidden: torch.Tensor) -> torch.Tensor:

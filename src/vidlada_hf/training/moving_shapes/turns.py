@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ...evaluation.moving_shapes import BENCHMARK_TYPES, Question, Scene, ask, words
-from ...evaluation.moving_shapes.questions import CHOICE_TYPES, HELPER_TYPES, LONG_TYPES
+from ...evaluation.moving_shapes.questions import HELPER_TYPES, LONG_TYPES
 from .combinations import KINDS, code_answer
-from .options import draw_distraction, draw_options
+from .options import draw_options
 from .timelines import TIMELINES, UNKNOWN, forget, life_of
 
 SHORT_TYPES = tuple(type for type in (*BENCHMARK_TYPES, *HELPER_TYPES) if type not in LONG_TYPES)
@@ -41,13 +41,13 @@ class TurnWriter:
     Args:
         tokenizer: of the model.
         repeat: type -> how many questions of it are tried for each scene; 2 of types that are not named, 1 of captions.
-        sentences, distracted: see `Lessons`.
+        sentences: how many questions are whole sentences, 0..1; the others are a few words.
     """
 
-    def __init__(self, tokenizer: Any, repeat: Mapping[str, int], sentences: float, distracted: float = 0.0) -> None:
+    def __init__(self, tokenizer: Any, repeat: Mapping[str, int], sentences: float) -> None:
         tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(repeat)
         self.tried = [type for type, times in tries.items() for _ in range(times)]
-        self.sentences, self.distracted = sentences, distracted
+        self.sentences = sentences
         self.word_ids = tokenizer.get_vocab()
         self.kinds = {kind: [self.word_ids[name] for name in names] for kind, names in KINDS.items()}
         header, end_header, end_of_turn = tokenizer.convert_tokens_to_ids(
@@ -64,14 +64,10 @@ class TurnWriter:
             question = ask(scene, type, rng)
             if question is not None:
                 asked.setdefault(question.questions[0], question)
-        return [self._turn(question, self._phrase(question, rng), scene, times) for question in asked.values()]
-
-    def _phrase(self, question: Question, rng: np.random.Generator) -> str:
-        """One of its wordings, with options that its answer is not among where it is distracted."""
-        text = question.questions[int(rng.random() < self.sentences)]
-        if rng.random() >= self.distracted or question.type in (*LONG_TYPES, *CHOICE_TYPES):
-            return text
-        return f"{text} {' '.join(draw_distraction(question.taught, rng))}"
+        return [
+            self._turn(question, question.questions[int(rng.random() < self.sentences)], scene, times)
+            for question in asked.values()
+        ]
 
     def list_options(self, rng: np.random.Generator) -> Turn:
         """Options and one of them with its letter, see `draw_options`."""
