@@ -3,6 +3,7 @@ import torch
 
 from tests.training.helpers import losses_of
 from tests.training.moving_shapes.conftest import GROUP, lesson
+from vidlada_hf.evaluation.moving_shapes.questions import CHOICE_TYPES
 from vidlada_hf.training.moving_shapes.lessons import _BANKS, Lessons
 from vidlada_hf.training.moving_shapes.timelines import TIMELINES
 
@@ -69,6 +70,35 @@ def test_it_learns(parts):
     assert losses[-1] < losses[0] / 2
 
 
+def test_one_option_of_four_is_the_answer(parts):
+    """Of each multiple choice whose answer shows neither its letter nor its word; of nothing else."""
+    task = lesson(parts, repeat={"choice": 6, "pick": 6}, text_rows=300, options=2, verdicts=1.0)
+    batch = task.collate(list(range(8)))
+    judged = 0
+    for i, types in enumerate(batch["types"]):
+        for turn, type in enumerate(types, 1):
+            mine = batch["segment"][i] == turn
+            ids, verdicts = batch["ids"][i][mine], batch["verdicts"][i][mine]
+            first = int(batch["answers"][i][mine].nonzero()[0])
+            if type in CHOICE_TYPES and (batch["weight"][i][mine][first : first + 2] > 0).all():
+                assert sorted(verdicts[verdicts >= 0].tolist()) == [0, 0, 0, 1]
+                assert ids[verdicts == 1] == ids[first + 1] and (verdicts[first:] < 0).all()
+                judged += 1
+            else:
+                assert (verdicts < 0).all()
+    assert judged > 5 and "verdicts" in task(**batch)["metrics"]
+
+
+def test_verdicts_do_without_a_multiple_choice(parts):
+    """The head still takes part in the loss: processes that train together wait for the gradients of each."""
+    task = lesson(parts, repeat={"choice": 0, "pick": 0}, verdicts=1.0)
+    batch = task.collate([0, 1]) | {"verdicts": torch.full_like(task.collate([0, 1])["ids"], -1)}
+    outputs = task(**batch)
+    outputs["loss"].backward()
+    assert "verdicts" not in outputs["metrics"] and outputs["loss"].isfinite()
+    assert (task.heads["verdicts"].weight.grad == 0).all()
+
+
 def test_uneven_groups_are_refused(parts):
     with pytest.raises(ValueError, match=r"`scenes` \(10\) must be a multiple of `group` \(4\)"):
         lesson(parts, scenes=10)
@@ -92,3 +122,5 @@ def test_impossible_pools_are_told_before_anything_runs(options, message):
 def test_labels_deeper_than_the_model_are_refused(parts):
     with pytest.raises(ValueError, match="`depth` is 7: labels would follow layer 9 of 8"):
         lesson(parts, depth=7, grounding=0.5)
+    with pytest.raises(ValueError, match="`depth` is 8: labels would follow layer 9 of 8"):
+        lesson(parts, depth=8, verdicts=1.0)
