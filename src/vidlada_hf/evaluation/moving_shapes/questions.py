@@ -390,7 +390,7 @@ def _choose(
     scene: Scene, type: str, bases: Sequence[str], pools: Sequence[Sequence[str]], rng: np.random.Generator, coin: float
 ) -> Question | None:
     """A question of one of the `bases` with four options of the pool that its answer is in."""
-    base = _ASKERS[bases[rng.integers(len(bases))]](scene, rng, float(rng.random()))
+    base = _ASKERS[bases[int(rng.integers(len(bases)))]](scene, rng, float(rng.random()))
     if base is None:
         return None
     right = base.answers[0]
