@@ -183,9 +183,10 @@ class Lessons(Task):
         batch = stack(sequences)
         batch |= self._show(batch["cell"], scenes, kinds)
         batch["behind"] = behind_letters(batch["ids"], self.letter_ids)
-        batch["verdicts"] = judge_options(batch, [sequence["types"] for sequence in sequences])
         batch["lives"] = torch.from_numpy(np.concatenate([sequence["lives"] for sequence in sequences]))
         types = [sequence["types"] for sequence in sequences]
+        if self.verdicts:
+            batch["verdicts"] = judge_options(batch, types)
         batch["seen"] = torch.tensor([self._draw_seen(len(asked), rng) for asked in types])
         turned = {
             kind: torch.from_numpy(np.stack([draw_turn(len(ids), kind == nameless, rng) for nameless in kinds]))
