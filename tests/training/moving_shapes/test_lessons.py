@@ -21,7 +21,7 @@ def test_some_lessons_have_a_turn_that_the_video_sees(parts):
 @pytest.mark.parametrize("kind, forgotten", [("color", ("first_color", "last_color")), ("shape", ("shape", "arrival"))])
 def test_what_has_no_name_is_not_asked_for(parts, kind, forgotten):
     """Neither by an answer nor by a label; all else still is."""
-    task = lesson(parts, nameless=0.5, options=4)
+    task = lesson(parts, nameless={"color": 0.5}, options=4)
     task._draw_nameless = lambda rng: kind
     batch = task.collate(list(range(8)))
     told = batch["ids"][batch["weight"] > 0]
@@ -41,7 +41,7 @@ def test_what_has_no_name_is_not_asked_for(parts, kind, forgotten):
 
 def test_all_lessons_have_names_unless_some_are_to_have_none(parts):
     numbers = list(range(8))
-    drawn = [lesson(parts, nameless=0.3, seed=seed).collate(numbers)["turned"] for seed in range(6)]
+    drawn = [lesson(parts, nameless={"color": 0.3, "shape": 0.3}, seed=seed).collate(numbers)["turned"] for seed in range(6)]
     for kind, turned in lesson(parts).collate(numbers)["turned"].items():
         named = torch.eye(turned.shape[-1])
         assert (turned == named).all()

@@ -29,7 +29,7 @@ from ...evaluation.moving_shapes.vocabulary import LETTERS
 from ..checking import Amount, Count, Counts, Share, Weight
 from ..tasks import Task, accuracy
 from .cells import GRID, encode_cells, normalize
-from .combinations import draw_turn, left_out, shown_together, turn_words
+from .combinations import KINDS, draw_turn, left_out, shown_together, turn_words
 from .packing import Material, Packer, stack, who_sees_whom
 from .timelines import TIMELINES, UNKNOWN, forget, label_timelines
 from .turns import Turn, TurnWriter
@@ -56,7 +56,7 @@ class Lessons(Task):
             alone teaches, such as to find a shape by its color, needs more.
         seen: in how many lessons the video sees one of the turns, 0..1. Where it never did, a last stage in which it
             does undid what its rows had computed.
-        nameless: in how many lessons colors have no names, and in how many others shapes have none, 0..0.5: see
+        nameless: kind of words ("color", "shape") -> in how many lessons they have no names, 0..1 together: see
             `combinations.turn_words`. Their names are then not asked for.
         sentences: how many questions are whole sentences, 0..1; the others are a few words.
         kept: how many empty cells and newlines are in the sequence, 0..1.
@@ -84,7 +84,7 @@ class Lessons(Task):
         long_turns: Share = 0.4,
         repeat: Mapping[str, Amount] | None = None,
         seen: Share = 0.0,
-        nameless: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
+        nameless: Mapping[str, Share] | None = None,
         sentences: Share = 0.5,
         kept: Share = 0.15,
         canvas: Annotated[Sequence[Amount], Field(min_length=1)] = (0,),
@@ -97,12 +97,13 @@ class Lessons(Task):
     ) -> None:
         super().__init__(model, processor, seed)
         check_pool(scenes, group, repeat or {})
+        check_nameless(nameless or {})
         deepest = depth + (2 if grounding or letters else bool(verdicts))
         layers = model.config.text_config.num_hidden_layers
         if deepest > layers:
             raise ValueError(f"`depth` is {depth}: labels would follow layer {deepest} of {layers}. Lower it.")
         self.scenes, self.group, self.frames = scenes, group, tuple(frames)
-        self.seen, self.nameless = seen, nameless
+        self.seen, self.nameless = seen, dict(nameless or {})
         self.timelines, self.grounding, self.letters, self.verdicts = timelines, grounding, letters, verdicts
         self.depth = depth
         self.writer = TurnWriter(processor.tokenizer, repeat or {}, sentences)
@@ -130,6 +131,7 @@ class Lessons(Task):
         contents = super().check(options, seed)
         given = {name: parameter.default for name, parameter in signature(cls).parameters.items()} | options
         check_pool(given["scenes"], given["group"], given["repeat"] or {})
+        check_nameless(given["nameless"] or {})
         return contents
 
     def dataset(self) -> Dataset:
@@ -211,8 +213,11 @@ class Lessons(Task):
 
     def _draw_nameless(self, rng: np.random.Generator) -> str | None:
         """Which kind of words has no meaning in a lesson."""
-        drawn = rng.random() if self.nameless else 1.0
-        return "color" if drawn < self.nameless else "shape" if drawn < 2 * self.nameless else None
+        if not any(self.nameless.values()):
+            return None
+        drawn = rng.random()
+        shares = [self.nameless.get(kind, 0.0) for kind in KINDS]
+        return next((kind for kind, below in zip(KINDS, np.cumsum(shares), strict=True) if drawn < below), None)
 
     # The loss
 
@@ -330,6 +335,15 @@ def check_pool(scenes: int, group: int, repeat: Mapping[str, int]) -> None:
         raise ValueError(f"`scenes` ({scenes}) must be a multiple of `group` ({group}).")
     for type in repeat:
         check_type(type)
+
+
+def check_nameless(shares: Mapping[str, float]) -> None:
+    """Raises a ValueError for kinds of words that there are not, and for more lessons than all."""
+    for kind in shares:
+        if kind not in KINDS:
+            raise ValueError(f"`nameless` has {kind!r}: words without names are of {', '.join(KINDS)}.")
+    if sum(shares.values()) > 1:
+        raise ValueError(f"`nameless` has shares of {sum(shares.values()):g} together: at most 1, one kind in a lesson.")
 
 
 class _Numbers(Dataset):
