@@ -48,6 +48,8 @@ def test_a_recipe_round_trips(tmp_path):
         ),
         ({"stages": [STAGE | {"lora": {"r": 8}, "rates": {"text": 0}}]}, "'one': the rate `text`, .* is 0"),
         ({"stages": [STAGE | {"arguments": {"per_device_train_batch_size": 0}}]}, "must be at least 1, got 0"),
+        ({"stages": [STAGE | {"interpolation": 0}]}, "`interpolation` of stage 'one' must be above 0 .*, got 0"),
+        ({"stages": [STAGE | {"lora": {"r": 8}, "interpolation": 0.5}]}, "'one' has `lora` and `interpolation`: lower"),
     ],
 )
 def test_mistakes_are_named_with_their_place(change, message):

@@ -2,6 +2,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -94,6 +95,16 @@ def test_every_stage_leaves_a_model_that_the_next_starts_from(undisturbed):
     for name in text:  # the other way round
         assert torch.equal(see[name], start[name]) and not torch.equal(see[name], answer[name])
     assert json.loads((stages / "2-answer" / "log.json").read_text())[0]["loss"] > 0
+
+
+def test_an_interpolated_stage_goes_that_share_of_its_way(undisturbed, tmp_path):
+    answer = replace(recipe(tmp_path).stages[1], interpolation=0.25)
+    shutil.copytree(undisturbed.parents[1] / "1-see", tmp_path / "1-see")
+    halfway = weights(run.train(replace(recipe(tmp_path), stages=(recipe(tmp_path).stages[0], answer))))
+    start, end = weights(tmp_path / "1-see" / "model"), weights(undisturbed)
+    assert any(not torch.equal(start[name], end[name]) for name in end)
+    for name, tensor in halfway.items():
+        torch.testing.assert_close(tensor, 0.75 * start[name] + 0.25 * end[name], rtol=1e-5, atol=1e-7)
 
 
 def test_killed_and_resumed_it_ends_with_the_same_weights(undisturbed, tmp_path, monkeypatch):

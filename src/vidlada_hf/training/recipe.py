@@ -33,6 +33,9 @@ class Stage:
         denoising: how its answers are tested during training (arguments of `Examiner`); none if empty.
         lora: train an adapter beside the frozen model, not its own weights (fields of `LoraOptions`); none if empty.
             Its rate is `text` of the rates. The stage leaves `adapter/`, and `model/` with the adapter merged.
+        interpolation: how far the stage's result is on the straight line from the weights that it began with to those
+            that it ended with, above 0 up to 1. Less than 1 keeps more of what was known before, above all of what this
+            stage's data do not show (WiSE-FT, arXiv 2109.01903, there "alpha"). Heads are kept as they ended.
     """
 
     name: str
@@ -42,8 +45,15 @@ class Stage:
     arguments: dict[str, Any] = field(default_factory=dict)
     denoising: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
+    interpolation: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.interpolation <= 1:
+            raise ValueError(
+                f"`interpolation` of stage {self.name!r} must be above 0 and at most 1, got {self.interpolation}."
+            )
+        if self.lora and self.interpolation < 1:
+            raise ValueError(f"Stage {self.name!r} has `lora` and `interpolation`: lower `alpha` of `lora` instead.")
         takers = {"rates": OptimizerOptions, "arguments": TrainingArguments, "lora": LoraOptions}
         for name, taker in takers.items():
             check_arguments(getattr(self, name), taker, f"`{name}` of stage {self.name!r}", besides=("output_dir",))

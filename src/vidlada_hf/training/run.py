@@ -212,6 +212,8 @@ def run_stage(stage: Stage, start: str, place: Path, seed: int, dtype: str = "au
             save_adapter(task.model, place / "adapter", base, weights)
             model = load_adapter(base, place / "adapter", merge=True)
             weights = model.state_dict()
+        if stage.interpolation < 1:
+            weights = interpolate(load(start, seed, dtype)[0].state_dict(), weights, stage.interpolation)
         write_model(place / "model", model, processor, weights, heads)
         for remark in task.remarks():
             print(f"Stage {stage.name!r}: {remark}")
@@ -231,6 +233,11 @@ def refuse_sharded(stage: Stage, trainer: DiffusionTrainer) -> None:
 def part_of_task(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): t.contiguous() for name, t in weights.items() if name.startswith(prefix)}
+
+
+def interpolate(start: dict[str, torch.Tensor], end: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
+    """Each tensor of `end` after that share of the way from `start`, 0..1; both have the same names and shapes."""
+    return {name: torch.lerp(start[name].to(tensor), tensor, share) for name, tensor in end.items()}
 
 
 def write_model(folder: Path, model: Any, processor: Any, weights: dict[str, Any], heads: dict[str, Any]) -> None:

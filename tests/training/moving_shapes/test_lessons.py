@@ -41,12 +41,13 @@ def test_what_has_no_name_is_not_asked_for(parts, kind, forgotten):
 
 def test_all_lessons_have_names_unless_some_are_to_have_none(parts):
     numbers = list(range(8))
-    drawn = [lesson(parts, nameless={"color": 0.3, "shape": 0.3}, seed=seed).collate(numbers)["turned"] for seed in range(6)]
+    shares = {"color": 0.4, "shape": 0.2}
+    drawn = [lesson(parts, nameless=shares, seed=seed).collate(numbers)["turned"] for seed in range(6)]
     for kind, turned in lesson(parts).collate(numbers)["turned"].items():
         named = torch.eye(turned.shape[-1])
         assert (turned == named).all()
         nameless = (torch.cat([batch[kind] for batch in drawn]) != named).any((1, 2)).float().mean()
-        assert 0.1 < nameless < 0.5
+        assert abs(nameless - shares[kind]) < 0.2
 
 
 def test_a_stage_asks_its_own_questions_about_scenes_that_another_encoded(parts):
@@ -109,6 +110,9 @@ def test_uneven_groups_are_refused(parts):
     [
         ({"scenes": 1000, "group": 192}, r"`scenes` \(1000\) must be a multiple of `group` \(192\)"),
         ({"repeat": {"shpe": 1}}, "There is no question type 'shpe'"),
+        ({"nameless": {"colour": 0.1}}, "`nameless` has 'colour': words without names are of color, shape"),
+        ({"nameless": {"color": 0.7, "shape": 0.5}}, "The shares of `nameless` are 1.2 together"),
+        ({"nameless": 0.2}, "`nameless` in .* is 0.2: .* valid dictionary"),
         ({"seen": 2}, "`seen` in .* is 2: .* less than or equal to 1"),
         ({"group": 24.0}, "`group` in .* is 24.0: .* valid integer"),
         ({"frames": ["8"]}, r"`frames` in .* is \['8'\]: .* valid integer"),

@@ -343,7 +343,7 @@ def check_nameless(shares: Mapping[str, float]) -> None:
         if kind not in KINDS:
             raise ValueError(f"`nameless` has {kind!r}: words without names are of {', '.join(KINDS)}.")
     if sum(shares.values()) > 1:
-        raise ValueError(f"`nameless` has shares of {sum(shares.values()):g} together: at most 1, one kind in a lesson.")
+        raise ValueError(f"The shares of `nameless` are {sum(shares.values()):g} together, and must be at most 1.")
 
 
 class _Numbers(Dataset):
