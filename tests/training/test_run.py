@@ -98,12 +98,13 @@ def test_every_stage_leaves_a_model_that_the_next_starts_from(undisturbed):
 
 
 def test_an_interpolated_stage_goes_that_share_of_its_way(undisturbed, tmp_path):
-    answer = replace(recipe(tmp_path).stages[1], interpolation=0.25)
+    straight = recipe(tmp_path)
+    see, answer = straight.stages
     shutil.copytree(undisturbed.parents[1] / "1-see", tmp_path / "1-see")
-    halfway = weights(run.train(replace(recipe(tmp_path), stages=(recipe(tmp_path).stages[0], answer))))
+    quarter = weights(run.train(replace(straight, stages=(see, replace(answer, interpolation=0.25)))))
     start, end = weights(tmp_path / "1-see" / "model"), weights(undisturbed)
     assert any(not torch.equal(start[name], end[name]) for name in end)
-    for name, tensor in halfway.items():
+    for name, tensor in quarter.items():
         torch.testing.assert_close(tensor, 0.75 * start[name] + 0.25 * end[name], rtol=1e-5, atol=1e-7)
 
 

@@ -96,8 +96,7 @@ class Lessons(Task):
         depth: Count = 4,
     ) -> None:
         super().__init__(model, processor, seed)
-        check_pool(scenes, group, repeat or {})
-        check_nameless(nameless or {})
+        check_options(scenes, group, repeat or {}, nameless or {})
         deepest = depth + (2 if grounding or letters else bool(verdicts))
         layers = model.config.text_config.num_hidden_layers
         if deepest > layers:
@@ -127,11 +126,10 @@ class Lessons(Task):
 
     @classmethod
     def check(cls, options: dict[str, Any], seed: int = 0) -> str:
-        """Raises a ValueError for unknown options and impossible pools."""
+        """Raises a ValueError for unknown and impossible options."""
         contents = super().check(options, seed)
         given = {name: parameter.default for name, parameter in signature(cls).parameters.items()} | options
-        check_pool(given["scenes"], given["group"], given["repeat"] or {})
-        check_nameless(given["nameless"] or {})
+        check_options(given["scenes"], given["group"], given["repeat"] or {}, given["nameless"] or {})
         return contents
 
     def dataset(self) -> Dataset:
@@ -329,21 +327,18 @@ class Lessons(Task):
         return scores | {"first_word": float(np.mean(short)) if short else float("nan")}
 
 
-def check_pool(scenes: int, group: int, repeat: Mapping[str, int]) -> None:
-    """Raises a ValueError for scenes that make no whole groups, and for unknown question types."""
+def check_options(scenes: int, group: int, repeat: Mapping[str, int], nameless: Mapping[str, float]) -> None:
+    """Raises a ValueError for scenes that make no whole groups, for unknown question types, and for words without names
+    of unknown kinds or in more than all lessons."""
     if scenes % group:
         raise ValueError(f"`scenes` ({scenes}) must be a multiple of `group` ({group}).")
     for type in repeat:
         check_type(type)
-
-
-def check_nameless(shares: Mapping[str, float]) -> None:
-    """Raises a ValueError for kinds of words that there are not, and for more lessons than all."""
-    for kind in shares:
+    for kind in nameless:
         if kind not in KINDS:
             raise ValueError(f"`nameless` has {kind!r}: words without names are of {', '.join(KINDS)}.")
-    if sum(shares.values()) > 1:
-        raise ValueError(f"The shares of `nameless` are {sum(shares.values()):g} together, and must be at most 1.")
+    if sum(nameless.values()) > 1:
+        raise ValueError(f"The shares of `nameless` are {sum(nameless.values()):g} together, and must be at most 1.")
 
 
 class _Numbers(Dataset):
