@@ -143,7 +143,7 @@ def train(
             if device_memory is not None and not 0 < device_memory < math.inf:
                 raise ValueError(f"`--device-memory` must be a number of GiB above 0, got {device_memory}.")
             available = None if device_memory is None else round(device_memory * GIB)
-            typer.echo(describe(plan(read), processes, available))
+            typer.echo(describe(plan(read, processes), processes, available))
             return
         from .training import run
 

@@ -81,16 +81,16 @@ class StagePlan:
         return buckets + sum(size // (shards if what in self.state else 1) for what, size in self.memory.items())
 
 
-def plan(recipe: Recipe) -> list[StagePlan]:
-    """The needs of every stage.
+def plan(recipe: Recipe, processes: int = 1) -> list[StagePlan]:
+    """The needs of every stage, where so many processes share each batch.
 
     Raises:
         ValueError, OSError: as for training, for a recipe that cannot run.
     """
-    return [plan_stage(stage, recipe) for stage in recipe.stages]
+    return [plan_stage(stage, recipe, processes) for stage in recipe.stages]
 
 
-def plan_stage(stage: Stage, recipe: Recipe) -> StagePlan:
+def plan_stage(stage: Stage, recipe: Recipe, processes: int = 1) -> StagePlan:
     """The needs of one stage."""
     kind = find_task(stage.task)
     kind.check_keys(stage.options)  # the data may be elsewhere
@@ -102,7 +102,7 @@ def plan_stage(stage: Stage, recipe: Recipe) -> StagePlan:
     optimizer = build_optimizer(whole, OptimizerOptions(**stage.rates))
     found = StagePlan(stage.name, count_parts(whole), memory=state_memory(whole, optimizer))
     if task is not None:
-        arguments = stage.arguments
+        arguments = stage.shared_arguments(processes)
         size = arguments.get("per_device_train_batch_size", TrainingArguments.per_device_train_batch_size)
         found.accumulation = arguments.get("gradient_accumulation_steps", 1)
         found.batch, found.is_bound = size_of_batch(task, size)

@@ -17,6 +17,7 @@ ELSEWHERE = dict.fromkeys(
     ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim", "optim_args"),
     "say it in `rates`, see `OptimizerOptions`",
 ) | {"save_only_model": "a run that is stopped could not go on, so leave it out"}
+BATCH_ARGUMENTS = ("per_device_train_batch_size", "gradient_accumulation_steps")
 DTYPES = ("auto", "float32", "bfloat16")
 
 
@@ -36,6 +37,9 @@ class Stage:
         interpolation: how far the stage's result is on the straight line from the weights that it began with to those
             that it ended with, above 0 up to 1. Less than 1 keeps more of what was known before, above all of what this
             stage's data do not show (WiSE-FT, arXiv 2109.01903, there "alpha"). Heads are kept as they ended.
+        batch_size: examples of an optimizer step, of all processes and micro-batches together: a process's batch, or
+            with `per_device_train_batch_size` the number of its micro-batches, follows from it, so that a recipe does
+            the same on any number of GPUs. 0: what `arguments` say.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Stage:
     denoising: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
     interpolation: float = 1.0
+    batch_size: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.interpolation <= 1:
@@ -54,6 +59,8 @@ class Stage:
             )
         if self.lora and self.interpolation < 1:
             raise ValueError(f"Stage {self.name!r} has `lora` and `interpolation`: lower `alpha` of `lora` instead.")
+        if self.batch_size < 0:
+            raise ValueError(f"`batch_size` of stage {self.name!r} must be at least 1, got {self.batch_size}.")
         takers = {"rates": OptimizerOptions, "arguments": TrainingArguments, "lora": LoraOptions}
         for name, taker in takers.items():
             check_arguments(getattr(self, name), taker, f"`{name}` of stage {self.name!r}", besides=("output_dir",))
@@ -74,9 +81,27 @@ class Stage:
                 known = ", ".join(map(str, choices))
                 raise ValueError(f"`{argument.name}` of stage {self.name!r} must be one of {known}, got {given!r}.")
         SchedulerType(self.arguments.get("lr_scheduler_type", "linear"))
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        for name in BATCH_ARGUMENTS:
             if self.arguments.get(name, 1) < 1:
                 raise ValueError(f"`{name}` of stage {self.name!r} must be at least 1, got {self.arguments[name]}.")
+
+    def shared_arguments(self, processes: int) -> dict[str, Any]:
+        """`arguments` for each of so many processes, which share `batch_size`.
+
+        Raises:
+            ValueError: it cannot be shared evenly, or `arguments` say all of it themselves.
+        """
+        if not self.batch_size:
+            return self.arguments
+        given = [name for name in BATCH_ARGUMENTS if name in self.arguments]
+        if len(given) == len(BATCH_ARGUMENTS):
+            raise ValueError(f"Stage {self.name!r} has `batch_size` and both {' and '.join(given)}: leave one out.")
+        shares = processes * (self.arguments[given[0]] if given else 1)
+        if self.batch_size % shares:
+            by = f"{processes} processes" + (f" and `{given[0]}` {self.arguments[given[0]]}" if given else "")
+            raise ValueError(f"`batch_size` {self.batch_size} of stage {self.name!r} is not divisible by {by}.")
+        [left, *_] = [name for name in BATCH_ARGUMENTS if name not in given]
+        return self.arguments | {left: self.batch_size // shares}
 
 
 @dataclass(frozen=True)

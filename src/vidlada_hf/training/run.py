@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments, get_scheduler, set_seed
 from transformers.integrations import get_reporting_integration_callbacks
+from transformers.utils import is_torch_tf32_available
 
 from ..asking import find_checkpoint
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
@@ -33,6 +34,7 @@ from .trainer import DiffusionTrainer, last_checkpoint
 from .videos import NOTES
 
 HEADS = "heads.safetensors"
+MOST_WORKERS = 14  # that prepare batches for a GPU, if a recipe does not say how many
 PREPARED = "VIDLADA_PREPARED"  # in the environment of processes whose parent has prepared the run: a file for errors
 BLOCKS, BLOCK = 64, 1 << 14  # how many blocks, of how many bytes, tell a file of weights from others
 
@@ -69,7 +71,7 @@ def prepare(recipe: Recipe, processes: int) -> None:
         place = stage_folder(recipe, number)
         if not is_done(place):
             if processes == 1 or "RANK" not in os.environ:  # they would wait for processes that are not here yet
-                check_together(stage, place)
+                check_together(stage, place, processes)
             contents[number] = find_task(stage.task).check(stage.options, seed_of(recipe, number))
             is_grouped = stage.arguments.get("train_sampling_strategy") == "group_by_length"
             if is_grouped and stage.task in TASKS and not contents[number]:  # of others the trainer sees their dataset
@@ -82,10 +84,11 @@ def prepare(recipe: Recipe, processes: int) -> None:
         claim(stage_folder(recipe, number), stage, recipe, processes, contents.get(number, ""), weights)
 
 
-def check_together(stage: Stage, place: Path) -> None:
+def check_together(stage: Stage, place: Path, processes: int = 1) -> None:
     """Raises a ValueError for arguments of transformers' that it takes one by one, and not together."""
+    shared = stage.shared_arguments(processes)
     try:
-        arguments = TrainingArguments(str(place), **(default_arguments() | stage.arguments))
+        arguments = TrainingArguments(str(place), **(default_arguments() | shared))
         get_reporting_integration_callbacks(arguments.report_to)
         optimizer = torch.optim.SGD([torch.zeros(1)])
         get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 2, arguments.lr_scheduler_kwargs)
@@ -182,7 +185,8 @@ def read_notes(notes: Path) -> dict[str, Any]:
 def run_stage(stage: Stage, start: str, place: Path, seed: int, dtype: str = "auto") -> None:
     """Trains one stage from its last checkpoint, if there is one, and writes `model/`."""
     set_seed(seed)
-    arguments = TrainingArguments(str(place), **(default_arguments() | {"seed": seed} | stage.arguments))
+    shared = stage.shared_arguments(int(os.environ.get("WORLD_SIZE", 1)))
+    arguments = TrainingArguments(str(place), **(default_arguments() | {"seed": seed} | shared))
     model, processor = load(start, seed, dtype)
     trained = add_adapter(model, LoraOptions(**stage.lora)) if stage.lora else model
     task = find_task(stage.task)(trained, processor, seed=seed, **stage.options)
@@ -201,6 +205,8 @@ def run_stage(stage: Stage, start: str, place: Path, seed: int, dtype: str = "au
     refuse_sharded(stage, trainer)
     for examiner in examiners:
         examiner.trainer = trainer
+    if arguments.dataloader_num_workers:
+        task.prepare_for_workers(arguments.dataloader_num_workers)
     trainer.train(resume_from_checkpoint=last_checkpoint(place, arguments.world_size))
     weights = trainer.gather_weights()
     if trainer.is_world_process_zero():
@@ -260,10 +266,13 @@ def take_over_heads(task: Task, trained: dict[str, torch.Tensor]) -> None:
 def default_arguments() -> dict[str, Any]:
     """What a recipe need not say."""
     on_cpu = not torch.cuda.is_available()
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return {
         "use_cpu": on_cpu,
         "ddp_backend": "gloo" if on_cpu and "WORLD_SIZE" in os.environ else None,
         "dataloader_pin_memory": not on_cpu,
+        "dataloader_num_workers": 0 if on_cpu else max(1, min(MOST_WORKERS, cores - 2)),
+        "tf32": True if is_torch_tf32_available() else None,
         "remove_unused_columns": False,
         "logging_steps": 20,
         "save_steps": 200,

@@ -64,6 +64,10 @@ class Task(nn.Module):
         """Examples -> the keyword arguments of `forward`."""
         raise NotImplementedError
 
+    def prepare_for_workers(self, workers: int) -> None:
+        """Called before the training where `collate` will run in so many worker processes. There the model must not
+        compute: a process that was forked cannot use its parent's GPU."""
+
     def remarks(self) -> list[str]:
         """What to tell the user when the stage has ended."""
         return []

@@ -11,6 +11,7 @@ options whether they are the answer ("verdicts"): without, a shape among them wa
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from inspect import signature
 from typing import Annotated, Any
 
@@ -18,7 +19,8 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
 from ...evaluation.moving_shapes import BENCHMARK_TYPES, Question, Scene, frame_times
 from ...evaluation.moving_shapes.cells import label_cells
@@ -143,17 +145,25 @@ class Lessons(Task):
         drawn = {number: self._draw(number) for number in numbers if number not in self.turns}
         self.turns |= {number: self.writer.ask(*scene) for number, scene in drawn.items()}
         fresh = {number: scene for number, scene in drawn.items() if self._key(number) not in self.bank}
-        if not fresh:
-            return
-        pixels = np.concatenate([render(scene, times) for scene, _, times, _ in fresh.values()])
+        if fresh:
+            self._keep({number: show(scene, times) for number, (scene, _, times, _) in fresh.items()})
+
+    def prepare_for_workers(self, workers: int) -> None:
+        """Encodes all scenes of the pool, which so many workers render."""
+        missing = [number for number in range(self.scenes) if self._key(number) not in self.bank]
+        scenes = _Shown(self, missing)
+        loader = DataLoader(scenes, self.group, num_workers=workers, collate_fn=dict)
+        for shown in tqdm(loader, f"Encoding {len(missing)} scenes", leave=False, disable=not missing):
+            self._keep(shown)
+
+    def _keep(self, shown: dict[int, "_View"]) -> None:
+        """Encodes scenes, by their numbers, into the bank."""
+        pixels = normalize(torch.from_numpy(np.concatenate([view.pixels for view in shown.values()])))
         with torch.no_grad():
-            features = encode_cells(self.model, normalize(torch.from_numpy(pixels)).to(self.model.device))
-        parts = features.half().cpu().flatten(1, 2).split([len(times) for _, _, times, _ in fresh.values()])
-        for (number, (scene, _, times, _)), part in zip(fresh.items(), parts, strict=True):
-            cells = label_cells(scene, times, GRID)
-            labels = label_timelines(scene, times, cells).reshape(-1, len(TIMELINES)).astype(np.int8)
-            filled = cells.identity.reshape(-1) >= 0
-            self.bank[self._key(number)] = Material(part.flatten(0, 1), labels, filled, len(times))
+            features = encode_cells(self.model, pixels.to(self.model.device))
+        parts = features.half().cpu().flatten(1, 2).split([len(view.pixels) for view in shown.values()])
+        for (number, view), part in zip(shown.items(), parts, strict=True):
+            self.bank[self._key(number)] = Material(part.flatten(0, 1), view.labels, view.filled, len(view.pixels))
 
     def _key(self, number: int) -> tuple[int, int]:
         """The scene's number and how many of its frames are shown."""
@@ -315,13 +325,11 @@ class Lessons(Task):
     def _score(self, right: torch.Tensor, masked: torch.Tensor, batch: dict[str, Any]) -> dict[str, float]:
         """Accuracy of the first word of short answers where it was masked, by type."""
         found: dict[str, list[bool]] = {}
-        was_right = torch.zeros_like(masked)
-        was_right[masked] = right
-        first = (batch["answers"] > 0) & masked
-        for i, row in enumerate(batch["types"]):
-            segment = batch["segment"][i]
-            for place in first[i].nonzero()[:, 0].tolist():
-                found.setdefault(row[int(segment[place]) - 1], []).append(bool(was_right[i, place]))
+        first = (batch["answers"] > 0)[masked]
+        lessons = masked.nonzero()[:, 0][first].tolist()
+        turns, values = batch["segment"][masked][first].tolist(), right[first].tolist()
+        for lesson, turn, value in zip(lessons, turns, values, strict=True):
+            found.setdefault(batch["types"][lesson][turn - 1], []).append(value)
         short = [one for type, values in found.items() if type not in LONG_TYPES for one in values]
         scores = {f"first_word/{type}": float(np.mean(values)) for type, values in found.items()}
         return scores | {"first_word": float(np.mean(short)) if short else float("nan")}
@@ -339,6 +347,36 @@ def check_options(scenes: int, group: int, repeat: Mapping[str, int], nameless: 
             raise ValueError(f"`nameless` has {kind!r}: words without names are of {', '.join(KINDS)}.")
     if sum(nameless.values()) > 1:
         raise ValueError(f"The shares of `nameless` are {sum(nameless.values()):g} together, and must be at most 1.")
+
+
+@dataclass(frozen=True)
+class _View:
+    """A scene as the tower sees it, uint8 (frames, side, side, 3), and what its cells show, see `Material`."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    filled: np.ndarray
+
+
+def show(scene: Scene, times: np.ndarray) -> _View:
+    """Renders and labels a scene."""
+    cells = label_cells(scene, times, GRID)
+    labels = label_timelines(scene, times, cells).reshape(-1, len(TIMELINES)).astype(np.int8)
+    return _View(render(scene, times), labels, cells.identity.reshape(-1) >= 0)
+
+
+class _Shown(Dataset):
+    """Some of the scenes of the pool: (number, view)."""
+
+    def __init__(self, lessons: Lessons, numbers: list[int]) -> None:
+        self.lessons, self.numbers = lessons, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> tuple[int, _View]:
+        scene, _, times, _ = self.lessons._draw(self.numbers[index])
+        return self.numbers[index], show(scene, times)
 
 
 class _Numbers(Dataset):
