@@ -26,7 +26,7 @@ def test_runs_are_counted_once_timed_in_turn_and_summarized():
     asked, found, saved = [], {}, []
     runs = {"exact": Fixed(4.0, asked, flops=1000), "fast": Fixed(0.5, asked, flops=10), "other": Fixed(2.0, asked)}
     measure_runs(runs, "exact", 2, found, lambda: saved.append(1))
-    assert asked == ["count"] * 3 + ["time"] * 6 and len(saved) == 6
+    assert asked == ["time"] * 6 + ["count"] * 3 and len(saved) == 5
     fast, other = found["fast"]["summary"], found["other"]["summary"]
     assert (fast["speedup"], fast["flops_saving"], fast["tokens_per_second"], fast["peak_bytes"]) == (8, 100, 16, 100)
     assert other["flops_saving"] is None and "| other | 2 | 2.0x | 4.0 | - | - | - | - | - |" in speed_table(found)
@@ -39,6 +39,13 @@ def test_runs_are_counted_once_timed_in_turn_and_summarized():
     del found["fast"]["counts"], found["fast"]["summary"]  # as after a change that costs other operations
     measure_runs(runs, "exact", 3, found, lambda: None)
     assert asked == ["count"] and found["fast"]["summary"]["flops_saving"] == 100
+
+
+def test_what_is_not_known_yet_is_a_dash():
+    found = {}
+    runs = {"exact": Fixed(4.0, [], flops=1000), "fast": Fixed(0.5, [], flops=10)}
+    measure_runs(runs, "exact", 0, found, lambda: None)
+    assert "| fast | - | - | - | - | 1e-11 | 100.0x | - | - |" in speed_table(found)
 
 
 def test_some_of_equal_steps_stand_for_all():

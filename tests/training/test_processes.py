@@ -109,6 +109,18 @@ def test_two_processes_may_accumulate_too(alone, tmp_path):
     assert_equal(alone, results(tmp_path))
 
 
+def test_two_processes_share_the_examples_of_a_step(alone, tmp_path):
+    """Without a word of how many each has."""
+    file = recipe(tmp_path, batch_size=4)
+    content = yaml.safe_load(file.read_text())
+    [stage] = content["stages"]
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        del stage["arguments"][name]
+    file.write_text(yaml.safe_dump(content | {"stages": [stage | {"batch_size": 4}]}))
+    run.launch(file, 2)
+    assert_equal(alone, results(tmp_path))
+
+
 @pytest.mark.parametrize("average", ["examples", "tokens"])
 def test_an_epochs_last_batch_may_be_short(average, tmp_path):
     """Of six examples two are left for the second step, and one process has none of them but repeats others."""

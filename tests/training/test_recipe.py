@@ -1,7 +1,7 @@
 import pytest
 
 from vidlada_hf.training.optimizer import PARTS
-from vidlada_hf.training.recipe import Recipe
+from vidlada_hf.training.recipe import Recipe, Stage
 
 STAGE = {"name": "one", "rates": {"text": 1e-3}, "arguments": {"max_steps": 2}}
 RECIPE = {"model": "folder", "output_dir": "runs/x", "stages": [STAGE]}
@@ -48,6 +48,7 @@ def test_a_recipe_round_trips(tmp_path):
         ),
         ({"stages": [STAGE | {"lora": {"r": 8}, "rates": {"text": 0}}]}, "'one': the rate `text`, .* is 0"),
         ({"stages": [STAGE | {"arguments": {"per_device_train_batch_size": 0}}]}, "must be at least 1, got 0"),
+        ({"stages": [STAGE | {"batch_size": -4}]}, "`batch_size` of stage 'one' must be at least 1, got -4"),
         ({"stages": [STAGE | {"interpolation": 0}]}, "`interpolation` of stage 'one' must be above 0 .*, got 0"),
         ({"stages": [STAGE | {"lora": {"r": 8}, "interpolation": 0.5}]}, "'one' has `lora` and `interpolation`: lower"),
     ],
@@ -55,6 +56,39 @@ def test_a_recipe_round_trips(tmp_path):
 def test_mistakes_are_named_with_their_place(change, message):
     with pytest.raises(ValueError, match=message):
         Recipe.from_dict(RECIPE | change)
+
+
+def stage_of(batch_size, **arguments) -> Stage:
+    return Stage("one", rates={"text": 1e-3}, batch_size=batch_size, arguments=arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "processes", "size", "accumulated"),
+    [
+        ({}, 1, 32, None),
+        ({}, 2, 16, None),
+        ({"per_device_train_batch_size": 4}, 2, 4, 4),
+        ({"gradient_accumulation_steps": 8}, 4, 1, 8),
+    ],
+)
+def test_processes_and_micro_batches_share_a_steps_examples(given, processes, size, accumulated):
+    shared = stage_of(32, **given).shared_arguments(processes)
+    assert (
+        shared.pop("per_device_train_batch_size") == size
+        and shared.pop("gradient_accumulation_steps", None) == accumulated
+    )
+    assert shared == {}
+
+
+def test_a_steps_examples_have_to_be_shared_evenly():
+    assert stage_of(0, max_steps=3).shared_arguments(5) == {"max_steps": 3}
+    with pytest.raises(ValueError, match="`batch_size` 32 of stage 'one' is not divisible by 3 processes"):
+        stage_of(32).shared_arguments(3)
+    with pytest.raises(ValueError, match="by 2 processes and `per_device_train_batch_size` 5"):
+        stage_of(32, per_device_train_batch_size=5).shared_arguments(2)
+    both = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+    with pytest.raises(ValueError, match="has `batch_size` and both .*: leave one out"):
+        stage_of(32, **both).shared_arguments(2)
 
 
 def test_a_file_that_is_no_recipe_is_refused(tmp_path):

@@ -427,3 +427,15 @@ def test_lost_notes_of_a_stage_are_told(tmp_path):
 
 def test_tasks_are_found_by_module_and_class():
     assert find_task("vidlada_hf.training.conversations:Conversations").__name__ == "Conversations"
+
+
+@pytest.mark.parametrize(("cores", "processes", "workers"), [(16, 1, 14), (16, 4, 2), (64, 1, 14), (1, 1, 1)])
+def test_batches_are_prepared_in_workers_where_a_gpu_waits_for_them(cores, processes, workers, monkeypatch):
+    monkeypatch.setattr(run.torch.cuda, "is_available", lambda: False)
+    assert run.default_arguments()["dataloader_num_workers"] == 0
+    monkeypatch.setattr(run.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(run, "is_torch_tf32_available", lambda: True)
+    monkeypatch.setattr(run.os, "cpu_count", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    found = run.default_arguments()
+    assert found["dataloader_num_workers"] == workers and found["tf32"] is True

@@ -68,7 +68,9 @@ def measure_runs(
     save: Callable[[], None],
     warm_up: bool = False,
 ) -> None:
-    """Counts each once and times all in turn; what is in `found` already is not run again.
+    """Times all in turn and counts each once; what is in `found` already is not run again.
+
+    Times come first: on a GPU that is lent for minutes, counting an answer takes ten times as long as giving it.
 
     Args:
         runs: by name; `reference` among them.
@@ -76,10 +78,8 @@ def measure_runs(
         save: called after each piece of work.
         warm_up: run each once before the first round.
     """
-    for name, run in tqdm(runs.items(), desc="counting", unit="contender"):
-        if "counts" not in found.setdefault(name, {}):
-            found[name]["counts"] = run.count()
-            save()
+    for name in runs:
+        found.setdefault(name, {})
     times = {name: Times(*(found[name].get(key, []) for key in ("seconds", "reference_seconds"))) for name in runs}
 
     def timed(name: str) -> float:
@@ -97,18 +97,22 @@ def measure_runs(
         for run in runs.values():
             run.time()
     alternate({name: lambda name=name: timed(name) for name in runs}, reference, rounds, times, keep)  # type: ignore[misc]
-    keep()  # where nothing was left to time, but something to count
+    for name, run in tqdm(runs.items(), desc="counting", unit="contender"):
+        if "counts" not in found[name]:
+            found[name]["counts"] = run.count()
+            keep()
 
 
 def summarize(entry: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:
     """The figures of a run: "seconds" (median), "speedup", "tokens_per_second", "floor_seconds", "flops" and how many
-    times less than the reference, bytes kept, live and at the peak. None: not known."""
-    counts, time = entry["counts"], Times(entry["seconds"], entry["reference_seconds"])
-    flops, theirs = counts.get("flops"), reference["counts"].get("flops")
+    times less than the reference, bytes kept, live and at the peak. None: not known, or not yet."""
+    counts, time = entry.get("counts", {}), Times(entry["seconds"], entry["reference_seconds"])
+    flops, theirs = counts.get("flops"), reference.get("counts", {}).get("flops")
+    seconds, tokens = time.median if time.seconds else None, counts.get("tokens")
     return {
-        "seconds": time.median,
-        "speedup": round(time.speedup, 3),
-        "tokens_per_second": round(counts["tokens"] / time.median, 3),
+        "seconds": seconds,
+        "speedup": round(time.speedup, 3) if seconds else None,
+        "tokens_per_second": round(tokens / seconds, 3) if seconds and tokens else None,
         "floor_seconds": counts.get("floor_seconds"),
         "flops": flops,
         "flops_planned": counts.get("flops_planned"),
@@ -127,8 +131,8 @@ def speed_table(found: dict[str, Any]) -> str:
     ]
     for name, entry in found.items():
         s = entry["summary"]
-        cells = [name, digits(s["seconds"]), f"{s['speedup']:.1f}x", f"{s['tokens_per_second']:.1f}"]
-        cells += ["-" if s["floor_seconds"] is None else digits(s["floor_seconds"])]
+        cells = [name, digits(s["seconds"]), number(s["speedup"], "{:.1f}x"), number(s["tokens_per_second"], "{:.1f}")]
+        cells += [digits(s["floor_seconds"])]
         cells += [number(s["flops"], "{:.3g}", 1e12)]
         cells += [number(s["flops_saving"], "{:.1f}x")]
         cells += [number(s[key], "{:.0f}", 1e6) for key in ("kept_bytes", "live_bytes")]
@@ -136,8 +140,10 @@ def speed_table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def digits(value: float) -> str:
-    """Three of them, and no exponent."""
+def digits(value: float | None) -> str:
+    """Three of them, and no exponent; a dash for None."""
+    if value is None:
+        return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

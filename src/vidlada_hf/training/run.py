@@ -70,6 +70,7 @@ def prepare(recipe: Recipe, processes: int) -> None:
         Examiner.check(stage.denoising, f"`denoising` of stage {stage.name!r}")
         place = stage_folder(recipe, number)
         if not is_done(place):
+            stage.shared_arguments(processes)
             if processes == 1 or "RANK" not in os.environ:  # they would wait for processes that are not here yet
                 check_together(stage, place, processes)
             contents[number] = find_task(stage.task).check(stage.options, seed_of(recipe, number))

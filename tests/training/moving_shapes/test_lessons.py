@@ -1,5 +1,8 @@
+from unittest import mock
+
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from tests.training.helpers import losses_of
 from tests.training.moving_shapes.conftest import GROUP, lesson
@@ -59,6 +62,20 @@ def test_a_stage_asks_its_own_questions_about_scenes_that_another_encoded(parts)
     alone = lesson(parts, **others).collate([0, 1])
     assert after["types"] == alone["types"] and torch.equal(after["ids"], alone["ids"])
     assert torch.equal(after["features"], alone["features"])
+
+
+def test_workers_make_the_same_lessons_and_leave_the_model_alone(parts):
+    """A forked process cannot use its parent's GPU: what needs the model is there before."""
+    options = {"frames": [2, 3], "options": 2}
+    expected = [lesson(parts, **options).collate(numbers) for numbers in ([0, 1, 2, 3], [4, 5, 6, 7])]
+    _BANKS.clear()
+    task = lesson(parts, **options)
+    task.prepare_for_workers(2)
+    with mock.patch.object(task.model, "get_video_features", side_effect=AssertionError):
+        batches = DataLoader(task.dataset(), GROUP, num_workers=2, collate_fn=task.collate)
+        for made, meant in zip(batches, expected, strict=False):
+            for name in ("ids", "features", "labels", "weight", "segment"):
+                assert torch.equal(made[name], meant[name]), name
 
 
 def test_it_learns(parts):

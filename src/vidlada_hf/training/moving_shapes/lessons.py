@@ -146,24 +146,23 @@ class Lessons(Task):
         self.turns |= {number: self.writer.ask(*scene) for number, scene in drawn.items()}
         fresh = {number: scene for number, scene in drawn.items() if self._key(number) not in self.bank}
         if fresh:
-            self._keep({number: show(scene, times) for number, (scene, _, times, _) in fresh.items()})
+            self._keep({number: view(scene, times) for number, (scene, _, times, _) in fresh.items()})
 
     def prepare_for_workers(self, workers: int) -> None:
         """Encodes all scenes of the pool, which so many workers render."""
         missing = [number for number in range(self.scenes) if self._key(number) not in self.bank]
-        scenes = _Shown(self, missing)
-        loader = DataLoader(scenes, self.group, num_workers=workers, collate_fn=dict)
-        for shown in tqdm(loader, f"Encoding {len(missing)} scenes", leave=False, disable=not missing):
-            self._keep(shown)
+        loader = DataLoader(_Views(self, missing), self.group, num_workers=workers, collate_fn=dict)
+        for views in tqdm(loader, f"Encoding {len(missing)} scenes", leave=False, disable=not missing):
+            self._keep(views)
 
-    def _keep(self, shown: dict[int, "_View"]) -> None:
+    def _keep(self, views: dict[int, "_View"]) -> None:
         """Encodes scenes, by their numbers, into the bank."""
-        pixels = normalize(torch.from_numpy(np.concatenate([view.pixels for view in shown.values()])))
+        pixels = normalize(torch.from_numpy(np.concatenate([seen.pixels for seen in views.values()])))
         with torch.no_grad():
             features = encode_cells(self.model, pixels.to(self.model.device))
-        parts = features.half().cpu().flatten(1, 2).split([len(view.pixels) for view in shown.values()])
-        for (number, view), part in zip(shown.items(), parts, strict=True):
-            self.bank[self._key(number)] = Material(part.flatten(0, 1), view.labels, view.filled, len(view.pixels))
+        parts = features.half().cpu().flatten(1, 2).split([len(seen.pixels) for seen in views.values()])
+        for (number, seen), part in zip(views.items(), parts, strict=True):
+            self.bank[self._key(number)] = Material(part.flatten(0, 1), seen.labels, seen.filled, len(seen.pixels))
 
     def _key(self, number: int) -> tuple[int, int]:
         """The scene's number and how many of its frames are shown."""
@@ -358,15 +357,15 @@ class _View:
     filled: np.ndarray
 
 
-def show(scene: Scene, times: np.ndarray) -> _View:
+def view(scene: Scene, times: np.ndarray) -> _View:
     """Renders and labels a scene."""
     cells = label_cells(scene, times, GRID)
     labels = label_timelines(scene, times, cells).reshape(-1, len(TIMELINES)).astype(np.int8)
     return _View(render(scene, times), labels, cells.identity.reshape(-1) >= 0)
 
 
-class _Shown(Dataset):
-    """Some of the scenes of the pool: (number, view)."""
+class _Views(Dataset):
+    """Some of the scenes of the pool: (number, what is seen of it)."""
 
     def __init__(self, lessons: Lessons, numbers: list[int]) -> None:
         self.lessons, self.numbers = lessons, numbers
@@ -376,7 +375,7 @@ class _Shown(Dataset):
 
     def __getitem__(self, index: int) -> tuple[int, _View]:
         scene, _, times, _ = self.lessons._draw(self.numbers[index])
-        return self.numbers[index], show(scene, times)
+        return self.numbers[index], view(scene, times)
 
 
 class _Numbers(Dataset):
