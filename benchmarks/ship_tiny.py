@@ -51,7 +51,7 @@ def draw(logs: dict[str, list[dict]], minutes: dict[str, float], path: Path) -> 
         losses = figure.add_subplot(2, len(logs), column + 1)
         rates = figure.add_subplot(2, len(logs), len(logs) + column + 1)
         losses.plot(*zip(*[(e["step"], float(e["loss"])) for e in log if "loss" in e], strict=True))
-        losses.set_title(f"{name}: loss ({minutes[name]:.0f} min)")
+        losses.set_title(f"{name}: loss ({minutes[name]:g} min)")
         losses.set_yscale("log")
         names = {key for entry in log for key in entry}
         keys = sorted(k for k in names if k.endswith("_accuracy") or k.startswith(("timelines/", "denoised/")))
