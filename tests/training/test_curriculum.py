@@ -16,7 +16,6 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 SMALL = {
     "max_steps": 2,
     "per_device_train_batch_size": 2,
-    "gradient_accumulation_steps": 1,
     "dataloader_num_workers": 1,
     "dataloader_prefetch_factor": 1,
     "bf16": False,
@@ -59,6 +58,7 @@ def test_it_runs_from_end_to_end_on_clips(tmp_path):
         options["processor_options"]["num_frames"] //= 8
         options["labels"]["max_length"] //= 16
         stage["arguments"] |= SMALL
+        stage["batch_size"] = 4
     stages = run.train(Recipe.from_dict(content)).parents[1]
     weights = [load_file(folder / "model" / "model.safetensors") for folder in sorted(stages.iterdir())]
     assert len(weights) == 3
