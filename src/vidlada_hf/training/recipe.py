@@ -100,7 +100,7 @@ class Stage:
         if self.batch_size % shares:
             by = f"{processes} processes" + (f" and `{given[0]}` {self.arguments[given[0]]}" if given else "")
             raise ValueError(f"`batch_size` {self.batch_size} of stage {self.name!r} is not divisible by {by}.")
-        [left, *_] = [name for name in BATCH_ARGUMENTS if name not in given]
+        left = next(name for name in BATCH_ARGUMENTS if name not in given)
         return self.arguments | {left: self.batch_size // shares}
 
 

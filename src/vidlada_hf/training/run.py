@@ -70,9 +70,9 @@ def prepare(recipe: Recipe, processes: int) -> None:
         Examiner.check(stage.denoising, f"`denoising` of stage {stage.name!r}")
         place = stage_folder(recipe, number)
         if not is_done(place):
-            stage.shared_arguments(processes)
+            shared = stage.shared_arguments(processes)
             if processes == 1 or "RANK" not in os.environ:  # they would wait for processes that are not here yet
-                check_together(stage, place, processes)
+                check_together(stage.name, place, shared)
             contents[number] = find_task(stage.task).check(stage.options, seed_of(recipe, number))
             is_grouped = stage.arguments.get("train_sampling_strategy") == "group_by_length"
             if is_grouped and stage.task in TASKS and not contents[number]:  # of others the trainer sees their dataset
@@ -85,16 +85,15 @@ def prepare(recipe: Recipe, processes: int) -> None:
         claim(stage_folder(recipe, number), stage, recipe, processes, contents.get(number, ""), weights)
 
 
-def check_together(stage: Stage, place: Path, processes: int = 1) -> None:
+def check_together(name: str, place: Path, given: dict[str, Any]) -> None:
     """Raises a ValueError for arguments of transformers' that it takes one by one, and not together."""
-    shared = stage.shared_arguments(processes)
     try:
-        arguments = TrainingArguments(str(place), **(default_arguments() | shared))
+        arguments = TrainingArguments(str(place), **(default_arguments() | given))
         get_reporting_integration_callbacks(arguments.report_to)
         optimizer = torch.optim.SGD([torch.zeros(1)])
         get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 2, arguments.lr_scheduler_kwargs)
     except (ValueError, TypeError, AttributeError, ImportError, RuntimeError) as error:
-        raise ValueError(f"The `arguments` of stage {stage.name!r} do not go together: {error}") from error
+        raise ValueError(f"The `arguments` of stage {name!r} do not go together: {error}") from error
 
 
 def stage_folder(recipe: Recipe, number: int) -> Path:

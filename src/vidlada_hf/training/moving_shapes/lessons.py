@@ -151,8 +151,10 @@ class Lessons(Task):
     def prepare_for_workers(self, workers: int) -> None:
         """Encodes all scenes of the pool, which so many workers render."""
         missing = [number for number in range(self.scenes) if self._key(number) not in self.bank]
+        if not missing:  # an earlier stage has encoded them: no workers are started
+            return
         loader = DataLoader(_Views(self, missing), self.group, num_workers=workers, collate_fn=dict)
-        for views in tqdm(loader, f"Encoding {len(missing)} scenes", leave=False, disable=not missing):
+        for views in tqdm(loader, f"Encoding {len(missing)} scenes", leave=False):
             self._keep(views)
 
     def _keep(self, views: dict[int, "_View"]) -> None:
