@@ -30,7 +30,9 @@ def speed(data: dict[str, Any]) -> str:
     about = f"{setup['device']}, {setup['dtype']}, torch {setup['torch']}"
     threads = f", {setup['threads']} threads" if setup["threads"] else ""
     exact = f" Exact: {setup['exact']}." if "exact" in setup else ""
-    about = f"{about}{threads}; {setup['frames']} frames, {setup['canvas']} tokens.{exact}"
+    rounds = min(len(entry["seconds"]) for entry in data["contenders"].values())
+    timed = f", medians of {rounds} rounds" if rounds > 1 else ", one round" if rounds else ""
+    about = f"{about}{threads}; {setup['frames']} frames, {setup['canvas']} tokens{timed}.{exact}"
     return f"{speed_table(data['contenders'])}\n\n{about}"
 
 
