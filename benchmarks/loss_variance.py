@@ -1,16 +1,18 @@
-"""How much the training loss of one batch varies with the masks that are drawn, for each way of drawing the rates.
+"""How much of the training loss's variance comes from the rates of masking: that part goes where a batch spreads them.
 
     python benchmarks/loss_variance.py           # writes loss_variance.json beside this file, some minutes
 
-The embedded checkpoint, one batch of 16 conversations of the training split (colors and descriptions), 120 draws each,
-the same weights throughout: what varies is rates and masks alone.
+The embedded checkpoint, 16 conversations of the training split, the same weights throughout: what varies is rates and
+masks alone. The variance of one example's loss has two parts, over the masks at a given rate, and over the rates. Of
+the second, `stratified` rates remove what all examples share, f(p); `antithetic` ones as much of it as f(p) and
+f(1 - p) cancel. Comparing the variances of whole batches directly takes far more draws: at low rates single tokens
+weigh up to a thousand times.
 """
 
 import argparse
 import json
-import statistics
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -19,39 +21,63 @@ from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
 from vidlada_hf.asking import EMBEDDED_CHECKPOINT
 from vidlada_hf.evaluation.moving_shapes import MovingShapes
 from vidlada_hf.evaluation.moving_shapes.answering import as_messages
-from vidlada_hf.modeling.objective_vidlada import TimeSampling
+from vidlada_hf.modeling.objective_vidlada import draw_masks, draw_probabilities
 from vidlada_hf.training.collator import DiffusionCollator
 
-BATCH, FRAMES, TYPES = 16, 8, ("detail", "color")
+BATCH, FRAMES, TYPES = 16, 8, ("color", "detail", "caption")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=120, help="of each way")
+    parser.add_argument("--draws", type=int, default=256, help="of a batch, whose rates are one of each of 16 parts")
+    parser.add_argument("--types", nargs="+", default=TYPES, help="of questions, each a batch of its own")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args(arguments)
     model = VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT).eval()
     processor = VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT)
-    examples = MovingShapes("train", BATCH, FRAMES, TYPES)
-    messages = [{"messages": as_messages(example, example.details.taught)} for example in examples]
-    batch = DiffusionCollator(processor, num_frames=FRAMES)(messages)
-    losses: dict[str, list[float]] = {}
-    with torch.no_grad():
-        for sampling in get_args(TimeSampling):
-            generator = torch.Generator().manual_seed(0)
-            losses[sampling] = [
-                model(**batch, time_sampling=sampling, generator=generator).loss.item()
-                for _ in tqdm(range(options.draws), desc=sampling)
-            ]
-    found = {
-        sampling: {"mean": round(statistics.fmean(drawn), 4), "variance": statistics.variance(drawn)}
-        for sampling, drawn in losses.items()
+    found = {}
+    for type in options.types:
+        examples = MovingShapes("train", BATCH, FRAMES, (type,))
+        messages = [{"messages": as_messages(example, example.details.taught)} for example in examples]
+        found[type] = split_variance(
+            *draw_losses(model, DiffusionCollator(processor, num_frames=FRAMES)(messages), type, options.draws)
+        )
+        print(type, {name: value for name, value in found[type].items() if name != "loss_by_rate"})
+    setup = {"batch": BATCH, "frames": FRAMES, "draws": options.draws}
+    options.output.write_text(json.dumps({"setup": setup, "types": found}, indent=1) + "\n")
+
+
+@torch.no_grad()
+def draw_losses(model: Any, batch: dict[str, Any], name: str, draws: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses (draws, examples) of one batch, and in which of as many equal parts of [0, 1] each one's rate lay."""
+    labels, generator = batch["labels"], torch.Generator().manual_seed(0)
+    lengths, losses, parts = (labels != -100).sum(-1), [], []
+    for _ in tqdm(range(draws), desc=name):
+        rates = draw_probabilities(len(labels), labels.device, generator, "stratified")
+        masked = draw_masks(labels, rates, generator)
+        logits = model(**batch, masked=masked, mask_probabilities=rates).logits
+        entropy = torch.zeros(labels.shape)
+        entropy[masked] = torch.nn.functional.cross_entropy(logits, labels[masked], reduction="none")
+        losses.append(entropy.sum(-1) / (rates * lengths))
+        parts.append((rates * len(labels)).long().clamp(max=len(labels) - 1))
+    return torch.stack(losses), torch.stack(parts)
+
+
+def split_variance(losses: torch.Tensor, parts: torch.Tensor) -> dict[str, Any]:
+    """Of losses (draws, examples) with rates in these parts of [0, 1]: "mean" and "variance" of an example's loss, the
+    "loss_by_rate" of all examples, and the shares of the variance that "stratified" and "antithetic" rates remove."""
+    in_part = [losses[parts == part] for part in range(losses.shape[1])]
+    by_rate = torch.stack([each.mean() for each in in_part])
+    noise = torch.stack([each.var() / len(each) for each in in_part]).mean()  # of by_rate, which adds to its variance
+    variance, centered = losses.var(0).mean(), by_rate - by_rate.mean()
+    return {
+        "mean": round(losses.mean().item(), 4),
+        "variance": variance.item(),
+        "stratified": round(((centered.square().mean() - noise) / variance).item(), 4),
+        "antithetic": round((-(centered * centered.flip(0)).mean() / variance).item(), 4),
+        "loss_by_rate": [round(value, 4) for value in by_rate.tolist()],
     }
-    setup = {"batch": BATCH, "frames": FRAMES, "types": TYPES, "draws": options.draws}
-    options.output.write_text(json.dumps({"setup": setup, "loss": found}, indent=1) + "\n")
-    for sampling, figures in found.items():
-        print(f"{sampling}: mean {figures['mean']}, variance {figures['variance']:.3g}")
 
 
 if __name__ == "__main__":

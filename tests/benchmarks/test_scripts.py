@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from vidlada_hf.modeling.objective_vidlada import draw_probabilities
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -101,8 +104,6 @@ def test_the_readme_of_this_repository_is_up_to_date():
 
 
 def test_without_a_gpu_its_benchmark_says_so():
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(SystemExit, match="torch sees none"):
@@ -128,3 +129,21 @@ def test_loaders_are_timed_beside_training(tmp_path):
     assert {"files, 0 workers", "files, 2 workers", "kept frames, 0 workers"} <= speeds["reading"].keys()
     assert "alone, frames in memory" in speeds["training"]
     assert all(speed > 0 for kind in speeds.values() for speed in kind.values())
+
+
+def test_the_rates_part_of_the_losss_variance(tmp_path):
+    script = run("loss_variance", "--draws", 3, "--types", "color", "--output", tmp_path / "variance.json")
+    assert len(json.loads((tmp_path / "variance.json").read_text())["types"]["color"]["loss_by_rate"]) == script.BATCH
+
+    generator = torch.Generator().manual_seed(0)
+    losses, parts = {}, {}
+    for sampling in ("independent", "antithetic", "stratified"):
+        rates = torch.stack([draw_probabilities(16, torch.device("cpu"), generator, sampling) for _ in range(8000)])
+        parts[sampling] = (rates * 16).long().clamp(max=15)
+        noise = torch.randn(rates.shape, generator=generator)
+        losses[sampling] = rates.square() + 0.3 * noise
+    found = script.split_variance(losses["stratified"], parts["stratified"])
+    plain = losses["independent"].mean(-1).var()
+    for sampling in ("stratified", "antithetic"):  # the shares are what the variance of a whole batch's loss falls by
+        assert 1 - losses[sampling].mean(-1).var() / plain == pytest.approx(found[sampling], abs=0.04)
+    assert found["stratified"] == pytest.approx(0.497, abs=0.03)
