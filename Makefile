@@ -11,7 +11,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
-# Trains the embedded checkpoint again from nothing: about two hours on two cores. An interrupted run goes on.
+# Trains the embedded checkpoint again from nothing: two and a half to four hours on two cores (on a GPU, without
+# --processes, minutes). An interrupted run goes on.
 tiny: $(VENV)/.installed
 	$(BIN)/vidlada train recipes/vidlada_tiny.yaml --processes 2
 	$(BIN)/python benchmarks/ship_tiny.py runs/vidlada-tiny
