@@ -58,6 +58,7 @@ def scaling(data: dict[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "mars_accuracy": accuracy,
+    "mars_embedded": accuracy,
     "mars_lowest": accuracy,
     "mars_parts": accuracy,
     "mars_speed_cpu": speed,
