@@ -21,7 +21,7 @@ from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
 from vidlada_hf.asking import EMBEDDED_CHECKPOINT
 from vidlada_hf.evaluation.moving_shapes import MovingShapes
 from vidlada_hf.evaluation.moving_shapes.answering import as_messages
-from vidlada_hf.modeling.objective_vidlada import draw_masks, draw_probabilities
+from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_masks, draw_probabilities
 from vidlada_hf.training.collator import DiffusionCollator
 
 BATCH, FRAMES, TYPES = 16, 8, ("color", "detail", "caption")
@@ -36,13 +36,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model = VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT).eval()
     processor = VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT)
-    found = {}
+    collate, found = DiffusionCollator(processor, num_frames=FRAMES), {}
     for type in options.types:
         examples = MovingShapes("train", BATCH, FRAMES, (type,))
         messages = [{"messages": as_messages(example, example.details.taught)} for example in examples]
-        found[type] = split_variance(
-            *draw_losses(model, DiffusionCollator(processor, num_frames=FRAMES)(messages), type, options.draws)
-        )
+        found[type] = split_variance(*draw_losses(model, collate(messages), type, options.draws))
         print(type, {name: value for name, value in found[type].items() if name != "loss_by_rate"})
     setup = {"batch": BATCH, "frames": FRAMES, "draws": options.draws}
     options.output.write_text(json.dumps({"setup": setup, "types": found}, indent=1) + "\n")
@@ -50,24 +48,26 @@ def main(arguments: list[str] | None = None) -> None:
 
 @torch.no_grad()
 def draw_losses(model: Any, batch: dict[str, Any], name: str, draws: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses (draws, examples) of one batch, and in which of as many equal parts of [0, 1] each one's rate lay."""
+    """Losses of one batch and the rates that they were drawn with, one in each of as many equal parts of [0, 1] as
+    there are examples: both (draws, examples)."""
     labels, generator = batch["labels"], torch.Generator().manual_seed(0)
-    lengths, losses, parts = (labels != -100).sum(-1), [], []
+    losses, drawn = [], []
     for _ in tqdm(range(draws), desc=name):
         rates = draw_probabilities(len(labels), labels.device, generator, "stratified")
         masked = draw_masks(labels, rates, generator)
-        logits = model(**batch, masked=masked, mask_probabilities=rates).logits
-        entropy = torch.zeros(labels.shape)
-        entropy[masked] = torch.nn.functional.cross_entropy(logits, labels[masked], reduction="none")
-        losses.append(entropy.sum(-1) / (rates * lengths))
-        parts.append((rates * len(labels)).long().clamp(max=len(labels) - 1))
-    return torch.stack(losses), torch.stack(parts)
+        logits = model(**batch, masked=masked, mask_probabilities=rates).logits.split(masked.sum(-1).tolist())
+        alone = zip(logits, labels.split(1), masked.split(1), rates.split(1), strict=True)
+        losses.append(torch.stack([diffusion_loss(*example) for example in alone]))
+        drawn.append(rates)
+    return torch.stack(losses), torch.stack(drawn)
 
 
-def split_variance(losses: torch.Tensor, parts: torch.Tensor) -> dict[str, Any]:
-    """Of losses (draws, examples) with rates in these parts of [0, 1]: "mean" and "variance" of an example's loss, the
+def split_variance(losses: torch.Tensor, rates: torch.Tensor) -> dict[str, Any]:
+    """Of losses with these rates, both (draws, examples): "mean" and "variance" of an example's loss, the
     "loss_by_rate" of all examples, and the shares of the variance that "stratified" and "antithetic" rates remove."""
-    in_part = [losses[parts == part] for part in range(losses.shape[1])]
+    examples = losses.shape[1]
+    parts = (rates * examples).long().clamp(max=examples - 1)
+    in_part = [losses[parts == part] for part in range(examples)]
     by_rate = torch.stack([each.mean() for each in in_part])
     noise = torch.stack([each.var() / len(each) for each in in_part]).mean()  # of by_rate, which adds to its variance
     variance, centered = losses.var(0).mean(), by_rate - by_rate.mean()

@@ -136,13 +136,12 @@ def test_the_rates_part_of_the_losss_variance(tmp_path):
     assert len(json.loads((tmp_path / "variance.json").read_text())["types"]["color"]["loss_by_rate"]) == script.BATCH
 
     generator = torch.Generator().manual_seed(0)
-    losses, parts = {}, {}
+    losses, rates = {}, {}
     for sampling in ("independent", "antithetic", "stratified"):
-        rates = torch.stack([draw_probabilities(16, torch.device("cpu"), generator, sampling) for _ in range(8000)])
-        parts[sampling] = (rates * 16).long().clamp(max=15)
-        noise = torch.randn(rates.shape, generator=generator)
-        losses[sampling] = rates.square() + 0.3 * noise
-    found = script.split_variance(losses["stratified"], parts["stratified"])
+        drawn = torch.stack([draw_probabilities(16, torch.device("cpu"), generator, sampling) for _ in range(8000)])
+        noise = torch.randn(drawn.shape, generator=generator)
+        losses[sampling], rates[sampling] = drawn.square() + 0.3 * noise, drawn
+    found = script.split_variance(losses["stratified"], rates["stratified"])
     plain = losses["independent"].mean(-1).var()
     for sampling in ("stratified", "antithetic"):  # the shares are what the variance of a whole batch's loss falls by
         assert 1 - losses[sampling].mean(-1).var() / plain == pytest.approx(found[sampling], abs=0.04)
