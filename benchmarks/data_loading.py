@@ -28,16 +28,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import SiglipImageProcessor, TrainingArguments
-
-from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, VidLaDAVideoProcessor
 from vidlada_hf.asking import EMBEDDED_CHECKPOINT
-from vidlada_hf.training.collator import DiffusionCollator
+
+from moving_shapes.train.tiny_model import word_tokenizer
+from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, VidLaDAVideoProcessor
 from vidlada_hf.training.conversations import Conversations
-from vidlada_hf.training.llava import LlavaConversations
-from vidlada_hf.training.moving_shapes.tiny import word_tokenizer
+from vidlada_hf.training.data.collator import DiffusionCollator
+from vidlada_hf.training.data.llava import LlavaConversations
+from vidlada_hf.training.data.video_dataset import FrameReader, VideoRecords, with_reading
 from vidlada_hf.training.optimizer import OptimizerOptions
 from vidlada_hf.training.trainer import DiffusionTrainer
-from vidlada_hf.training.videos import FrameReader, VideoRecords, with_reading
 
 FRAMES, WORKERS = 32, (0, 2)
 # Multiply-adds of a forward and a backward pass a row of the 8B, twice (add and multiply) and three times (backward).

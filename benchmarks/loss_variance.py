@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-
-from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
 from vidlada_hf.asking import EMBEDDED_CHECKPOINT
-from vidlada_hf.evaluation.moving_shapes import MovingShapes
-from vidlada_hf.evaluation.moving_shapes.answering import as_messages
+
+from moving_shapes import MovingShapes
+from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
+from vidlada_hf.evaluation.answering import as_messages
 from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_masks, draw_probabilities
-from vidlada_hf.training.collator import DiffusionCollator
+from vidlada_hf.training.data.collator import DiffusionCollator
 
 BATCH, FRAMES, TYPES = 16, 8, ("color", "detail", "caption")
 

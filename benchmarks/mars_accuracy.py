@@ -31,38 +31,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from vidlada_hf import MARSCacheConfig, VidLaDAForConditionalGeneration, VidLaDAProcessor
 from vidlada_hf.asking import find_checkpoint
-from vidlada_hf.evaluation.agreement import compare_answers, compare_by_type, compare_right
-from vidlada_hf.evaluation.contenders import ENDINGS, EXACT, Contender, Denoiser
-from vidlada_hf.evaluation.cost_model import Machine
-from vidlada_hf.evaluation.moving_shapes import (
+
+from moving_shapes import (
     BENCHMARK_TYPES,
     CROSS_FRAME_TYPES,
     Example,
     MovingShapes,
     is_right,
 )
-from vidlada_hf.evaluation.moving_shapes.measuring import as_plain, score_answers
-from vidlada_hf.evaluation.strategy_bench import collect_answers, count_costs, describe_setup
+from moving_shapes.evaluate import as_plain, score_answers
+from moving_shapes.train.tiny_model import build_tiny
+from vidlada_hf import MARSCacheConfig, VidLaDAForConditionalGeneration, VidLaDAProcessor
+from vidlada_hf.evaluation.bench import collect_answers, count_costs, describe_setup
+from vidlada_hf.evaluation.cost_model import Machine
+from vidlada_hf.evaluation.decoding import ENDINGS, EXACT, DecodingRunner, DecodingSetup
+from vidlada_hf.evaluation.statistics import compare_answers, compare_by_type, compare_right
 from vidlada_hf.evaluation.timing import Record
-from vidlada_hf.training.moving_shapes.tiny import build_tiny
 
 _MARS = MARSCacheConfig()
 _DEEPEST = min(interval for interval in _MARS.visual_intervals if interval is not None)
 CONTENDERS = {
     "exact": EXACT,
-    "mars": Contender("mars"),
-    "mars, first step chunked": Contender("mars", {"first_step": "chunked"}),
-    "no anchors": Contender("mars", {"anchors": 0}),
-    "random anchors": Contender("mars", {"anchor_choice": "random"}),
-    "no chunk attention": Contender("mars", {"neighbourhood": None}),
-    "one interval for all": Contender("mars", {"visual_intervals": [_DEEPEST], "text_intervals": [_DEEPEST]}),
-    "visual never refreshed": Contender("mars", {"visual_intervals": [None] * _MARS.groups}),
-    "mars-adaptive": Contender("mars-adaptive"),
-    "dual": Contender("dual"),
-    "interval": Contender("interval"),
+    "mars": DecodingSetup("mars"),
+    "mars, first step chunked": DecodingSetup("mars", {"first_step": "chunked"}),
+    "no anchors": DecodingSetup("mars", {"anchors": 0}),
+    "random anchors": DecodingSetup("mars", {"anchor_choice": "random"}),
+    "no chunk attention": DecodingSetup("mars", {"neighborhood": None}),
+    "one interval for all": DecodingSetup("mars", {"visual_intervals": [_DEEPEST], "text_intervals": [_DEEPEST]}),
+    "visual never refreshed": DecodingSetup("mars", {"visual_intervals": [None] * _MARS.groups}),
+    "mars-adaptive": DecodingSetup("mars-adaptive"),
+    "dual": DecodingSetup("dual"),
+    "interval": DecodingSetup("interval"),
 }
 
 STUDIES: dict[str, dict[str, Any]] = {
@@ -137,18 +137,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(table(join(denoiser, options)))
 
 
-def load(options: argparse.Namespace) -> Denoiser:
+def load(options: argparse.Namespace) -> DecodingRunner:
     """The model in the setting."""
     settings = {"max_new_tokens": 128, "block_length": 32, "max_denoising_steps": 128}
     if options.quick:
         options.questions, options.frames, options.batch_size = 4, 8, 2
         settings = {"max_new_tokens": 8, "block_length": 4, "max_denoising_steps": 8}
         model, processor = build_tiny()
-        return Denoiser(model.eval(), processor, options.frames, options.ending, settings)
+        return DecodingRunner(model.eval(), processor, options.frames, options.ending, settings)
     name = find_checkpoint(options.model)
     model = VidLaDAForConditionalGeneration.from_pretrained(name)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return Denoiser(model, VidLaDAProcessor.from_pretrained(name), options.frames, options.ending, settings)
+    return DecodingRunner(model, VidLaDAProcessor.from_pretrained(name), options.frames, options.ending, settings)
 
 
 def read_part(text: str) -> tuple[int, int]:
@@ -167,7 +167,7 @@ def questions_of(options: argparse.Namespace, part: int, parts: int) -> Share:
     )
 
 
-def setup_of(denoiser: Denoiser, options: argparse.Namespace) -> dict[str, Any]:
+def setup_of(denoiser: DecodingRunner, options: argparse.Namespace) -> dict[str, Any]:
     """What the answers depend on. Not the number of threads: parts may have more or fewer."""
     setup = describe_setup(denoiser, options.model or "vidlada-tiny")
     for name in ("threads", "cores"):
@@ -176,7 +176,7 @@ def setup_of(denoiser: Denoiser, options: argparse.Namespace) -> dict[str, Any]:
     return setup | {"questions": options.questions, "split": "test", "batch_size": options.batch_size} | asked
 
 
-def answer_part(denoiser: Denoiser, options: argparse.Namespace, part: int, parts: int) -> None:
+def answer_part(denoiser: DecodingRunner, options: argparse.Namespace, part: int, parts: int) -> None:
     """Asks the questions of one part."""
     record = Record(options.work / f"{part}of{parts}.json", setup_of(denoiser, options) | {"part": f"{part}/{parts}"})
     contenders = [CONTENDERS[name] for name in dict.fromkeys(["exact", "mars", *options.only])]
@@ -185,7 +185,7 @@ def answer_part(denoiser: Denoiser, options: argparse.Namespace, part: int, part
     collect_answers(denoiser, questions_of(options, part, parts), contenders, record, options.batch_size)
 
 
-def join(denoiser: Denoiser, options: argparse.Namespace) -> dict[str, Any]:
+def join(denoiser: DecodingRunner, options: argparse.Namespace) -> dict[str, Any]:
     """Compares the answers of all parts, counts operations, and writes the result."""
     files = sorted(options.work.glob("*of*.json"))
     if not files:
@@ -260,7 +260,7 @@ def compare(
     }
 
 
-def counts_of_all_studies(denoiser: Denoiser, options: argparse.Namespace) -> Record:
+def counts_of_all_studies(denoiser: DecodingRunner, options: argparse.Namespace) -> Record:
     """Operations by contender: they do not depend on the study, and counting exact decoding takes minutes."""
     setup = setup_of(denoiser, options)
     for name in ("ending", "questions", "split", "batch_size", "types", "seed"):
@@ -268,9 +268,9 @@ def counts_of_all_studies(denoiser: Denoiser, options: argparse.Namespace) -> Re
     return Record(options.work.parent / "counts.json", setup)
 
 
-def count(denoiser: Denoiser, contender: Contender, options: argparse.Namespace) -> dict[str, Any]:
+def count(denoiser: DecodingRunner, contender: DecodingSetup, options: argparse.Namespace) -> dict[str, Any]:
     """Operations of one question whose whole canvas is denoised, and what is kept meanwhile."""
-    whole = Denoiser(denoiser.model, denoiser.processor, denoiser.num_frames, "canvas", denoiser.settings)
+    whole = DecodingRunner(denoiser.model, denoiser.processor, denoiser.num_frames, "canvas", denoiser.settings)
     encoded = whole.encode(MovingShapes("test", 1, options.frames)[:1])
     found = count_costs(whole, [encoded], contender, Machine(1.0, 1.0))
     return {key: found[key] for key in ("flops", "flops_planned", "steps", "kept_bytes", "live_bytes")}

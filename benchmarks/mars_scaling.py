@@ -14,17 +14,17 @@ from pathlib import Path
 
 import torch
 
-from vidlada_hf.evaluation.contenders import EXACT, Contender
+from vidlada_hf.evaluation.bench import describe_setup
 from vidlada_hf.evaluation.cost_model import Machine
-from vidlada_hf.evaluation.random_setup import (
+from vidlada_hf.evaluation.decoding import EXACT, DecodingSetup
+from vidlada_hf.evaluation.random_model import (
     SMALL_TEXT,
     TINY_TEXT,
     build_random_model,
     random_denoiser,
     random_question,
 )
-from vidlada_hf.evaluation.speed import Answering, measure_runs, speed_table
-from vidlada_hf.evaluation.strategy_bench import describe_setup
+from vidlada_hf.evaluation.speed import TimedDecoding, measure_runs, speed_table
 from vidlada_hf.evaluation.timing import Record, measure_machine
 
 FRAMES, CANVAS, BLOCK, EXACT_STEPS, ROUNDS = (8, 16, 32, 64), 128, 32, 2, 3
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     numbers, canvas, block = ((3, 6), 8, 4) if quick else (FRAMES, CANVAS, BLOCK)
     setup = describe_setup(random_denoiser(model, 0, canvas, block), "random weights") | {
         "frames": list(numbers),
-        "rows_per_frame": model.model.rows_per_frame,
+        "tokens_per_frame": model.model.tokens_per_frame,
         "exact": f"{EXACT_STEPS} of {canvas} equal steps were run; seconds and operations are multiplied by "
         f"{canvas / EXACT_STEPS:g}",
     }
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for frames in numbers:
         denoiser, encoded = random_denoiser(model, frames, canvas, block), random_question(model, frames)
         runs = {
-            "exact": Answering(denoiser, encoded, EXACT, machine, EXACT_STEPS),
-            "mars": Answering(denoiser, encoded, Contender("mars"), machine),
+            "exact": TimedDecoding(denoiser, encoded, EXACT, machine, EXACT_STEPS),
+            "mars": TimedDecoding(denoiser, encoded, DecodingSetup("mars"), machine),
         }
         found = record.data.setdefault("by_frames", {}).setdefault(str(frames), {})
         measure_runs(runs, "exact", 2 if quick else ROUNDS, found, record.save)

@@ -18,17 +18,17 @@ from pathlib import Path
 import torch
 
 from vidlada_hf import MARSCacheConfig
-from vidlada_hf.evaluation.contenders import EXACT, Contender
+from vidlada_hf.evaluation.bench import describe_setup
 from vidlada_hf.evaluation.cost_model import Machine
-from vidlada_hf.evaluation.random_setup import (
+from vidlada_hf.evaluation.decoding import EXACT, DecodingSetup
+from vidlada_hf.evaluation.random_model import (
     SMALL_TEXT,
     TINY_TEXT,
     build_random_model,
     random_denoiser,
     random_question,
 )
-from vidlada_hf.evaluation.speed import Answering, measure_runs, speed_table
-from vidlada_hf.evaluation.strategy_bench import describe_setup
+from vidlada_hf.evaluation.speed import TimedDecoding, measure_runs, speed_table
 from vidlada_hf.evaluation.timing import Record, measure_machine
 
 FRAMES, CANVAS, BLOCK, EXACT_STEPS, ROUNDS = 32, 128, 32, 16, 5
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     denoiser, encoded = random_denoiser(model, frames, canvas, block), random_question(model, frames)
     steps_run = 2 if quick else EXACT_STEPS
     setup = describe_setup(denoiser, "random weights") | {
-        "rows_per_frame": model.model.rows_per_frame,
+        "tokens_per_frame": model.model.tokens_per_frame,
         "prompt_rows": encoded.inputs["input_ids"].shape[1],
         "exact": f"{steps_run} of {canvas} equal steps were run; seconds and operations are multiplied by "
         f"{canvas / steps_run:g}",
@@ -61,13 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     deepest = min(interval for interval in MARSCacheConfig().visual_intervals if interval is not None)
     contenders = {
         "exact": EXACT,
-        "mars": Contender("mars"),
-        "mars, first step chunked": Contender("mars", {"first_step": "chunked"}),
-        f"dual, all rows every {deepest} steps": Contender("dual", {"refresh_interval": deepest}),
-        "dual": Contender("dual"),
+        "mars": DecodingSetup("mars"),
+        "mars, first step chunked": DecodingSetup("mars", {"first_step": "chunked"}),
+        f"dual, all rows every {deepest} steps": DecodingSetup("dual", {"refresh_interval": deepest}),
+        "dual": DecodingSetup("dual"),
     }
     runs = {
-        name: Answering(denoiser, encoded, contender, Machine(**machine), steps_run if name == "exact" else None)
+        name: TimedDecoding(denoiser, encoded, contender, Machine(**machine), steps_run if name == "exact" else None)
         for name, contender in contenders.items()
     }
     found = record.data.setdefault("contenders", {})

@@ -23,22 +23,22 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from vidlada_hf import FixedQuota, NoCache, VidLaDATextConfig
-from vidlada_hf.evaluation.contenders import EXACT, Contender
+from vidlada_hf import FixedQuotaUnmasking, NoCache, VidLaDATextConfig
+from vidlada_hf.evaluation.bench import describe_setup
 from vidlada_hf.evaluation.cost_model import LayerWork, Machine, StepCost, TextShape
 from vidlada_hf.evaluation.counting import PeakMemory, count_flops
-from vidlada_hf.evaluation.random_setup import TINY_TEXT, build_random_model, random_denoiser, random_question
-from vidlada_hf.evaluation.speed import Answering, measure_runs, speed_table
-from vidlada_hf.evaluation.strategy_bench import describe_setup
+from vidlada_hf.evaluation.decoding import EXACT, DecodingSetup
+from vidlada_hf.evaluation.random_model import TINY_TEXT, build_random_model, random_denoiser, random_question
+from vidlada_hf.evaluation.speed import TimedDecoding, measure_runs, speed_table
 from vidlada_hf.evaluation.timing import Record, clock, measure_machine
 
 FRAMES, CANVAS, BLOCK, EXACT_STEPS = 32, 128, 32, 16
 STRATEGIES = {
-    "mars": Contender("mars"),
-    "mars, first step chunked": Contender("mars", {"first_step": "chunked"}),
-    "dual": Contender("dual"),
-    "prefix": Contender("prefix"),
-    "interval": Contender("interval"),
+    "mars": DecodingSetup("mars"),
+    "mars, first step chunked": DecodingSetup("mars", {"first_step": "chunked"}),
+    "dual": DecodingSetup("dual"),
+    "prefix": DecodingSetup("prefix"),
+    "interval": DecodingSetup("interval"),
 }
 
 
@@ -56,18 +56,18 @@ class DenseMask(NoCache):
             inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=self.layout.position_ids
         ).last_hidden_state
         self.head(hidden)
-        return hidden[:, step.rows]
+        return hidden[:, step.span]
 
 
 @dataclass(frozen=True)
-class Official(Contender):
+class Official(DecodingSetup):
     """`DenseMask` as a contender."""
 
     head: Any = None
 
     def build(self) -> Any:
-        """See `Contender`."""
-        return DenseMask(self.head), FixedQuota()
+        """See `DecodingSetup`."""
+        return DenseMask(self.head), FixedQuotaUnmasking()
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     denoiser, encoded = random_denoiser(model, frames, canvas, block), random_question(model, frames)
     rows = encoded.inputs["input_ids"].shape[1]
     setup = describe_setup(denoiser, "random weights of the 8B shape" if not quick else "random weights") | {
-        "rows_per_frame": model.model.rows_per_frame,
+        "tokens_per_frame": model.model.tokens_per_frame,
         "prompt_rows": rows,
         "full recompute, official style": f"{steps_run} of {canvas} equal steps were run; seconds and operations are "
         f"multiplied by {canvas / steps_run:g}",
@@ -147,9 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prompt = torch.randint(1, text.get("vocab_size", 126464), (1, rows), device=device)
     official = Official(head=model.lm_head)
     runs = {
-        "full recompute": Answering(denoiser, encoded, EXACT, machine, steps_run),
-        "official style": Answering(denoiser, encoded, official, machine, steps_run),
-        **{name: Answering(denoiser, encoded, contender, machine) for name, contender in STRATEGIES.items()},
+        "full recompute": TimedDecoding(denoiser, encoded, EXACT, machine, steps_run),
+        "official style": TimedDecoding(denoiser, encoded, official, machine, steps_run),
+        **{name: TimedDecoding(denoiser, encoded, contender, machine) for name, contender in STRATEGIES.items()},
         "autoregressive Llama": Autoregression(build_llama(text, device, dtype), prompt, canvas, machine),
     }
     found = record.data.setdefault("contenders", {})

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.conftest import GOLDEN  # noqa: E402
-from tests.modeling.golden_model import golden_inputs, golden_model, load_json, load_tensors, pixels  # noqa: E402
+from tests.golden_model import golden_inputs, golden_model, load_json, load_tensors, pixels  # noqa: E402
 from tests.modeling.test_generation import GOLDEN_CASES, run_golden  # noqa: E402
 
 

@@ -19,19 +19,19 @@ from typing import Any
 
 import torch
 import transformers
-
-from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, export_checkpoint
 from vidlada_hf.asking import EMBEDDED_CHECKPOINT
-from vidlada_hf.evaluation.moving_shapes import MovingShapes
-from vidlada_hf.evaluation.moving_shapes.measuring import as_plain, measure, score_answers
-from vidlada_hf.evaluation.moving_shapes.priors import measure_prior
+
+from moving_shapes import MovingShapes
+from moving_shapes.baselines.priors import measure_prior
+from moving_shapes.evaluate import as_plain, measure, score_answers
+from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, export_checkpoint
 from vidlada_hf.evaluation.timing import Record
 
 # Visual rows see their own frame, the text and the canvas, in every layer of every step.
 FRAME_LOCAL = {
     "cache_strategy": "mars",
     "cache_config": {
-        "neighbourhood": 0,
+        "neighborhood": 0,
         "anchors": 0,
         "first_step": "chunked",
         "visual_intervals": [1],

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-
-from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
 from vidlada_hf.asking import EMBEDDED_CHECKPOINT
-from vidlada_hf.evaluation.moving_shapes import Example, MovingShapes, is_right
-from vidlada_hf.evaluation.moving_shapes.answering import answer_all
-from vidlada_hf.evaluation.moving_shapes.scenes import COLORS, SHAPES
-from vidlada_hf.evaluation.moving_shapes.splits import get_split
+
+from moving_shapes import Example, MovingShapes, is_right
+from moving_shapes.scenes.scene import COLORS, SHAPES
+from moving_shapes.scenes.splits import get_split
+from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
+from vidlada_hf.evaluation.answering import answer_all
 
 NUMBERS = ("none", "one", "two", "three", "four", "five", "six")
 FRAMES, BATCH, SEED = 8, 20, 1

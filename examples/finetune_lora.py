@@ -7,11 +7,11 @@ import sys
 
 import numpy as np
 from transformers import TrainingArguments
-
-from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
 from vidlada_hf.asking import EMBEDDED_CHECKPOINT
-from vidlada_hf.evaluation.moving_shapes import MovingShapes, render, sample_scene
-from vidlada_hf.training.collator import DiffusionCollator
+
+from moving_shapes import MovingShapes, render, sample_scene
+from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
+from vidlada_hf.training.data.collator import DiffusionCollator
 from vidlada_hf.training.lora import add_adapter, load_adapter, save_adapter
 from vidlada_hf.training.optimizer import OptimizerOptions
 from vidlada_hf.training.trainer import DiffusionTrainer

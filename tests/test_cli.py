@@ -10,12 +10,12 @@ import av
 import pytest
 import torch
 from PIL import Image
+from vidlada_hf.terminal import MASK_GLYPH, CanvasStreamer, count_rows
 
-from tests.processing.clips import encode
+from tests.clips import encode
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, asking
 from vidlada_hf.cli import app
 from vidlada_hf.hub.random_checkpoint import build_random_checkpoint
-from vidlada_hf.terminal import MASK_GLYPH, CanvasStreamer, count_rows
 
 QUESTION = "Which shape moves?"
 

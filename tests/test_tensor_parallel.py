@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.modeling.tiny import example, tiny_model
+from tests.tiny_models import example, tiny_model
 
 pytestmark = pytest.mark.slow
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from tests.modeling.tiny import batch, example, tiny_model
-from vidlada_hf import RowCache, VidLaDAGenerationConfig
+from tests.tiny_models import batch, example, tiny_model
+from vidlada_hf import SelectiveKVCache, VidLaDAGenerationConfig
 from vidlada_hf.evaluation.cost_model import LayerWork, Machine, Sizes, StepCost, TextShape, cost_of_steps, plan_work
 from vidlada_hf.evaluation.counting import count_flops
 from vidlada_hf.modeling.cache_strategies_vidlada import resolve_cache_strategy
@@ -16,8 +16,8 @@ STRATEGIES = [
     ("interval", {"prompt_interval": 5, "generation_interval": 3}),
     ("mars", CHUNKED),
     ("mars", CHUNKED | {"first_step": "chunked"}),
-    ("mars", CHUNKED | {"neighbourhood": None}),
-    ("mars", CHUNKED | {"neighbourhood": 2, "visual_intervals": [None, None], "anchor_choice": "random"}),
+    ("mars", CHUNKED | {"neighborhood": None}),
+    ("mars", CHUNKED | {"neighborhood": 2, "visual_intervals": [None, None], "anchor_choice": "random"}),
     ("mars-adaptive", {"drift_bound": 0.2, "anchors": 2, "probe_rows": 2, "groups": 2}),
 ]
 
@@ -69,9 +69,9 @@ def test_it_agrees_where_a_short_example_is_padded_far(name):
 
 
 def test_columns_of_a_strategy_of_the_users_own_are_enough():
-    class Window(RowCache):
-        def columns(self, step):
-            return slice(step.rows.start - 3, step.rows.stop)
+    class Window(SelectiveKVCache):
+        def recompute_span(self, step):
+            return slice(step.span.start - 3, step.span.stop)
 
     counted, planned = run(Window(), example(tiny_model(), 2), max_new_tokens=8, block_length=8)
     assert planned == pytest.approx(counted, rel=0.002)
@@ -132,6 +132,6 @@ def test_sizes_of_a_layout():
             layouts.append(layout)
 
     model.generate(**inputs, max_new_tokens=8, suffix=torch.tensor([4, 5]), cache_strategy=Look())
-    rows = model.model.rows_per_frame
+    rows = model.model.tokens_per_frame
     assert Sizes.of(layouts[0], 0) == Sizes(7, (rows,) * 5, 8, 2)
     assert Sizes.of(layouts[0], 1) == Sizes(11, (rows,) * 2, 8, 2)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.modeling.tiny import example, tiny_model
+from tests.tiny_models import example, tiny_model
 from vidlada_hf.evaluation.counting import LiveBytes, count_flops, count_kept
 from vidlada_hf.modeling.cache_strategies_vidlada import resolve_cache_strategy
 

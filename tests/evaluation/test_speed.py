@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from vidlada_hf.evaluation.contenders import EXACT
 from vidlada_hf.evaluation.cost_model import Machine
-from vidlada_hf.evaluation.random_setup import TINY_TEXT, build_random_model, random_denoiser, random_question
-from vidlada_hf.evaluation.speed import Answering, measure_runs, speed_table
+from vidlada_hf.evaluation.decoding import EXACT
+from vidlada_hf.evaluation.random_model import TINY_TEXT, build_random_model, random_denoiser, random_question
+from vidlada_hf.evaluation.speed import TimedDecoding, measure_runs, speed_table
 
 
 class Fixed:
@@ -51,7 +51,7 @@ def test_what_is_not_known_yet_is_a_dash():
 def test_some_of_equal_steps_stand_for_all():
     model = build_random_model(TINY_TEXT, torch.device("cpu"), torch.float32, grid=4)
     setting = random_denoiser(model, 2, 16, 8), random_question(model, 2), EXACT, Machine(1e9, 1e9)
-    whole, part = Answering(*setting), Answering(*setting, limit=4)
+    whole, part = TimedDecoding(*setting), TimedDecoding(*setting, limit=4)
     assert part.factor == 4 and whole.factor == 1
     counts, scaled = whole.count(), part.count()
     assert (scaled.pop("steps_run"), counts.pop("steps_run")) == (4, 16)

@@ -2,9 +2,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-
 from vidlada_hf.asking import EMBEDDED_CHECKPOINT
-from vidlada_hf.training.moving_shapes.tiny import build_tiny
+
+from moving_shapes.train.tiny_model import build_tiny
 
 FILE = Path(__file__).parents[2] / "examples" / "finetune_lora.py"
 

@@ -8,10 +8,10 @@ import torch
 from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from vidlada_hf.modeling.cache_vidlada import DenoisingCache, SequenceLayout, Step, count_positions
+from vidlada_hf.modeling.cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, count_positions
 from vidlada_hf.modeling.modeling_vidlada import VidLaDATextModel
 
-from .tiny import tiny_config
+from ..tiny_models import tiny_config
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,17 @@ class Case:
         return SequenceLayout(count_positions(attended), mask, index, slice(start, start + self.canvas))
 
     @lru_cache(16)  # noqa: B019
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[DenoisingStep]:
         """All steps in which some example is awake."""
         start, steps = self.layout().canvas.start, []
         for number, block in enumerate(self.awake):
             rows = slice(start + number * self.block, start + (number + 1) * self.block)
             for i, awake in enumerate(block):
                 if any(awake):
-                    steps.append(Step(len(steps), number, i, rows, awake))
+                    steps.append(DenoisingStep(len(steps), number, i, rows, awake))
         return steps
 
-    def embeddings(self, step: Step) -> torch.Tensor:
+    def embeddings(self, step: DenoisingStep) -> torch.Tensor:
         """(batch, columns, 32), float64: random prompts and suffixes; each step changes the canvas up to its block."""
         layout, rows = self.layout(), []
         for prompt in self.prompts:
@@ -133,8 +133,8 @@ def assert_each_gets_what_it_gets_alone(build: Callable[[], DenoisingCache], cas
 @torch.no_grad()
 def simulate(
     case: Case,
-    recomputed: Callable[[Step], torch.Tensor],
-    visible: Callable[[Step], torch.Tensor] = lambda step: torch.tensor(True),
+    recomputed: Callable[[DenoisingStep], torch.Tensor],
+    visible: Callable[[DenoisingStep], torch.Tensor] = lambda step: torch.tensor(True),
 ) -> list[torch.Tensor]:
     """What one example gets if each layer recomputes just the rows it is told to, from what entered it last.
 
@@ -164,7 +164,7 @@ def simulate(
             hidden = entered[i] + attention.o_proj(attended)
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
             entered[i + 1] = torch.where(here, hidden, entered[i + 1])
-        results.append(model.norm(entered[-1][step.rows])[None])
+        results.append(model.norm(entered[-1][step.span])[None])
     return results
 
 

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from transformers.modeling_outputs import BaseModelOutput
 
 from vidlada_hf.modeling.cache_strategies_vidlada import CACHE_STRATEGIES, resolve_cache_strategy
-from vidlada_hf.modeling.cache_vidlada import DenoisingCache, NoCache, SequenceLayout, Step
+from vidlada_hf.modeling.cache_vidlada import DenoisingCache, DenoisingStep, NoCache, SequenceLayout
+from vidlada_hf.modeling.dllm_cache_vidlada import DLLMCache
 from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
-from vidlada_hf.modeling.interval_cache_vidlada import IntervalCache
+from vidlada_hf.modeling.kv_cache_vidlada import DualCache, PrefixCache, SelectiveKVCache
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
-from vidlada_hf.modeling.row_cache_vidlada import DualCache, PrefixCache, RowCache
 
+from ..tiny_models import MASK, batch, example, tiny_model
 from .layouts import (
     Case,
     Prompt,
@@ -27,7 +28,6 @@ from .layouts import (
     simulate,
     text_model,
 )
-from .tiny import MASK, batch, example, tiny_model
 
 few = settings(max_examples=15, deadline=None)
 
@@ -44,7 +44,7 @@ def test_none_is_the_whole_model():
     rows = slice(embeddings.shape[1] - 3, embeddings.shape[1])
     cache = NoCache()
     cache.begin(layout(embeddings.shape[1], rows))
-    hidden_states = cache.denoise(model.model.language_model, embeddings, Step(0, 0, 0, rows))
+    hidden_states = cache.denoise(model.model.language_model, embeddings, DenoisingStep(0, 0, 0, rows))
     torch.testing.assert_close(model.lm_head(hidden_states), model(**inputs).logits[:, -3:])
 
 
@@ -58,7 +58,7 @@ def test_none_leaves_finished_examples_alone():
 
     cache = NoCache()
     cache.begin(layout(5, slice(2, 5)).repeat(3))
-    hidden_states = cache.denoise(text_model, embeddings, Step(0, 0, 0, slice(3, 5), (True, False, True)))
+    hidden_states = cache.denoise(text_model, embeddings, DenoisingStep(0, 0, 0, slice(3, 5), (True, False, True)))
     assert torch.equal(seen[0], embeddings[[0, 2]])
     assert torch.equal(hidden_states[[0, 2]], embeddings[[0, 2], 3:]) and not hidden_states[1].any()
 
@@ -132,20 +132,20 @@ def test_one_object_serves_one_call_at_a_time():
 # --- the plain strategies --------------------------------------------------------------------------------------------
 
 EXACT = {
-    "rows": RowCache,
+    "rows": SelectiveKVCache,
     "prefix": lambda: PrefixCache(refresh_interval=1),
     "dual": lambda: DualCache(refresh_interval=1),
-    "interval": lambda: IntervalCache(1, 1),
-    "interval, all rows picked": lambda: IntervalCache(1, None, transfer_ratio=1),
+    "interval": lambda: DLLMCache(1, 1),
+    "interval, all rows picked": lambda: DLLMCache(1, None, transfer_ratio=1),
 }
 PLAIN = {
     "prefix": PrefixCache,
     "prefix, refreshed": lambda: PrefixCache(refresh_interval=2),
     "dual": DualCache,
     "dual, refreshed": lambda: DualCache(refresh_interval=3),
-    "interval": lambda: IntervalCache(5, 3, transfer_ratio=0.4),
-    "interval, prompt more often": lambda: IntervalCache(2, 3),
-    "interval, none picked": lambda: IntervalCache(4, 2, transfer_ratio=0),
+    "interval": lambda: DLLMCache(5, 3, transfer_ratio=0.4),
+    "interval, prompt more often": lambda: DLLMCache(2, 3),
+    "interval, none picked": lambda: DLLMCache(4, 2, transfer_ratio=0),
 }
 
 
@@ -170,10 +170,10 @@ def test_each_example_of_a_batch_gets_what_it_gets_alone(name, case):
 def test_between_refreshes_rows_are_recomputed_against_stale_keys(strategy, interval, case):
     columns = case.layout().frame_index.shape[1]
 
-    def recomputed(step: Step) -> torch.Tensor:
+    def recomputed(step: DenoisingStep) -> torch.Tensor:
         rows = torch.zeros(4, columns, dtype=torch.bool)
-        stop = step.rows.stop if strategy is DualCache else columns
-        rows[:, step.rows.start : stop] = True
+        stop = step.span.stop if strategy is DualCache else columns
+        rows[:, step.span.start : stop] = True
         if step.step_in_block == 0 or (interval and step.step_in_block % interval == 0):
             rows[:] = True
         return rows
@@ -224,7 +224,7 @@ def dllm_cache(case: Case, prompt_interval: int, answer_interval: int, ratio: fl
             between = hidden + attended
             fed[:, due] = layer.mlp(layer.post_attention_layernorm(between))[:, due]
             hidden = between + fed
-        results.append(model.norm(hidden[:, step.rows]))
+        results.append(model.norm(hidden[:, step.span]))
     return results
 
 
@@ -236,24 +236,24 @@ def dllm_cache(case: Case, prompt_interval: int, answer_interval: int, ratio: fl
 )
 @example_of(Case((Prompt(0, (), 1),), 1, (((True,), (True,)), ((True,), (True,))), 0), (2, 3), 0.25)  # of 2 rows: none
 def test_interval_is_dllm_cache(case, intervals, ratio):
-    assert_same(run(IntervalCache(*intervals, ratio), case), dllm_cache(case, *intervals, ratio), case)
+    assert_same(run(DLLMCache(*intervals, ratio), case), dllm_cache(case, *intervals, ratio), case)
 
 
 def test_schedules_are_known_without_running():
     steps = VidLaDAGenerationConfig(max_new_tokens=8, block_length=4).planned_steps()
-    assert [(s.index, s.block, s.step_in_block, s.rows.start) for s in steps][3:5] == [(3, 0, 3, 0), (4, 1, 0, 4)]
+    assert [(s.index, s.block, s.step_in_block, s.span.start) for s in steps][3:5] == [(3, 0, 3, 0), (4, 1, 0, 4)]
     assert NoCache().schedule(steps)["visual"].all()
     assert DualCache(3).schedule(steps)["text"][:, 0].tolist() == [True, False, False, True] * 2
     assert PrefixCache().schedule(steps)["visual"][:, 0].tolist() == [True, False, False, False] * 2
-    planned = IntervalCache(4, 3).schedule(steps)
+    planned = DLLMCache(4, 3).schedule(steps)
     assert planned["prompt"][:, 0].nonzero()[:, 0].tolist() == [0, 4]
     assert planned["answer"][:, 0].nonzero()[:, 0].tolist() == [0, 3, 6]
 
 
 def test_a_strategy_that_forgets_the_block_is_told():
-    class Forgets(RowCache):
-        def columns(self, step):
-            return slice(0, step.rows.start)
+    class Forgets(SelectiveKVCache):
+        def recompute_span(self, step):
+            return slice(0, step.span.start)
 
     case = plain_case()
     with pytest.raises(ValueError, match="must recompute the block's columns 17 to 19"):
@@ -470,7 +470,7 @@ def test_every_strategy_serves_a_batch_in_every_way(model, name, config, way):
         ("prefix", {"refresh_interval": 1}),
         ("dual", {"refresh_interval": 1}),
         ("interval", {"prompt_interval": 1, "generation_interval": 1}),
-        ("mars", {"visual_intervals": [1, 1], "text_intervals": [1, 1], "neighbourhood": 3}),
+        ("mars", {"visual_intervals": [1, 1], "text_intervals": [1, 1], "neighborhood": 3}),
     ],
 )
 def test_both_branches_of_guidance_have_their_own_cache(model, name, every_step):

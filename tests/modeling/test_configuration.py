@@ -3,7 +3,7 @@ import pytest
 from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 
-from .tiny import tiny_config
+from ..tiny_models import tiny_config
 
 
 def test_defaults_are_the_8b_model():

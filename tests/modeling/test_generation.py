@@ -14,10 +14,10 @@ from transformers.generation import MaxTimeCriteria, SuppressTokensLogitsProcess
 from vidlada_hf.modeling.cache_vidlada import NoCache
 from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
-from vidlada_hf.modeling.unmasking_vidlada import FixedQuota
+from vidlada_hf.modeling.unmasking_vidlada import FixedQuotaUnmasking
 
-from .golden_model import golden_inputs, golden_model, golden_tokenizer, load_json, load_tensors
-from .tiny import EOT, MASK, PAD, batch, example, tiny_model
+from ..golden_model import golden_inputs, golden_model, golden_tokenizer, load_json, load_tensors
+from ..tiny_models import EOT, MASK, PAD, batch, example, tiny_model
 
 GOLDEN_CASES = (
     "gen16_b16_s16", "gen16_b8_s8", "gen32_b8_s32", "gen16_b16_s16_grid", "gen16_b8_s8_grid", "gen16_b16_s16_frame",
@@ -234,7 +234,7 @@ def test_any_length_goes_without_a_block_length(model, length):
 
 
 def test_what_a_users_own_rule_leaves_is_committed_in_the_last_step(model):
-    class Never(FixedQuota):
+    class Never(FixedQuotaUnmasking):
         def select(self, confidence, eligible, quota, logits):
             return torch.zeros_like(eligible)
 
@@ -468,7 +468,7 @@ def test_a_damaged_generation_config_file_is_not_passed_over(model, tmp_path):
         ({"generation_config": {"cache_strategy": NoCache()}}, "pass an object to `generate` itself"),
         (
             {"unmasking": "threshold", "remasking": "random"},
-            "Threshold compares probabilities, and `remasking='random'`",
+            "ThresholdUnmasking compares probabilities, and `remasking='random'`",
         ),
         ({"do_sample": True}, "`do_sample=True` belongs to autoregressive decoding"),
         ({"use_cache": True}, "`use_cache=True` belongs to autoregressive decoding"),

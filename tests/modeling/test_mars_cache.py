@@ -3,11 +3,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidlada_hf.modeling.cache_vidlada import NoCache, Step
+from vidlada_hf.modeling.cache_vidlada import DenoisingStep, NoCache
 from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
-from vidlada_hf.modeling.mars_cache_vidlada import Due, MARSCache, MARSCacheConfig
+from vidlada_hf.modeling.mars_cache_vidlada import MARSCache, MARSCacheConfig, RefreshPlan
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 
+from ..tiny_models import batch, example, tiny_model
 from .layouts import (
     Case,
     Prompt,
@@ -19,7 +20,6 @@ from .layouts import (
     simulate,
     text_model,
 )
-from .tiny import batch, example, tiny_model
 
 few = settings(max_examples=15, deadline=None)
 FIRST_STEPS = ["full", "chunked"]
@@ -46,7 +46,7 @@ def configs(draw: st.DrawFn) -> MARSCacheConfig:
     return MARSCacheConfig(
         visual_intervals=draw(pyramids(groups)),
         text_intervals=draw(pyramids(groups)),
-        neighbourhood=draw(st.sampled_from([None, 0, 1, 2])),
+        neighborhood=draw(st.sampled_from([None, 0, 1, 2])),
         anchors=draw(st.integers(0, 2)),
         anchor_choice=draw(st.sampled_from(["attention", "random"])),
         proxy_queries=draw(st.sampled_from([1, 5, 128])),
@@ -59,19 +59,19 @@ def configs(draw: st.DrawFn) -> MARSCacheConfig:
 
 
 @few
-@given(case=cases(), groups=st.integers(1, 4), neighbourhood=st.sampled_from([None, 4, 9]))
-def test_a_refresh_every_step_that_sees_all_frames_is_exact(case, groups, neighbourhood):
+@given(case=cases(), groups=st.integers(1, 4), neighborhood=st.sampled_from([None, 4, 9]))
+def test_a_refresh_every_step_that_sees_all_frames_is_exact(case, groups, neighborhood):
     every = (1,) * groups
-    ours = mars(visual_intervals=every, text_intervals=every, neighbourhood=neighbourhood)
+    ours = mars(visual_intervals=every, text_intervals=every, neighborhood=neighborhood)
     assert_same(run(ours, case), run(NoCache(), case), case)
 
 
 @few
 @given(rows=st.integers(1, 4), frames=st.integers(3, 6), width=st.integers(0, 1), first=st.sampled_from(FIRST_STEPS))
 def test_frame_blocks_whose_anchors_are_all_rows_are_exact(rows, frames, width, first):
-    """The gathered blocks themselves, not the short cut that a covering neighbourhood takes."""
+    """The gathered blocks themselves, not the short cut that a covering neighborhood takes."""
     case = plain_case(frames, rows)
-    ours = mars(**EVERY_STEP | {"anchors": rows}, neighbourhood=width, first_step=first)
+    ours = mars(**EVERY_STEP | {"anchors": rows}, neighborhood=width, first_step=first)
     assert_same(run(ours, case), run(NoCache(), case), case)
     assert ours.is_chunked == [True]
 
@@ -79,8 +79,8 @@ def test_frame_blocks_whose_anchors_are_all_rows_are_exact(rows, frames, width, 
 @few
 @given(case=cases(most_frames=1), first=st.sampled_from(FIRST_STEPS))
 def test_one_frame_or_none_is_exact(case, first):
-    """No frame is far from another: chunk attention is full attention, whatever the neighbourhood."""
-    assert_same(run(mars(**EVERY_STEP, neighbourhood=0, first_step=first), case), run(NoCache(), case), case)
+    """No frame is far from another: chunk attention is full attention, whatever the neighborhood."""
+    assert_same(run(mars(**EVERY_STEP, neighborhood=0, first_step=first), case), run(NoCache(), case), case)
 
 
 @settings(max_examples=20, deadline=None)
@@ -91,13 +91,13 @@ def test_each_example_of_a_batch_gets_what_it_gets_alone(case, config):
 
 def visible(case: Case, strategy: MARSCache) -> torch.Tensor:
     """(columns, columns), bool: what each row of the one example sees by chunk attention, from the layout."""
-    frames, neighbourhood = case.layout().frame_index[0], strategy.config.neighbourhood
-    if neighbourhood is None:
+    frames, neighborhood = case.layout().frame_index[0], strategy.config.neighborhood
+    if neighborhood is None:
         return torch.ones(len(frames), len(frames), dtype=torch.bool)
     anchor = torch.zeros(len(frames), dtype=torch.bool)
     for rows in strategy.anchors.get(0, []):
         anchor[rows] = True  # no padding: a row's number is its column
-    near = (frames[:, None] - frames).abs() <= neighbourhood
+    near = (frames[:, None] - frames).abs() <= neighborhood
     return (frames[:, None] < 0) | (frames < 0) | near | anchor
 
 
@@ -114,21 +114,21 @@ def test_it_recomputes_what_its_intervals_say_from_the_boundaries_that_were_left
     ours = run(strategy, case)
     groups = len(config.visual_intervals)
     begins = [group * 4 // groups for group in range(groups)] + [4]
-    blocks = {step.block: step.rows for step in case.steps()}
+    blocks = {step.block: step.span for step in case.steps()}
 
-    def recomputed(step: Step) -> torch.Tensor:
+    def recomputed(step: DenoisingStep) -> torch.Tensor:
         rows = torch.zeros(4, len(frames), dtype=torch.bool)
         for group in range(groups):
             layers = slice(begins[group], begins[group + 1])
             for kind, intervals in ((frames >= 0, config.visual_intervals), (frames < 0, config.text_intervals)):
                 if step.index == 0 or (intervals[group] and step.index % intervals[group] == 0):
                     rows[layers] |= kind
-        rows[:, step.rows] = True
+        rows[:, step.span] = True
         if step.step_in_block == 0 and step.block > 0:
             rows[:, blocks[step.block - 1]] = True
         return rows
 
-    def seen(step: Step) -> torch.Tensor:
+    def seen(step: DenoisingStep) -> torch.Tensor:
         if step.index == 0 and config.first_step == "full":
             return torch.tensor(True)
         return visible(case, strategy)
@@ -145,8 +145,8 @@ def test_intervals_and_anchors_make_a_difference():
         {"visual_intervals": (4, 4)},
         {"visual_intervals": (None, None)},
         {"text_intervals": (2, 2)},
-        {"neighbourhood": None},
-        {"neighbourhood": 0},
+        {"neighborhood": None},
+        {"neighborhood": 0},
         {"anchors": 0},
         {"anchor_choice": "random"},
         {"first_step": "chunked"},
@@ -266,7 +266,12 @@ def test_a_schedule_is_the_table_worked_out_by_hand_and_what_happens(intervals, 
 def test_what_was_refreshed_can_be_read_afterwards():
     strategy = mars(visual_intervals=(4, 2), text_intervals=(2, 1))
     run(strategy, plain_case(blocks=1, steps=4))
-    assert [due[0] for due in strategy.refreshed] == [Due(0, 0, full=True), Due(2, 1), Due(1, 0), Due(2, 1)]
+    assert [due[0] for due in strategy.refreshed] == [
+        RefreshPlan(0, 0, full=True),
+        RefreshPlan(2, 1),
+        RefreshPlan(1, 0),
+        RefreshPlan(2, 1),
+    ]
 
 
 def test_tokens_committed_last_in_a_block_are_not_left_as_masks():
@@ -279,7 +284,7 @@ def test_tokens_committed_last_in_a_block_are_not_left_as_masks():
     for step in steps:
         strategy.denoise(text_model(), case.embeddings(step), step)
         rows.append(set(strategy.computed.numbers.tolist()))
-    first, second = (set(range(steps[i].rows.start, steps[i].rows.stop)) for i in (0, 3))
+    first, second = (set(range(steps[i].span.start, steps[i].span.stop)) for i in (0, 3))
     assert rows[1:] == [first, first, first | second, second, second]
 
 
@@ -295,8 +300,8 @@ def test_tokens_committed_last_in_a_block_are_not_left_as_masks():
         ({"visual_intervals": (8, 4)}, "`visual_intervals` has 2 groups of layers and `text_intervals` 4"),
         ({"visual_intervals": ()}, "`visual_intervals` must hold an interval for each group"),
         ({"visual_intervals": 8}, "`visual_intervals` must hold an interval for each group .* got 8"),
-        ({"neighbourhood": -1}, "`neighbourhood` must be a whole number of at least 0 frames, .* got -1"),
-        ({"neighbourhood": 1.0}, "`neighbourhood` must be a whole number"),
+        ({"neighborhood": -1}, "`neighborhood` must be a whole number of at least 0 frames, .* got -1"),
+        ({"neighborhood": 1.0}, "`neighborhood` must be a whole number"),
         ({"anchors": -1}, "`anchors` must be a whole number of at least 0"),
         ({"anchor_choice": "best"}, "`anchor_choice` must be one of 'attention', 'random', got 'best'"),
         ({"first_step": "half"}, "`first_step` must be one of 'full', 'chunked', got 'half'"),
@@ -322,7 +327,7 @@ def model() -> VidLaDAForConditionalGeneration:
         ({"visual_intervals": [8] * 5, "text_intervals": [8] * 5}, "5 groups of layers .* more than the 4 layers"),
         ({"anchors": 7}, r"`anchors` \(7\) must not exceed the 6 rows of a frame \(example 0 of the batch\)"),
         ({"proxy_layers": [1, 4]}, "`proxy_layers` names layer 4; the text model has layers 0 to 3"),
-        ({"neighbourhood": -1}, "`neighbourhood` must be"),
+        ({"neighborhood": -1}, "`neighborhood` must be"),
         ({"visual_intervals": [6, 4, 2, 2]}, "not a multiple"),
         ({"visual_interval": [8]}, "Did you mean 'visual_intervals'"),
     ],
@@ -338,9 +343,9 @@ def test_what_a_model_or_video_cannot_have_is_refused_before_any_work(model, set
     assert not encoded
 
 
-@pytest.mark.parametrize("settings", [{}, {"neighbourhood": None, "anchor_choice": "random"}])
+@pytest.mark.parametrize("settings", [{}, {"neighborhood": None, "anchor_choice": "random"}])
 def test_anchors_that_are_never_used_may_be_more_than_a_frame_has(model, settings):
-    """A video within one neighbourhood, and no chunk attention at all."""
+    """A video within one neighborhood, and no chunk attention at all."""
     inputs = example(model, 3 if settings else 2) | {"max_new_tokens": 4, "cache_strategy": "mars"}
     many, few = ({"anchors": count} | settings for count in (7, 1))
     assert torch.equal(model.generate(**inputs, cache_config=many), model.generate(**inputs, cache_config=few))
@@ -360,7 +365,7 @@ def test_every_layout_of_newlines_and_every_attention_is_served(newlines, attent
     model = tiny_model(newline_position=newlines)
     model.set_attn_implementation(attention)
     inputs = batch(example(model, 4), example(model, 2, after=7, seed=2))
-    exact = {"visual_intervals": [1], "text_intervals": [1], "neighbourhood": 3}
+    exact = {"visual_intervals": [1], "text_intervals": [1], "neighborhood": 3}
     for guidance in (0.0, 0.7):
         arguments = inputs | {"max_new_tokens": 8, "block_length": 4, "cfg_scale": guidance}
         expected = model.generate(**arguments)

@@ -10,9 +10,9 @@ from vidlada_hf.modeling.modeling_vidlada import (
     pool_patches,
 )
 
-from .golden_model import IMAGE, PLACEHOLDER, golden_inputs, golden_model, load_json, load_tensors, pixels
-from .golden_model import VIDEO as GOLDEN_VIDEO
-from .tiny import PAD, VIDEO, batch, example, tiny_model
+from ..golden_model import IMAGE, PLACEHOLDER, golden_inputs, golden_model, load_json, load_tensors, pixels
+from ..golden_model import VIDEO as GOLDEN_VIDEO
+from ..tiny_models import PAD, VIDEO, batch, example, tiny_model
 
 TOWER, HIDDEN, NOISE = 2e-4, 2e-3, 2e-4  # tolerances of the golden README; float32 noise of the tiny model
 
@@ -157,7 +157,7 @@ def test_features_computed_before_replace_pixels(position):
     inputs = batch(example(model, 3), example(model, 2, seed=2))
     expected = model(**inputs).logits
     features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs.pop("video_num_frames"))
-    assert [len(f) for f in features] == [n * model.model.rows_per_frame + (position == "one_token") for n in (3, 2)]
+    assert [len(f) for f in features] == [n * model.model.tokens_per_frame + (position == "one_token") for n in (3, 2)]
     for given in (features, torch.cat(features)):
         torch.testing.assert_close(model(**inputs, video_features=given).logits, expected, atol=NOISE, rtol=0)
 
@@ -297,7 +297,7 @@ def test_frame_index_counts_frames_in_each_example(position):
     }
     inputs = batch(one, twice)
     index = model.model.frame_index(inputs["input_ids"], inputs["video_num_frames"])
-    rows, extra = model.model.rows_per_frame, int(position == "one_token")
+    rows, extra = model.model.tokens_per_frame, int(position == "one_token")
     assert (index[inputs["input_ids"] != VIDEO] == -1).all()
     assert index[0][index[0] >= 0].tolist() == [0] * (rows + extra)
     assert index[1][index[1] >= 0].tolist() == [0] * rows + [1] * (rows + extra) + [2] * (rows + extra)

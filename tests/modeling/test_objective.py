@@ -5,8 +5,8 @@ import torch
 
 from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_masks, draw_probabilities
 
-from .golden_model import PLACEHOLDER, golden_model, load_json, load_tensors, pixels
-from .tiny import batch, example, tiny_model
+from ..golden_model import PLACEHOLDER, golden_model, load_json, load_tensors, pixels
+from ..tiny_models import batch, example, tiny_model
 
 CASES = (
     "batch2_no_attention_mask", "batch2_no_attention_mask_one_token", "batch2_padding_and_conversation_mask",

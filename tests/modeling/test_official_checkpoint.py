@@ -12,7 +12,7 @@ from vidlada_hf.modeling.official_checkpoint_vidlada import (
     translate_config,
 )
 
-from .golden_model import golden_model, load_json
+from ..golden_model import golden_model, load_json
 
 
 def test_every_field_is_mapped(golden):

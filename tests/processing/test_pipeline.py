@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, pipeline
 from vidlada_hf.processing.pipeline_vidlada import VideoTextToTextPipeline
 from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
 
-from ..modeling.golden_model import golden_model
-from ..modeling.tiny import tiny_model
+from ..golden_model import golden_model
+from ..tiny_models import tiny_model
 from .helpers import ask, clip, small_processor
 
 GENERATE = {"max_new_tokens": 4, "block_length": 2}

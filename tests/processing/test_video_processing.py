@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers.video_utils import VideoMetadata
 
+from tests import clips
 from vidlada_hf.processing.video_processing_vidlada import (
     VidLaDAVideoProcessor,
     frame_stride,
@@ -20,8 +21,6 @@ from vidlada_hf.processing.video_processing_vidlada import (
     sample_frame_indices,
 )
 from vidlada_hf.processing.video_reading_vidlada import VideoReadingError
-
-from . import clips
 
 totals = st.integers(1, 100_000)
 rates = st.floats(0.01, 1000)

@@ -2,7 +2,7 @@
 
 import torch
 
-from vidlada_hf.training.tasks import Task
+from vidlada_hf.training.task import Task
 
 
 def losses_of(task: Task, batch: dict, steps: int, rate: float) -> list[float]:

@@ -1,9 +1,9 @@
 import pytest
 
+from moving_shapes.train.tiny_model import build_tiny
 from tests.training.helpers import losses_of
 from vidlada_hf.training.conversations import Conversations
-from vidlada_hf.training.data import ShapeConversations, build_dataset
-from vidlada_hf.training.moving_shapes.tiny import build_tiny
+from vidlada_hf.training.data.sources import ShapeConversations, build_dataset
 
 DATA = {"source": "moving_shapes", "length": 8, "group": 2, "frames": [2], "types": ["color", "shape"], "long": 0}
 

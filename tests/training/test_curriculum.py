@@ -7,7 +7,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from tests.training.clips import write_llava
+from tests.llava_files import write_llava
 from tests.training.test_run import TINY
 from vidlada_hf.training import run
 from vidlada_hf.training.recipe import Recipe

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.modeling.tiny import batch, example, tiny_model
+from tests.tiny_models import batch, example, tiny_model
 from vidlada_hf.training.global_batch import add_masks, add_shares, add_weights, count, generator_of
 
 

@@ -11,6 +11,7 @@ import torch
 from peft import AutoPeftModel
 from safetensors.torch import load_file
 
+from moving_shapes.train.tiny_model import build_tiny
 from tests.training.helpers import losses_of
 from tests.training.test_run import DATA
 from vidlada_hf import VidLaDAForConditionalGeneration, export_checkpoint
@@ -25,9 +26,8 @@ from vidlada_hf.training.lora import (
     load_adapter,
     save_adapter,
 )
-from vidlada_hf.training.moving_shapes.tiny import build_tiny
 from vidlada_hf.training.recipe import Recipe
-from vidlada_hf.training.tasks import find_task
+from vidlada_hf.training.task import find_task
 
 LORA = {"r": 4, "alpha": 8}
 

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from tests.modeling.tiny import example, tiny_model
+from tests.tiny_models import example, tiny_model
 from vidlada_hf.training.optimizer import Muon, MuonAdamW, OptimizerOptions, build_optimizer
 
 OPTIONS = OptimizerOptions(tower=1e-3, projector=2e-3, text=3e-3, muon=1e-2)

@@ -18,12 +18,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.training.clips import write_llava
+from tests.llava_files import write_llava
 from tests.training.test_run import TINY
 from vidlada_hf.training import run
 from vidlada_hf.training.conversations import Conversations
+from vidlada_hf.training.data.video_dataset import count_left_out
 from vidlada_hf.training.recipe import Recipe
-from vidlada_hf.training.videos import count_left_out
 
 pytestmark = pytest.mark.slow
 

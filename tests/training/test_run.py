@@ -11,13 +11,13 @@ import yaml
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from tests.training.clips import write_llava
+from tests.llava_files import write_llava
 from vidlada_hf.training import run
-from vidlada_hf.training.planning import plan
+from vidlada_hf.training.memory_estimate import plan
 from vidlada_hf.training.recipe import Recipe
-from vidlada_hf.training.tasks import find_task
+from vidlada_hf.training.task import find_task
 
-TINY = "vidlada_hf.training.moving_shapes.tiny:build_tiny"
+TINY = "moving_shapes.train.tiny_model:build_tiny"
 DATA = {"source": "moving_shapes", "length": 40, "group": 2, "frames": [2], "types": ["color", "shape"], "long": 0}
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
-from tests.modeling.tiny import example, tiny_model
+from tests.tiny_models import example, tiny_model
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from vidlada_hf.training.checkpointing import load_state, random_state, save_state, set_random_state
 from vidlada_hf.training.optimizer import OptimizerOptions
-from vidlada_hf.training.state import load_state, random_state, save_state, set_random_state
 from vidlada_hf.training.trainer import DiffusionTrainer, SimilarLengths, last_checkpoint
 
 OPTIONS = OptimizerOptions(tower=1e-3, projector=1e-3, text=3e-3, muon=1e-2)

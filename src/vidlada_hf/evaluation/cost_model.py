@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from ..modeling.cache_vidlada import DenoisingCache, NoCache, SequenceLayout, Step
-from ..modeling.chunk_attention_vidlada import spread
-from ..modeling.interval_cache_vidlada import IntervalCache, is_due
-from ..modeling.mars_adaptive_cache_vidlada import MARSAdaptiveCache
+from ..modeling.cache_vidlada import DenoisingCache, DenoisingStep, NoCache, SequenceLayout
+from ..modeling.chunk_attention_vidlada import evenly_spaced
+from ..modeling.dllm_cache_vidlada import DLLMCache, is_due
+from ..modeling.kv_cache_vidlada import SelectiveKVCache
 from ..modeling.mars_cache_vidlada import MARSCache
-from ..modeling.row_cache_vidlada import RowCache
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,9 @@ class Sizes:
         canvas = slice(self.prompt, self.prompt + self.canvas)
         return SequenceLayout(torch.arange(self.total)[None], None, torch.cat([text, numbers, behind])[None], canvas)
 
-    def place(self, steps: Sequence[Step]) -> list[Step]:
+    def place(self, steps: Sequence[DenoisingStep]) -> list[DenoisingStep]:
         """`VidLaDAGenerationConfig.planned_steps()` with their rows counted from the beginning of the sequence."""
-        return [replace(s, rows=shift(s.rows, self.prompt)) for s in steps]
+        return [replace(s, span=shift(s.span, self.prompt)) for s in steps]
 
 
 @dataclass(frozen=True)
@@ -122,14 +121,14 @@ class LayerWork:
 
 @singledispatch
 def plan_work(
-    strategy: Any, shape: TextShape, sizes: Sizes, steps: Sequence[Step], refreshed: Sequence[Any] = ()
+    strategy: Any, shape: TextShape, sizes: Sizes, steps: Sequence[DenoisingStep], refreshed: Sequence[Any] = ()
 ) -> list[list[LayerWork]] | None:
     """What each layer does in each step, for one example.
 
     Args:
-        strategy: of a known class, or of a subclass of `RowCache` that only writes `columns`.
+        strategy: of a known class, or of a subclass of `SelectiveKVCache` that only writes `columns`.
         steps: those in which the example is active, numbered by its own clock, rows from the sequence's beginning.
-        refreshed: of MARS-Cache, the example's `Due` in each step, where it ran; without it the clock's.
+        refreshed: of MARS-Cache, the example's `RefreshPlan` in each step, where it ran; without it the clock's.
 
     Returns:
         For each step a list over layers; None for a strategy that is not known.
@@ -138,22 +137,30 @@ def plan_work(
 
 
 @plan_work.register
-def _(strategy: NoCache, shape: TextShape, sizes: Sizes, steps: Sequence[Step], refreshed: Sequence[Any] = ()) -> Any:
+def _(
+    strategy: NoCache, shape: TextShape, sizes: Sizes, steps: Sequence[DenoisingStep], refreshed: Sequence[Any] = ()
+) -> Any:
     return [[LayerWork(sizes.total, sizes.total**2)] * shape.layers for _ in steps]
 
 
 @plan_work.register
-def _(strategy: RowCache, shape: TextShape, sizes: Sizes, steps: Sequence[Step], refreshed: Sequence[Any] = ()) -> Any:
+def _(
+    strategy: SelectiveKVCache,
+    shape: TextShape,
+    sizes: Sizes,
+    steps: Sequence[DenoisingStep],
+    refreshed: Sequence[Any] = (),
+) -> Any:
     total, works = sizes.total, []
     for step in steps:
-        rows = len(range(*strategy.columns(step).indices(total))) if step.index else total
+        rows = len(range(*strategy.recompute_span(step).indices(total))) if step.index else total
         works.append([LayerWork(rows, rows * total)] * shape.layers)
     return works
 
 
 @plan_work.register
 def _(
-    strategy: IntervalCache, shape: TextShape, sizes: Sizes, steps: Sequence[Step], refreshed: Sequence[Any] = ()
+    strategy: DLLMCache, shape: TextShape, sizes: Sizes, steps: Sequence[DenoisingStep], refreshed: Sequence[Any] = ()
 ) -> Any:
     answer, works = sizes.canvas + sizes.suffix, []
     picked = int(strategy.transfer_ratio * answer)
@@ -167,15 +174,15 @@ def _(
 
 
 @plan_work.register
-def _(strategy: MARSCache, shape: TextShape, sizes: Sizes, steps: Sequence[Step], refreshed: Sequence[Any] = ()) -> Any:
-    if not refreshed and type(strategy).schedule is MARSAdaptiveCache.schedule:
-        return None  # nobody knows before it has run
+def _(
+    strategy: MARSCache, shape: TextShape, sizes: Sizes, steps: Sequence[DenoisingStep], refreshed: Sequence[Any] = ()
+) -> Any:
     config, groups = strategy.config, strategy.config.groups
     clock = {} if refreshed else strategy.schedule(steps) or {}
     works = []
     for i, step in enumerate(steps):
-        block = step.rows.stop - step.rows.start
-        before = steps[i - 1].rows if i and steps[i - 1].rows != step.rows else slice(0, 0)
+        block = step.span.stop - step.span.start
+        before = steps[i - 1].span if i and steps[i - 1].span != step.span else slice(0, 0)
         always = block + before.stop - before.start
         layers: list[LayerWork] = []
         for group in range(groups):
@@ -200,7 +207,7 @@ def _mars_layer(config: Any, sizes: Sizes, always: int, visual: bool, text: bool
         rows += 0 if visual else min(probes, sizes.visual)
     if not visual:
         return LayerWork(rows, rows * total)
-    width = config.neighbourhood
+    width = config.neighborhood
     if full or width is None or len(sizes.frames) <= width + 1:
         return LayerWork(rows + sizes.visual, (rows + sizes.visual) * total)
     pairs = 0
@@ -212,12 +219,12 @@ def _mars_layer(config: Any, sizes: Sizes, always: int, visual: bool, text: bool
 
 def _add_search(layers: list[LayerWork], config: Any, shape: TextShape, sizes: Sizes) -> None:
     """Adds the proxy attention maps of the anchor search to the layers of the first step."""
-    width = config.neighbourhood
+    width = config.neighborhood
     if width is None or len(sizes.frames) <= width + 1 or not config.anchors or config.anchor_choice != "attention":
         return
     wanted = config.proxy_layers or (shape.layers // 2,)
     looked_at = set(wanted) | (set() if config.first_step == "full" else set(range(min(wanted))))
-    proxies = len(spread(sizes.visual, config.proxy_queries))
+    proxies = len(evenly_spaced(sizes.visual, config.proxy_queries))
     for i in looked_at:
         layers[i] = replace(layers[i], extra=2 * proxies * sizes.total * shape.heads * shape.head_dim)
 
@@ -248,7 +255,11 @@ def shift(rows: slice, by: int) -> slice:
 
 
 def cost_of_steps(
-    strategy: DenoisingCache, shape: TextShape, layout: SequenceLayout, steps: Sequence[Step], element_size: int = 4
+    strategy: DenoisingCache,
+    shape: TextShape,
+    layout: SequenceLayout,
+    steps: Sequence[DenoisingStep],
+    element_size: int = 4,
 ) -> list[StepCost] | None:
     """What each step of a `generate` costs.
 
@@ -262,17 +273,17 @@ def cost_of_steps(
         A cost a step, summed over the examples; None for a strategy that `plan_work` does not know.
     """
     examples = range(len(layout.frame_index))
-    block = [step.rows.stop - step.rows.start for step in steps]
+    block = [step.span.stop - step.span.start for step in steps]
     flops = [2 * shape.hidden * shape.vocabulary * rows * len(examples) for rows in block]  # the head
     weights = shape.layers * shape.layer_parameters + shape.hidden * shape.vocabulary
     stored = 0
     for example in examples:
         sizes, awake = Sizes.of(layout, example), [not s.active or s.active[example] for s in steps]
-        if not isinstance(strategy, RowCache):  # pays for padding
+        if not isinstance(strategy, SelectiveKVCache):  # pays for padding
             sizes = replace(sizes, text=sizes.text + layout.frame_index.shape[1] - sizes.total)
         here = [i for i, is_awake in enumerate(awake) if is_awake]
         padding = layout.frame_index.shape[1] - sizes.total
-        own = [replace(steps[i], index=clock, rows=shift(steps[i].rows, -padding)) for clock, i in enumerate(here)]
+        own = [replace(steps[i], index=clock, span=shift(steps[i].span, -padding)) for clock, i in enumerate(here)]
         ran = getattr(strategy, "refreshed", [])
         refreshed = [ran[i][example] for i in here] if len(ran) == len(steps) else []
         works = plan_work(strategy, shape, sizes, own, refreshed) if own else []

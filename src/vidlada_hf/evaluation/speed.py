@@ -6,10 +6,10 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from .contenders import Contender, Denoiser, Encoded, answer_partly
+from .bench import count_costs, number
 from .cost_model import Machine
 from .counting import PeakMemory
-from .strategy_bench import count_costs, number
+from .decoding import DecodingRunner, DecodingSetup, Encoded, answer_partly
 from .timing import Times, alternate, clock
 
 SCALED = ("flops", "flops_planned", "floor_seconds", "steps", "tokens", "forwards")
@@ -26,7 +26,7 @@ class Run(Protocol):
 
 
 @dataclass(frozen=True)
-class Answering:
+class TimedDecoding:
     """A contender that denoises one canvas.
 
     Args:
@@ -34,9 +34,9 @@ class Answering:
         limit: run only so many of the steps, and multiply. For strategies whose steps are all equal.
     """
 
-    denoiser: Denoiser
+    denoiser: DecodingRunner
     encoded: Encoded
-    contender: Contender
+    contender: DecodingSetup
     machine: Machine
     limit: int | None = None
 
@@ -147,4 +147,4 @@ def digits(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-__all__ = ["Answering", "Run", "digits", "measure_runs", "speed_table"]
+__all__ = ["TimedDecoding", "Run", "digits", "measure_runs", "speed_table"]

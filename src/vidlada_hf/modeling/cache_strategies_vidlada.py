@@ -6,19 +6,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from .cache_vidlada import DenoisingCache, NoCache
-from .interval_cache_vidlada import IntervalCache
-from .mars_adaptive_cache_vidlada import MARSAdaptiveCache, MARSAdaptiveConfig
+from .dllm_cache_vidlada import DLLMCache
+from .kv_cache_vidlada import DualCache, PrefixCache
 from .mars_cache_vidlada import MARSCache, MARSCacheConfig
-from .row_cache_vidlada import DualCache, PrefixCache
 
 # Name -> class, and the class of its settings where these are an object of their own.
 CACHE_STRATEGIES: dict[str, tuple[Any, Any]] = {
     "none": (NoCache, None),
     "mars": (MARSCache, MARSCacheConfig),
-    "mars-adaptive": (MARSAdaptiveCache, MARSAdaptiveConfig),
     "prefix": (PrefixCache, None),
     "dual": (DualCache, None),
-    "interval": (IntervalCache, None),
+    "interval": (DLLMCache, None),
 }
 
 

@@ -3,8 +3,8 @@
 A strategy is one object with one method to write, `denoise`. It is handed all rows of the sequence and returns the
 hidden states of the rows that the step wants to predict; how much of the rest it recomputes, and at which depth, is its
 own decision. `VidLaDATextModel.forward` helps with `position_ids` (which rows), `layers` (which depth) and
-`denoising_cache` (whose `attend` sees every layer's queries, keys and values). `RowCache` (`row_cache_vidlada`) keeps
-the keys and values of all rows, so that a strategy built on it only says which columns a step recomputes.
+`denoising_cache` (whose `attend` sees every layer's queries, keys and values). `SelectiveKVCache` (`kv_cache_vidlada`)
+keeps the keys and values of all tokens, so that a strategy built on it only says which span a step recomputes.
 """
 
 from abc import ABC, abstractmethod
@@ -47,14 +47,14 @@ class SequenceLayout:
 
 
 @dataclass(frozen=True)
-class Step:
+class DenoisingStep:
     """Which step of the denoising this is.
 
     Args:
         index: steps done before, over all blocks.
         block: number of the block being denoised, from 0.
         step_in_block: steps done before in this block.
-        rows: the columns of the block, whose hidden states the step wants.
+        span: the block's stretch of the sequence, whose hidden states the step wants.
         active: for each example, whether it has something to commit; empty: all have. What is returned for the others
             is not looked at. A strategy that leaves them alone, and counts an example's own steps, gives each example
             of a batch what it gets alone.
@@ -63,7 +63,7 @@ class Step:
     index: int
     block: int
     step_in_block: int
-    rows: slice
+    span: slice
     active: tuple[bool, ...] = ()
 
 
@@ -100,7 +100,7 @@ class DenoisingCache(ABC):
         self.layout = None
 
     @abstractmethod
-    def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: Step) -> torch.Tensor:
+    def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: DenoisingStep) -> torch.Tensor:
         """The hidden states that the step predicts from.
 
         Args:
@@ -133,7 +133,7 @@ class DenoisingCache(ABC):
         """
         return attention.attend(query, key, value, attention_mask, **kwargs)[0]
 
-    def schedule(self, steps: Sequence[Step]) -> dict[str, torch.Tensor] | None:
+    def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor] | None:
         """What would be refreshed in these steps, without running anything.
 
         Args:
@@ -147,7 +147,7 @@ class DenoisingCache(ABC):
 
 
 @contextmanager
-def serve(cache: DenoisingCache, layout: SequenceLayout) -> Iterator[None]:
+def cache_session(cache: DenoisingCache, layout: SequenceLayout) -> Iterator[None]:
     """The time of one `generate`, from a strategy's `begin` to its `end`, which is called whatever goes wrong.
 
     One that already serves another call is not ended: that call still needs it.
@@ -164,7 +164,7 @@ def serve(cache: DenoisingCache, layout: SequenceLayout) -> Iterator[None]:
 class NoCache(DenoisingCache):
     """Named "none": recomputes every row at every step. Exact, and what all other strategies are measured against."""
 
-    def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: Step) -> torch.Tensor:
+    def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: DenoisingStep) -> torch.Tensor:
         """Runs all rows of the active examples through all layers; 0 for the others."""
         assert self.layout is not None
         mask, active = self.layout.attention_mask, torch.tensor(step.active or (True,) * len(inputs_embeds))
@@ -174,12 +174,12 @@ class NoCache(DenoisingCache):
             attention_mask=None if mask is None else mask[awake],
             position_ids=self.layout.position_ids[awake],
         )
-        block = outputs.last_hidden_state[:, step.rows]
+        block = outputs.last_hidden_state[:, step.span]
         return block.new_zeros(len(active), *block.shape[1:]).index_copy(0, awake.to(block.device), block)
 
-    def schedule(self, steps: Sequence[Step]) -> dict[str, torch.Tensor]:
+    def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor]:
         """Everything, always."""
         return {kind: torch.ones(len(steps), 1, dtype=torch.bool) for kind in ("visual", "text")}
 
 
-__all__ = ["DenoisingCache", "NoCache", "SequenceLayout", "Step", "count_positions", "serve"]
+__all__ = ["DenoisingCache", "NoCache", "SequenceLayout", "DenoisingStep", "count_positions", "cache_session"]

@@ -1,6 +1,6 @@
 """Frame-wise chunk attention (arXiv 2601.17868, section 4): a frame sees its neighbours, anchors of others, text.
 
-Rows are given by their numbers in a store of keys and values (see `RowNumbers`). Each frame gets the list of the keys
+Rows are given by their numbers in a store of keys and values (see `PackedLayout`). Each frame gets the list of the keys
 that it attends to: no key twice, none that it does not see, and so no mask. Frames whose lists are equally long, of any
 example, are attended together. Away from the first and last frames all lists are.
 """
@@ -16,7 +16,7 @@ KEYS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
-class VideoRows:
+class VideoTokens:
     """Rows of one example, by their numbers in the store, on the CPU.
 
     Args:
@@ -37,14 +37,14 @@ class VideoRows:
         sizes = torch.tensor([len(rows) for rows in self.frames], dtype=torch.int64)
         return torch.arange(len(self.frames)).repeat_interleave(sizes)
 
-    def keys_of(self, frame: int, neighbourhood: int, anchors: Sequence[torch.Tensor]) -> torch.Tensor:
+    def keys_of(self, frame: int, neighborhood: int, anchors: Sequence[torch.Tensor]) -> torch.Tensor:
         """(keys,), int64: what the rows of a frame attend to, each key once.
 
         Args:
-            neighbourhood: frames on either side that are attended to in full.
+            neighborhood: frames on either side that are attended to in full.
             anchors: (anchors,), int64, of each frame.
         """
-        first, end = max(frame - neighbourhood, 0), frame + neighbourhood + 1
+        first, end = max(frame - neighborhood, 0), frame + neighborhood + 1
         return torch.cat([*self.frames[first:end], *anchors[:first], *anchors[end:], self.others])
 
 
@@ -62,7 +62,7 @@ class FrameBatch:
 
 
 def batch_frames(
-    videos: Sequence[VideoRows], anchors: Sequence[Sequence[torch.Tensor]], neighbourhood: int, device: torch.device
+    videos: Sequence[VideoTokens], anchors: Sequence[Sequence[torch.Tensor]], neighborhood: int, device: torch.device
 ) -> list[FrameBatch]:
     """The frames of some examples, batched by the lengths of their lists.
 
@@ -72,7 +72,7 @@ def batch_frames(
     alike: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for video, found in zip(videos, anchors, strict=True):
         for frame, rows in enumerate(video.frames):
-            seen = video.keys_of(frame, neighbourhood, found)
+            seen = video.keys_of(frame, neighborhood, found)
             alike.setdefault((len(rows), len(seen)), []).append((rows, seen))
     batches = []
     for (_, length), frames in alike.items():
@@ -116,22 +116,22 @@ def attend_by_frames(
     return attended[None]
 
 
-def spread(count: int, wanted: int) -> torch.Tensor:
+def evenly_spaced(count: int, wanted: int) -> torch.Tensor:
     """(min(count, wanted),), int64: evenly spaced among `count`, from the middle of each stretch."""
     wanted = min(count, wanted)
     return (2 * torch.arange(wanted) + 1) * count // (2 * max(wanted, 1))
 
 
-def mass_from_outside(
+def proxy_attention_scores(
     query: torch.Tensor,
     query_frames: torch.Tensor,
     keys: torch.Tensor,
     visual: slice | torch.Tensor,
     key_frames: torch.Tensor,
-    neighbourhood: int,
+    neighborhood: int,
     scaling: float,
 ) -> torch.Tensor:
-    """The attention that visual rows receive from queries outside their neighbourhood: the proxy attention map.
+    """The attention that visual rows receive from queries outside their neighborhood: the proxy attention map.
 
     Args:
         query: (heads, queries, head_dim), rotated.
@@ -147,11 +147,11 @@ def mass_from_outside(
     heads = query.shape[0]
     keys = keys.transpose(0, 1).repeat_interleave(heads // keys.shape[1], dim=0)
     weights = (query @ keys.transpose(1, 2) * scaling).float().softmax(-1).mean(0)
-    outside = (query_frames[:, None] - key_frames).abs() > neighbourhood
+    outside = (query_frames[:, None] - key_frames).abs() > neighborhood
     return (weights[:, visual] * outside).sum(0)
 
 
-def choose_anchors(video: VideoRows, scores: torch.Tensor, count: int) -> list[torch.Tensor]:
+def choose_anchors(video: VideoTokens, scores: torch.Tensor, count: int) -> list[torch.Tensor]:
     """The rows of the highest score in each frame.
 
     Args:
@@ -165,4 +165,4 @@ def choose_anchors(video: VideoRows, scores: torch.Tensor, count: int) -> list[t
     return [rows[score.topk(count).indices.sort().values] for rows, score in zip(video.frames, parts, strict=True)]
 
 
-__all__ = ["FrameBatch", "VideoRows", "attend_by_frames", "batch_frames"]
+__all__ = ["FrameBatch", "VideoTokens", "attend_by_frames", "batch_frames"]

@@ -21,9 +21,9 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file, logging
 
 from .cache_strategies_vidlada import resolve_cache_strategy
-from .cache_vidlada import DenoisingCache, SequenceLayout, Step, count_positions, serve
+from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, cache_session, count_positions
 from .stopping_vidlada import StopRules
-from .unmasking_vidlada import UnmaskingStrategy, quota_schedule, resolve_unmasking
+from .unmasking_vidlada import UnmaskingStrategy, num_transfer_tokens, resolve_unmasking
 
 logger = logging.get_logger(__name__)
 
@@ -37,7 +37,7 @@ ALIASES = {
     "generation_context_ids": "canvas",
 }
 # Arguments of autoregressive decoding, with the one value that describes what happens here anyway.
-MEANINGLESS = {"use_cache": False, "do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+AUTOREGRESSIVE_ONLY = {"use_cache": False, "do_sample": False, "num_beams": 1, "num_return_sequences": 1}
 
 
 class VidLaDAGenerationConfig(GenerationConfig):
@@ -54,7 +54,7 @@ class VidLaDAGenerationConfig(GenerationConfig):
         unmasking: the rule that commits tokens: "quota" (so many a step, the most confident first), "threshold",
             "factor" or "entropy" (more where the model is sure; see `unmasking_vidlada`).
         unmask_threshold, unmask_factor, unmask_entropy_bound: of the rule of that name; probability, factor, nats.
-        cache_strategy: what a step recomputes: "none" (everything, exact), "mars", "mars-adaptive" (MARS-Cache),
+        cache_strategy: what a step recomputes: "none" (everything, exact), "mars" (MARS-Cache),
             "prefix", "dual" (Fast-dLLM) or "interval" (dLLM-Cache); see `cache_strategies_vidlada`.
         cache_config: settings of the strategy of that name, a dict such as {"anchors": 4}.
         temperature: 0 takes the most probable token; above, Gumbel noise in float64 is added to the choice.
@@ -166,10 +166,10 @@ class VidLaDAGenerationConfig(GenerationConfig):
         base, rest = divmod(steps, len(starts))
         return [(block, base + (i < rest)) for i, block in enumerate(columns)]
 
-    def planned_steps(self) -> list[Step]:
-        """All steps of a canvas of masks that no stop ends early, with `rows` counted from the canvas' beginning."""
+    def planned_steps(self) -> list[DenoisingStep]:
+        """All steps of a canvas of masks that no stop ends early, with `span` counted from the canvas' beginning."""
         plan = [(number, i, rows) for number, (rows, steps) in enumerate(self.blocks()) for i in range(steps)]
-        return [Step(index, number, i, rows) for index, (number, i, rows) in enumerate(plan)]
+        return [DenoisingStep(index, number, i, rows) for index, (number, i, rows) in enumerate(plan)]
 
     @classmethod
     def from_model_config(cls, model_config: Any) -> "VidLaDAGenerationConfig":
@@ -204,7 +204,7 @@ class VidLaDAGenerationConfig(GenerationConfig):
 
 
 @dataclass
-class DenoisedStep:
+class StepOutput:
     """One step of the denoising, as seen by a `step_callback` and in the trace.
 
     Args:
@@ -215,7 +215,7 @@ class DenoisedStep:
         canvas: (batch, canvas), int64, after the step; `mask_token_id` where not known yet.
     """
 
-    step: Step
+    step: DenoisingStep
     tokens: torch.Tensor
     confidence: torch.Tensor
     committed: torch.Tensor
@@ -231,12 +231,12 @@ class VidLaDAGenerationOutput(ModelOutput):
             padded on the right.
         tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`): tokens committed a forward pass, counting the
             passes in which the example had something to commit.
-        trace: one `DenoisedStep` a forward pass, on the CPU.
+        trace: one `StepOutput` a forward pass, on the CPU.
     """
 
     sequences: torch.Tensor | None = None
     tokens_per_forward: torch.Tensor | None = None
-    trace: list[DenoisedStep] | None = None
+    trace: list[StepOutput] | None = None
 
 
 @dataclass
@@ -298,7 +298,7 @@ class VidLaDAGenerationMixin:
         logits_processor: LogitsProcessorList | None = None,
         stopping_criteria: StoppingCriteriaList | Sequence[str] | None = None,
         streamer: BaseStreamer | None = None,
-        step_callback: Callable[[DenoisedStep], None] | None = None,
+        step_callback: Callable[[StepOutput], None] | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         tokenizer: Any = None,
         **kwargs: Any,
@@ -333,7 +333,7 @@ class VidLaDAGenerationMixin:
                 tokenized, and the answer ends before the first place where these tokens stand.
             streamer: gets `put(prompt)`, after each step `put_draft(value=canvas from this block on)` if it has that
                 method, after each block `put(block)`, then `end()`.
-            step_callback: called after each step with a `DenoisedStep`.
+            step_callback: called after each step with a `StepOutput`.
             generator: of the noise; or one for each example, so that a batch draws what each example draws alone.
             tokenizer: needed for `stop_strings`, a `suffix` given as text and strings in `stopping_criteria`.
             kwargs: fields of `VidLaDAGenerationConfig`; `canvas`, (canvas,) or (batch, canvas) ids with `mask_token_id`
@@ -354,14 +354,14 @@ class VidLaDAGenerationMixin:
         input_ids, settings, canvas = asked.input_ids, asked.settings, asked.canvas
         criteria, official_stops = split_criteria(stopping_criteria)
         stops = StopRules.build(settings, official_stops, tokenizer)
-        audience = Audience(streamer, step_callback, settings.return_dict_in_generate)
+        audience = GenerationObservers(streamer, step_callback, settings.return_dict_in_generate)
         # 1.b Lay out prompt, canvas and suffix, and let the cache strategy check the layout.
         branches = 2 if settings.cfg_scale > 0 else 1
         layout = self._prepare_layout(input_ids, attention_mask, video_num_frames, canvas, asked.suffix_ids).repeat(
             branches
         )
         asked.cache.check(self.config.get_text_config(), layout)
-        with serve(asked.cache, layout), closing(audience):
+        with cache_session(asked.cache, layout), closing(audience):
             # 1.c Encode the video and merge it into the prompt's embeddings, once.
             prompt = self.model.merge_features(
                 input_ids, pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size
@@ -373,14 +373,14 @@ class VidLaDAGenerationMixin:
             # 2. For each block of the canvas, for each of its steps.
             for number, (columns, steps) in enumerate(asked.blocks):
                 rows = slice(layout.canvas.start + columns.start, layout.canvas.start + columns.stop)
-                quotas = quota_schedule(canvas.masked[:, columns].sum(-1), steps)
+                quotas = num_transfer_tokens(canvas.masked[:, columns].sum(-1), steps)
                 for step_in_block in range(steps):
                     eligible = canvas.eligible(columns)
                     active = eligible.any(-1)
                     awake = tuple(active.tolist())
                     if not any(awake):
                         break
-                    step = Step(audience.steps_seen, number, step_in_block, rows, awake * branches)
+                    step = DenoisingStep(audience.steps_seen, number, step_in_block, rows, awake * branches)
                     # 2.a Embed the canvas as it stands.
                     embeddings[:, layout.canvas] = self.model.get_input_embeddings()(canvas.ids).repeat(branches, 1, 1)
                     # 2.b Hidden states of the block's rows.
@@ -388,7 +388,9 @@ class VidLaDAGenerationMixin:
                     # 2.c Logits.
                     logits = self._block_logits(hidden_states, settings, ids, logits_processor)
                     # 2.d Choose a token and a confidence for each row.
-                    tokens, confidence = choose(logits, settings.temperature, settings.remasking, asked.noise, active)
+                    tokens, confidence = sample_tokens(
+                        logits, settings.temperature, settings.remasking, asked.noise, active
+                    )
                     confidence = confidence.masked_fill(~eligible, -torch.inf)
                     # 2.e Commit some of them; in the last step whatever a user's own rule has left.
                     chosen = asked.unmasking.select(confidence, eligible, quotas[:, step_in_block], logits) & eligible
@@ -397,15 +399,13 @@ class VidLaDAGenerationMixin:
                     ids[:, layout.canvas] = canvas.ids
                     # 2.f Look for stops; tell who watches.
                     stops.update(canvas)
-                    audience.see_step(
-                        DenoisedStep(step, tokens, confidence, chosen, canvas.ids.clone()), columns, canvas
-                    )
+                    audience.see_step(StepOutput(step, tokens, confidence, chosen, canvas.ids.clone()), columns, canvas)
                     if criteria:
                         canvas.masked &= ~criteria(ids, None)[:, None]  # these examples commit nothing more
                 audience.see_block(columns, canvas)
 
         # 3. Cut each answer at its stop, append the suffix, pad on the right.
-        sequences = finish(input_ids, canvas, asked.suffix_ids, settings.pad_token_id)
+        sequences = assemble_sequences(input_ids, canvas, asked.suffix_ids, settings.pad_token_id)
         if not settings.return_dict_in_generate:
             return sequences
         return VidLaDAGenerationOutput(sequences, canvas.committed / canvas.forwards.clamp(min=1), audience.trace)
@@ -459,7 +459,7 @@ class VidLaDAGenerationMixin:
             unmasking=rule,
             canvas=self._prepare_canvas(canvas_ids, settings, batch, device),
             suffix_ids=as_suffix(suffix, tokenizer, device),
-            noise=Noise(settings.seed, generator, batch, device),
+            noise=RandomSource(settings.seed, generator, batch, device),
         )
 
     def _prepare_generation_config(
@@ -475,12 +475,12 @@ class VidLaDAGenerationMixin:
         for name, value in kwargs.items():
             if name in settings.FIELDS:
                 setattr(settings, name, value)
-            elif name in MEANINGLESS and value not in (None, MEANINGLESS[name]):
+            elif name in AUTOREGRESSIVE_ONLY and value not in (None, AUTOREGRESSIVE_ONLY[name]):
                 raise ValueError(
                     f"`{name}={value!r}` belongs to autoregressive decoding. VidLaDA draws with `temperature` above 0, "
                     "and reuses computation with `cache_strategy`."
                 )
-            elif name not in MEANINGLESS:
+            elif name not in AUTOREGRESSIVE_ONLY:
                 unused[name] = value
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             if getattr(settings, name) is None:
@@ -624,28 +624,28 @@ class Request:
     unmasking: UnmaskingStrategy
     canvas: Canvas
     suffix_ids: torch.Tensor
-    noise: "Noise"
+    noise: "RandomSource"
 
 
-class Audience:
+class GenerationObservers:
     """Those who watch one `generate`: a streamer, a callback, and the trace if it is kept."""
 
-    def __init__(self, streamer: Any, step_callback: Callable[[DenoisedStep], None] | None, keep_trace: bool) -> None:
+    def __init__(self, streamer: Any, step_callback: Callable[[StepOutput], None] | None, keep_trace: bool) -> None:
         self.streamer, self.step_callback, self.keep_trace = streamer, step_callback, keep_trace
         self.steps_seen = 0
-        self.trace: list[DenoisedStep] = []
+        self.trace: list[StepOutput] = []
 
     def begin(self, input_ids: torch.Tensor) -> None:
         """Shows the prompts (batch, rows)."""
         if self.streamer is not None:
             self.streamer.put(input_ids.cpu())
 
-    def see_step(self, done: DenoisedStep, columns: slice, canvas: Canvas) -> None:
+    def see_step(self, done: StepOutput, columns: slice, canvas: Canvas) -> None:
         """Shows a step, and the canvas from the current block to its end as a draft."""
         self.steps_seen += 1
         if self.keep_trace:
             values = (done.tokens, done.confidence, done.committed, done.canvas)
-            self.trace.append(DenoisedStep(done.step, *(value.cpu() for value in values)))
+            self.trace.append(StepOutput(done.step, *(value.cpu() for value in values)))
         if hasattr(self.streamer, "put_draft"):
             self.streamer.put_draft(value=done.canvas[:, columns.start : int(canvas.stop.max())].cpu())
         if self.step_callback is not None:
@@ -665,7 +665,7 @@ class Audience:
             self.streamer.end()
 
 
-class Noise:
+class RandomSource:
     """Random draws of one `generate`, from one generator or from one for each example.
 
     Raises:
@@ -713,8 +713,8 @@ class Noise:
         return torch.rand(shape, generator=generator, dtype=dtype, device=device).to(self.device)
 
 
-def choose(
-    logits: torch.Tensor, temperature: float, remasking: str, noise: Noise, active: torch.Tensor
+def sample_tokens(
+    logits: torch.Tensor, temperature: float, remasking: str, noise: RandomSource, active: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A token and a confidence for each position.
 
@@ -737,7 +737,9 @@ def choose(
     return tokens, (exact.gather(-1, tokens[..., None])[..., 0] - exact.logsumexp(-1)).exp()
 
 
-def finish(input_ids: torch.Tensor, canvas: Canvas, suffix_ids: torch.Tensor, pad_token_id: int | None) -> torch.Tensor:
+def assemble_sequences(
+    input_ids: torch.Tensor, canvas: Canvas, suffix_ids: torch.Tensor, pad_token_id: int | None
+) -> torch.Tensor:
     """(batch, rows): each prompt, its answer up to the stop, and the suffix, padded on the right."""
     rows = [
         torch.cat([prompt, answer[:stop], suffix_ids])
@@ -803,4 +805,4 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
         raise ValueError(f"Unknown generation argument `{name}`. {hint}")
 
 
-__all__ = ["DenoisedStep", "VidLaDAGenerationConfig", "VidLaDAGenerationMixin", "VidLaDAGenerationOutput"]
+__all__ = ["StepOutput", "VidLaDAGenerationConfig", "VidLaDAGenerationMixin", "VidLaDAGenerationOutput"]

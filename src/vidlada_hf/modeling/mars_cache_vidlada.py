@@ -6,34 +6,44 @@ decided here, and said in `MARSCacheConfig`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from .cache_vidlada import SequenceLayout, Step
+from .cache_vidlada import DenoisingStep, SequenceLayout
 from .chunk_attention_vidlada import (
     FrameBatch,
-    VideoRows,
+    VideoTokens,
     attend_by_frames,
     batch_frames,
     choose_anchors,
-    mass_from_outside,
-    spread,
+    evenly_spaced,
+    proxy_attention_scores,
 )
-from .row_cache_vidlada import RowCache, Rows, check_interval
+from .kv_cache_vidlada import ComputedTokens, SelectiveKVCache, check_interval
 
 
 @dataclass(frozen=True)
-class ChunkConfig:
-    """How visual rows attend when they are refreshed. What MARS with a clock and with drift have in common.
+class MARSCacheConfig:
+    """The settings of `MARSCache`.
+
+    The layers form as many groups, equally large, as there are intervals. The intervals, the number of anchors and the
+    proxy's layer are not published. The defaults are ours: a pyramid that doubles from group to group and keeps the
+    paper's ratio of 2 between visual and text, the shortest that a budget of a few visual refreshes over 128 steps
+    allows. On the embedded checkpoint they cost 0.3 points of 5,040 questions (docs/results.md); on the 8B that is not
+    measured.
 
     Args:
-        neighbourhood: frames on either side that a frame attends to in full (paper: 1). None: all frames, no chunk
-            attention.
-        anchors: rows of every other frame that a frame attends to besides. The paper does not say how many.
+        visual_intervals, text_intervals: steps from one refresh of visual tokens, and of all other tokens outside the
+            block, to the next, a group of layers, shallow first. Each is a whole multiple of the one behind it, so that
+            whatever is refreshed in a shallow group is refreshed in all deeper ones too. None: never after the first
+            step.
+        neighborhood: frames on either side that a frame attends to in full when it is refreshed (paper: 1). None: all
+            frames, no chunk attention.
+        anchors: tokens of every other frame that a frame attends to besides. The paper does not say how many.
         anchor_choice: "attention" (the paper's search) or "random" (for comparison).
         anchor_seed: of the random choice.
-        proxy_queries: evenly spaced visual rows whose attention is looked at for the search (paper: 32 in the method,
+        proxy_queries: evenly spaced visual tokens whose attention is looked at for the search (paper: 32 in the method,
             128 best in the ablation).
         proxy_layers: the layers whose attention is looked at, their maps added up. None: the middle one. The paper does
             not say which.
@@ -42,10 +52,13 @@ class ChunkConfig:
             layer anew.
 
     Raises:
-        ValueError: an impossible value.
+        ValueError: an impossible value; intervals that are no such pyramids, or not as many for text as for visual
+            tokens.
     """
 
-    neighbourhood: int | None = 1
+    visual_intervals: tuple[int | None, ...] = (128, 64, 32, 16)
+    text_intervals: tuple[int | None, ...] = (64, 32, 16, 8)
+    neighborhood: int | None = 1
     anchors: int = 4
     anchor_choice: str = "attention"
     anchor_seed: int = 0
@@ -57,9 +70,16 @@ class ChunkConfig:
         for field in fields(self):  # JSON knows lists only
             if isinstance(getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
-        if self.neighbourhood is not None:
-            check_whole("neighbourhood", self.neighbourhood, 0, " frames, or None for all")
-        check_whole("anchors", self.anchors, 0, " rows a frame")
+        for name in ("visual_intervals", "text_intervals"):
+            check_pyramid(name, getattr(self, name))
+        if len(self.visual_intervals) != len(self.text_intervals):
+            raise ValueError(
+                f"`visual_intervals` has {len(self.visual_intervals)} groups of layers and `text_intervals` "
+                f"{len(self.text_intervals)}: give both one interval for each group."
+            )
+        if self.neighborhood is not None:
+            check_whole("neighborhood", self.neighborhood, 0, " frames, or None for all")
+        check_whole("anchors", self.anchors, 0, " tokens a frame")
         check_whole("anchor_seed", self.anchor_seed, 0)
         check_whole("proxy_queries", self.proxy_queries, 1)
         if self.proxy_layers is not None and (not isinstance(self.proxy_layers, tuple) or not self.proxy_layers):
@@ -72,41 +92,6 @@ class ChunkConfig:
         check_choice("anchor_choice", self.anchor_choice, ("attention", "random"))
         check_choice("first_step", self.first_step, ("full", "chunked"))
 
-
-@dataclass(frozen=True)
-class MARSCacheConfig(ChunkConfig):
-    """The settings of `MARSCache`: those of `ChunkConfig`, and its clock.
-
-    The layers form as many groups, equally large, as there are intervals. The intervals, the number of anchors and the
-    proxy's layer are not published. The defaults are ours: a pyramid that doubles from group to group and keeps the
-    paper's ratio of 2 between visual and text, the shortest that a budget of a few visual refreshes over 128 steps
-    allows. On the embedded checkpoint they cost 0.3 points of 5,040 questions (README); on the 8B that is not measured.
-
-    Args:
-        visual_intervals, text_intervals: steps from one refresh of visual rows, and of all other rows outside the
-            block, to the next, a group of layers, shallow first. Each is a whole multiple of the one behind it, so that
-            whoever is refreshed in a shallow group is refreshed in all deeper ones too. None: never after the first
-            step.
-
-    Raises:
-        ValueError: intervals that are no such pyramids, or not as many for text as for visual rows.
-    """
-
-    SETS_GROUPS: ClassVar[str] = "the number of `visual_intervals` and of `text_intervals`"
-
-    visual_intervals: tuple[int | None, ...] = (128, 64, 32, 16)
-    text_intervals: tuple[int | None, ...] = (64, 32, 16, 8)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("visual_intervals", "text_intervals"):
-            check_pyramid(name, getattr(self, name))
-        if len(self.visual_intervals) != len(self.text_intervals):
-            raise ValueError(
-                f"`visual_intervals` has {len(self.visual_intervals)} groups of layers and `text_intervals` "
-                f"{len(self.text_intervals)}: give both one interval for each group."
-            )
-
     @property
     def groups(self) -> int:
         """Groups of layers."""
@@ -114,7 +99,7 @@ class MARSCacheConfig(ChunkConfig):
 
 
 @dataclass(frozen=True)
-class Due:
+class RefreshPlan:
     """What one example refreshes in a step: for each kind of rows, from which group of layers on.
 
     Args:
@@ -127,7 +112,7 @@ class Due:
     full: bool = False
 
 
-class MARSCache(RowCache):
+class MARSCache(SelectiveKVCache):
     """Named "mars". Keeps keys and values of all rows, and the hidden states with which they entered each group.
 
     The rows of the block are computed in every step, through all layers. What else is computed is decided for each
@@ -140,7 +125,7 @@ class MARSCache(RowCache):
       blocks, later masks, a suffix. In a block's first step the block before is computed along with it, so that tokens
       committed last are never seen as masks.
     - Visual rows attend as `chunk_attention_vidlada` says, all others to everything. An example with at most
-      `neighbourhood` + 1 frames is within every frame's neighbourhood, and attends to everything.
+      `neighborhood` + 1 frames is within every frame's neighborhood, and attends to everything.
 
     An example without frames has text only. Frames are neighbours by their numbers in the layout, also from one video
     of a prompt to the next.
@@ -149,26 +134,23 @@ class MARSCache(RowCache):
         config: by default `MARSCacheConfig()`.
 
     Attributes:
-        refreshed: what the latest `generate` refreshed: for each step the `Due` of each example, None where it had
-            nothing to do. Kept after `end`.
+        refreshed: what the latest `generate` refreshed: for each step the `RefreshPlan` of each example, None where it
+            had nothing to do. Kept after `end`.
     """
 
-    config_class: type[ChunkConfig] = MARSCacheConfig
-    needs_boundaries = False  # whether each group must be left by itself even where nothing is refreshed
-
-    def __init__(self, config: Any = None) -> None:
-        self.config: Any = self.config_class() if config is None else config
-        if not isinstance(self.config, self.config_class):
-            raise ValueError(f"{type(self).__name__} takes a {self.config_class.__name__}, got {config!r}.")
-        self.refreshed: list[list[Due | None]] = []
+    def __init__(self, config: MARSCacheConfig | None = None) -> None:
+        self.config = MARSCacheConfig() if config is None else config
+        if not isinstance(self.config, MARSCacheConfig):
+            raise ValueError(f"MARSCache takes a MARSCacheConfig, got {config!r}.")
+        self.refreshed: list[list[RefreshPlan | None]] = []
 
     def check(self, text_config: Any, layout: SequenceLayout) -> None:
         """More groups than layers, proxy layers that are not there, more anchors than a frame has rows: refused."""
         layers, config = text_config.num_hidden_layers, self.config
         if config.groups > layers:
             raise ValueError(
-                f"{config.groups} groups of layers (set by {config.SETS_GROUPS}) are more than the {layers} layers of "
-                f"the text model: give at most {layers}."
+                f"{config.groups} groups of layers (the number of `visual_intervals` and of `text_intervals`) are more than "
+                f"the {layers} layers of the text model: give at most {layers}."
             )
         for layer in config.proxy_layers or ():
             if layer >= layers:
@@ -182,8 +164,8 @@ class MARSCache(RowCache):
                 )
 
     def _is_chunked(self, frames: int) -> bool:
-        """Whether visual rows of so many frames attend by frames: some frame has others out of its neighbourhood."""
-        width = self.config.neighbourhood
+        """Whether visual rows of so many frames attend by frames: some frame has others out of its neighborhood."""
+        width = self.config.neighborhood
         return width is not None and frames > width + 1
 
     def begin(self, layout: SequenceLayout) -> None:
@@ -191,7 +173,7 @@ class MARSCache(RowCache):
         super().begin(layout)
         numbers, frames = self.numbers, layout.frame_index.cpu()
         self.videos = [
-            VideoRows(
+            VideoTokens(
                 frames=tuple(
                     numbers.numbers[i][visual & (frames[i] == frame)] for frame in frames[i][visual].unique().tolist()
                 ),
@@ -219,12 +201,12 @@ class MARSCache(RowCache):
 
     # --- what is due -------------------------------------------------------------------------------------------------
 
-    def due(self, example: int, step: Step) -> Due:
+    def due(self, example: int, step: DenoisingStep) -> RefreshPlan:
         """What an example refreshes after its first step. Here by the clock, which counts the example's own steps."""
         done, config = self.steps_done[example], self.config
-        return Due(first_due(config.visual_intervals, done), first_due(config.text_intervals, done))
+        return RefreshPlan(first_due(config.visual_intervals, done), first_due(config.text_intervals, done))
 
-    def schedule(self, steps: Sequence[Step]) -> dict[str, torch.Tensor] | None:
+    def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor] | None:
         """See `DenoisingCache.schedule`."""
         groups = torch.arange(self.config.groups)
         pyramids = {"visual": self.config.visual_intervals, "text": self.config.text_intervals}
@@ -235,10 +217,10 @@ class MARSCache(RowCache):
 
     # --- one step ----------------------------------------------------------------------------------------------------
 
-    def denoise(self, text_model: Any, inputs_embeds: torch.Tensor, step: Step) -> torch.Tensor:
+    def denoise(self, text_model: Any, inputs_embeds: torch.Tensor, step: DenoisingStep) -> torch.Tensor:
         """Runs the block's rows and whatever is due, group by group; in one go where nothing is."""
         active, layers, groups = self.numbers.active(step), len(text_model.layers), self.config.groups
-        first = Due(0, 0, full=self.config.first_step == "full")
+        first = RefreshPlan(0, 0, full=self.config.first_step == "full")
         due = [
             (self.due(example, step) if self.steps_done[example] else first) if awake else None
             for example, awake in enumerate(active)
@@ -249,7 +231,7 @@ class MARSCache(RowCache):
         self._searching = [i for i in unseen if active[i]]
         always, is_new_block = self.always_computed(step)
         quiet = all(d is None or min(d.visual, d.text) == groups for d in due)
-        if quiet and not is_new_block and not self.needs_boundaries:
+        if quiet and not is_new_block:
             rows = self._rows_of_group(step, always, due, 0)
             return self.finish_step(self.compute(text_model, self.embeddings(inputs_embeds, rows), rows), rows, step)
         hidden_states: Any = None
@@ -259,23 +241,25 @@ class MARSCache(RowCache):
             hidden_states = self.boundaries[group][rows.numbers] if group else self.embeddings(inputs_embeds, rows)
             for layer in range(group * layers // groups, (group + 1) * layers // groups):
                 hidden_states = self.compute(text_model, hidden_states, rows, range(layer, layer + 1))
-            self.leave_group(group, rows, hidden_states, step, due)
+            self.on_group_end(group, rows, hidden_states, step, due)
         return self.finish_step(hidden_states, rows, step)
 
-    def always_computed(self, step: Step) -> tuple[torch.Tensor, bool]:
+    def always_computed(self, step: DenoisingStep) -> tuple[torch.Tensor, bool]:
         """(batch, columns), bool: the block, and in its first step the one before; and whether it was the first."""
         active = self.numbers.active(step)
-        always, is_new_block = self.numbers.marked(step.rows, active), False
+        always, is_new_block = self.numbers.marked(step.span, active), False
         for example in range(len(active)):
             before = self._blocks[example]
-            if active[example] and before != step.rows:
+            if active[example] and before != step.span:
                 is_new_block = True
-                self._blocks[example] = step.rows
+                self._blocks[example] = step.span
                 if before is not None:
                     always[example, before] = True
         return always, is_new_block
 
-    def _rows_of_group(self, step: Step, always: torch.Tensor, due: Sequence[Due | None], group: int) -> Rows:
+    def _rows_of_group(
+        self, step: DenoisingStep, always: torch.Tensor, due: Sequence[RefreshPlan | None], group: int
+    ) -> ComputedTokens:
         """The rows that a group of layers computes; sets which examples' visual rows attend by frames."""
         numbers = self.numbers
         visual = torch.tensor([d is not None and d.visual <= group for d in due])
@@ -284,14 +268,19 @@ class MARSCache(RowCache):
         wanted = torch.where(numbers.visual, visual[:, None], text[:, None]) & numbers.real
         marked = (always | wanted) & ~(numbers.visual & framed[:, None])
         self._framed = tuple(framed.nonzero()[:, 0].tolist())
-        key = (marked.numpy().tobytes(), self._framed, step.rows.start, step.rows.stop, step.active)
+        key = (marked.numpy().tobytes(), self._framed, step.span.start, step.span.stop, step.active)
         if key not in self._kept_rows:
             first = torch.cat([self.videos[i].visual for i in self._framed]) if self._framed else None
             self._kept_rows[key] = numbers.rows(marked, step, first)
         return self._kept_rows[key]
 
-    def leave_group(
-        self, group: int, rows: Rows, hidden_states: torch.Tensor, step: Step, due: Sequence[Due | None]
+    def on_group_end(
+        self,
+        group: int,
+        rows: ComputedTokens,
+        hidden_states: torch.Tensor,
+        step: DenoisingStep,
+        due: Sequence[RefreshPlan | None],
     ) -> None:
         """Called with what left a group of layers, (rows, hidden): stores it as what enters the next."""
         if group + 1 == self.config.groups:
@@ -328,7 +317,7 @@ class MARSCache(RowCache):
         if (examples, device) not in self._frames:
             videos = [self.videos[i] for i in examples]
             numbers = torch.cat([video.visual for video in videos])
-            batches = batch_frames(videos, [self.anchors[i] for i in examples], self.config.neighbourhood, device)
+            batches = batch_frames(videos, [self.anchors[i] for i in examples], self.config.neighborhood, device)
             self._frames[examples, device] = batches, places_of(numbers, len(self.numbers.places)).to(device)
         return self._frames[examples, device]
 
@@ -354,18 +343,18 @@ class MARSCache(RowCache):
         video, device = self.videos[example], query.device
         start = self.numbers.starts[example]
         numbers, frames = video.visual, video.frame_of_rows()
-        proxies = spread(len(numbers), self.config.proxy_queries)
-        return mass_from_outside(
+        proxies = evenly_spaced(len(numbers), self.config.proxy_queries)
+        return proxy_attention_scores(
             query=query[0][:, places[numbers[proxies]].to(device)],
             query_frames=frames[proxies].to(device),
             keys=keys[start : start + self.numbers.lengths[example]],
             visual=(numbers - start).to(device),
             key_frames=frames.to(device),
-            neighbourhood=self.config.neighbourhood,
+            neighborhood=self.config.neighborhood,
             scaling=attention.scaling,
         ).cpu()
 
-    def _random_anchors(self, video: VideoRows) -> list[torch.Tensor]:
+    def _random_anchors(self, video: VideoTokens) -> list[torch.Tensor]:
         """(anchors,) of each frame; the same for an example wherever it stands in a batch."""
         generator = torch.Generator().manual_seed(self.config.anchor_seed)
         return choose_anchors(video, torch.rand(len(video.visual), generator=generator), self.config.anchors)
@@ -411,4 +400,4 @@ def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}.")
 
 
-__all__ = ["ChunkConfig", "Due", "MARSCache", "MARSCacheConfig"]
+__all__ = ["RefreshPlan", "MARSCache", "MARSCacheConfig"]

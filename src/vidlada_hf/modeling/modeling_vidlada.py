@@ -389,7 +389,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         self.language_model.embed_tokens = value
 
     @property
-    def rows_per_frame(self) -> int:
+    def tokens_per_frame(self) -> int:
         """Rows of the sequence that one frame of a video takes (210 for the 8B model)."""
         side = self.config.vision_grid / self.config.pooling_stride
         side = math.ceil(side) if self.config.pooling_mode == "bilinear" else math.floor(side)
@@ -419,7 +419,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
             vision_batch_size: frames encoded at a time, which bounds the tower's activations; None for all at once.
 
         Returns:
-            A tensor (rows, hidden) for each video, `rows` = frames x `rows_per_frame` (+ 1 for "one_token").
+            A tensor (rows, hidden) for each video, `rows` = frames x `tokens_per_frame` (+ 1 for "one_token").
 
         Raises:
             ValueError: the counts do not add up to the frames given, or a video has no frames.
@@ -493,12 +493,12 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         if self.config.newline_position == "one_token":
             newline = is_video & (place == place[:, -1:])
             if video_num_frames is not None:
-                rows = torch.as_tensor(video_num_frames, device=input_ids.device) * self.rows_per_frame + 1
+                rows = torch.as_tensor(video_num_frames, device=input_ids.device) * self.tokens_per_frame + 1
                 newline[is_video] = torch.isin(
                     torch.arange(int(is_video.sum()), device=input_ids.device), rows.cumsum(0) - 1
                 )
             place = place - newline.long().cumsum(-1)
-        return torch.where(is_video, place // self.rows_per_frame, -1)
+        return torch.where(is_video, place // self.tokens_per_frame, -1)
 
     @can_return_tuple
     def forward(
@@ -620,7 +620,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
         """Logits of every row, each for the token at that row; or with `labels` the training loss.
 
         Args:
-            input_ids: (batch, rows), with `rows_per_frame` placeholders a frame; or
+            input_ids: (batch, rows), with `tokens_per_frame` placeholders a frame; or
             inputs_embeds: (batch, rows, hidden), visual features merged already.
             attention_mask: (batch, rows), 0 where padded. Leave it out when nothing is: no mask is built then.
             position_ids: (batch, rows); by default counted over the rows that are not padded.

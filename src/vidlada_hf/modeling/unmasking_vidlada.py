@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 
-def quota_schedule(masked: torch.Tensor, steps: int) -> torch.Tensor:
+def num_transfer_tokens(masked: torch.Tensor, steps: int) -> torch.Tensor:
     """How many tokens each step of a block commits by the official rule: masked // steps, the rest to the first steps.
 
     Args:
@@ -55,7 +55,7 @@ class UnmaskingStrategy(ABC):
         """
 
 
-class FixedQuota(UnmaskingStrategy):
+class FixedQuotaUnmasking(UnmaskingStrategy):
     """Named "quota": the most confident positions, as many as the schedule says (the official rule)."""
 
     def select(
@@ -65,7 +65,7 @@ class FixedQuota(UnmaskingStrategy):
         return (rank(confidence.masked_fill(~eligible, -torch.inf)) < quota[:, None]) & eligible
 
 
-class Threshold(FixedQuota):
+class ThresholdUnmasking(FixedQuotaUnmasking):
     """Named "threshold": every position whose confidence reaches a bound (Fast-dLLM, arXiv 2505.22618)."""
 
     needs_probabilities = True
@@ -82,7 +82,7 @@ class Threshold(FixedQuota):
         return (confidence >= self.threshold) | super().select(confidence, eligible, quota, logits)
 
 
-class Factor(FixedQuota):
+class FactorUnmasking(FixedQuotaUnmasking):
     """Named "factor": the n most confident, n the largest with confidence_n >= 1 - factor / (n + 1) (Fast-dLLM)."""
 
     needs_probabilities = True
@@ -100,7 +100,7 @@ class Factor(FixedQuota):
         return (place < torch.maximum(longest, quota)[:, None]) & eligible
 
 
-class EntropyBound(FixedQuota):
+class EntropyBoundUnmasking(FixedQuotaUnmasking):
     """Named "entropy": the k of lowest entropy whose sum, the largest left out, keeps a bound (arXiv 2505.24857)."""
 
     def __init__(self, bound: float = 0.1) -> None:
@@ -128,10 +128,10 @@ def check_positive(name: str, value: Any) -> float:
 
 # Name -> class, and the field of the generation config that it is made with.
 UNMASKING_STRATEGIES: dict[str, tuple[Any, str | None]] = {
-    "quota": (FixedQuota, None),
-    "threshold": (Threshold, "unmask_threshold"),
-    "factor": (Factor, "unmask_factor"),
-    "entropy": (EntropyBound, "unmask_entropy_bound"),
+    "quota": (FixedQuotaUnmasking, None),
+    "threshold": (ThresholdUnmasking, "unmask_threshold"),
+    "factor": (FactorUnmasking, "unmask_factor"),
+    "entropy": (EntropyBoundUnmasking, "unmask_entropy_bound"),
 }
 
 
@@ -156,11 +156,11 @@ def resolve_unmasking(strategy: str | UnmaskingStrategy, settings: Any = None) -
 
 __all__ = [
     "UNMASKING_STRATEGIES",
-    "EntropyBound",
-    "Factor",
-    "FixedQuota",
-    "Threshold",
+    "EntropyBoundUnmasking",
+    "FactorUnmasking",
+    "FixedQuotaUnmasking",
+    "ThresholdUnmasking",
     "UnmaskingStrategy",
-    "quota_schedule",
+    "num_transfer_tokens",
     "resolve_unmasking",
 ]

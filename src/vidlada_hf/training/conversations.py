@@ -11,13 +11,13 @@ from torch.utils.data import Dataset
 from ..modeling.objective_vidlada import TimeSampling
 from ..processing.processing_vidlada import PROMPT_OPTIONS
 from ..processing.video_processing_vidlada import VidLaDAVideosKwargs
-from .checking import refuse_unknown
-from .collator import DiffusionCollator, find_options
-from .data import build_dataset
+from .data.collator import DiffusionCollator, find_options
+from .data.records import Records
+from .data.sources import build_dataset
+from .data.video_dataset import NOTES, FrameReader, Handling, VideoRecords, check_files, count_left_out, with_reading
 from .global_batch import Average
-from .records import Records
-from .tasks import Task
-from .videos import NOTES, FrameReader, Handling, VideoRecords, check_files, count_left_out, with_reading
+from .schema import refuse_unknown
+from .task import Task
 
 
 class Conversations(Task):

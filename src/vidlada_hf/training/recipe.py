@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from transformers import SchedulerType, TrainingArguments
 
-from .checking import check_arguments
 from .lora import LoraOptions
 from .optimizer import PARTS, OptimizerOptions
+from .schema import check_arguments
 
 # Arguments of `Trainer` that would have no effect, or a bad one -> what to do instead.
 ELSEWHERE = dict.fromkeys(
@@ -31,7 +31,7 @@ class Stage:
         options: keyword arguments of the task.
         rates: fields of `OptimizerOptions`.
         arguments: fields of transformers' `TrainingArguments`.
-        denoising: how its answers are tested during training (arguments of `Examiner`); none if empty.
+        denoising: how its answers are tested during training (arguments of `DenoisingEvalCallback`); none if empty.
         lora: train an adapter beside the frozen model, not its own weights (fields of `LoraOptions`); none if empty.
             Its rate is `text` of the rates. The stage leaves `adapter/`, and `model/` with the adapter merged.
         interpolation: how far the stage's result is on the straight line from the weights that it began with to those

@@ -22,16 +22,16 @@ from transformers import TrainingArguments, get_scheduler, set_seed
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils import is_torch_tf32_available
 
-from ..asking import find_checkpoint
+from ..hub.locate import find_checkpoint
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..processing.processing_vidlada import VidLaDAProcessor
-from .examination import Examiner
+from .callbacks import DenoisingEvalCallback
+from .data.video_dataset import NOTES
 from .lora import LoraOptions, add_adapter, load_adapter, save_adapter
 from .optimizer import OptimizerOptions
 from .recipe import Recipe, Stage, find_named
-from .tasks import TASKS, Task, find_task
+from .task import TASKS, Task, find_task
 from .trainer import DiffusionTrainer, last_checkpoint
-from .videos import NOTES
 
 HEADS = "heads.safetensors"
 MOST_WORKERS = 14  # that prepare batches for a GPU, if a recipe does not say how many
@@ -67,7 +67,7 @@ def prepare(recipe: Recipe, processes: int) -> None:
         raise ValueError(f"`output_dir` must be a folder, and {recipe.output_dir} is a file: name another.")
     contents = {}
     for number, stage in enumerate(recipe.stages, 1):
-        Examiner.check(stage.denoising, f"`denoising` of stage {stage.name!r}")
+        DenoisingEvalCallback.check(stage.denoising, f"`denoising` of stage {stage.name!r}")
         place = stage_folder(recipe, number)
         if not is_done(place):
             shared = stage.shared_arguments(processes)
@@ -193,7 +193,7 @@ def run_stage(stage: Stage, start: str, place: Path, seed: int, dtype: str = "au
     task.folder = place
     trained_heads = load_file(Path(start) / HEADS) if (Path(start) / HEADS).is_file() else {}
     take_over_heads(task, trained_heads)
-    examiners = [Examiner(task, **stage.denoising)] if stage.denoising else []
+    examiners = [DenoisingEvalCallback(task, **stage.denoising)] if stage.denoising else []
     trainer = DiffusionTrainer(
         model=task,
         args=arguments,

@@ -18,11 +18,11 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..modeling.objective_vidlada import TimeSampling
+from .checkpointing import STATE_SUFFIXES, load_state, random_state, save_state, set_random_state
 from .global_batch import Average, add_masks, add_shares, add_weights, count
 from .optimizer import OptimizerOptions, build_optimizer, freeze
 from .sharding import gather_optimizer, scatter_optimizer, scatter_weights
-from .state import STATE_SUFFIXES, load_state, random_state, save_state, set_random_state
-from .tasks import Task
+from .task import Task
 
 
 class DiffusionTrainer(Trainer):

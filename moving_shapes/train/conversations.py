@@ -1,0 +1,77 @@
+"""Moving shapes as a source of conversations for training."""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+from torch.utils.data import Dataset
+
+from vidlada_hf.evaluation.answering import as_messages
+from vidlada_hf.training.schema import Count, Counts, Share
+
+from ..dataset import ENOUGH_FRAMES, MovingShapes
+from ..questions import BENCHMARK_TYPES, LONG_TYPES
+
+
+class ShapeConversations(Dataset):
+    """Moving shapes as conversations of one question and its answer.
+
+    Args:
+        length: how many.
+        group: so many in a row have the same number of frames, and all long answers or all short ones: the batch size
+            of all processes together, so that little is padded and no process waits for one with more frames.
+        frames: how many frames a group may have, each as likely: repeat a number for more weight.
+        long: how many groups have captions and descriptions, 0..1.
+        compact: how many groups ask in a few words instead of a sentence, 0..1.
+        types: those of the short answers; None: all of the benchmark.
+        split, seed: as of `MovingShapes`.
+
+    Items have the "example" beside their messages.
+    """
+
+    in_order: ClassVar[bool] = True  # shuffled, groups would fall apart
+
+    def __init__(
+        self,
+        length: Count,
+        group: Count = 1,
+        frames: Counts = (8,),
+        long: Share = 0.3,
+        compact: Share = 0.1,
+        types: Annotated[Sequence[str], Field(min_length=1)] | None = None,
+        split: str = "train",
+        seed: int = 0,
+    ) -> None:
+        self.length, self.group, self.seed = length, group, seed
+        self.frames, self.long, self.compact = tuple(frames), long, compact
+        short = tuple(type for type in types or BENCHMARK_TYPES if type not in LONG_TYPES)
+        if not short:
+            raise ValueError(f"`types` are {', '.join(types or ())}: name one with short answers, or leave it out.")
+        self.parts = {
+            (count, types, style): MovingShapes(split, length, count, types, question_style=style, seed=seed)
+            for count in self.frames
+            for types in (short, LONG_TYPES)
+            for style in ("sentence", "compact")
+        }
+        self.kinds = (short, LONG_TYPES)
+        asked = [kind for kind, share in zip(self.kinds, (1 - long, long), strict=True) if share]
+        few = [count for count in set(self.frames) if count < ENOUGH_FRAMES]
+        for count, types in product(few, asked):  # some types have no answer then, which is better told now
+            for place in range(min(length, len(types))):
+                self.parts[count, types, "sentence"].draw(place)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng((self.seed, index // self.group))
+        count = self.frames[rng.integers(len(self.frames))]
+        types = self.kinds[int(rng.random() < self.long)]
+        style = "compact" if rng.random() < self.compact else "sentence"
+        example = self.parts[count, types, style][index]
+        return {"messages": as_messages(example, example.details.taught), "example": example}
+
+
+__all__ = ["ShapeConversations"]

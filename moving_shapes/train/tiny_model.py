@@ -1,0 +1,108 @@
+"""The model that `recipes/vidlada_tiny.yaml` starts from: the 8B's architecture at two million parameters."""
+
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import nn
+from transformers import PreTrainedTokenizerFast, SiglipImageProcessor
+
+from vidlada_hf.hub.random_checkpoint import BOS, END_HEADER, EOS, HEADER, MASK, SPECIAL_TOKENS, config_for
+from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
+from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from vidlada_hf.processing.processing_vidlada import CHAT_TEMPLATE, VidLaDAProcessor
+from vidlada_hf.processing.video_processing_vidlada import VidLaDAVideoProcessor
+
+from ..vocabulary import PIECES, VOCABULARY
+
+IMAGE_SIZE, PATCH_SIZE = 64, 8
+UNKNOWN = "<|unknown|>"
+OUTPUT_SCALE = 0.3  # of the matrices that write into the residual stream
+
+# As the published model's, without a system prompt: a fifth of this model's context would be that one sentence.
+_SYSTEM_BLOCK = CHAT_TEMPLATE[
+    CHAT_TEMPLATE.index("{%- if not messages or messages[0]") : CHAT_TEMPLATE.rindex("{%- for message in messages -%}")
+]
+TINY_CHAT_TEMPLATE = CHAT_TEMPLATE.replace(_SYSTEM_BLOCK, "")
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word of the benchmark, LLaDA's special tokens, and one for any other word."""
+    names = [*SPECIAL_TOKENS, UNKNOWN, "user", "assistant", "system", *VOCABULARY]
+    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # a blank between words, none before a mark
+    tokenizer.add_special_tokens([*SPECIAL_TOKENS, UNKNOWN])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=EOS, unk_token=UNKNOWN, padding_side="left"
+    )
+
+
+def build_tiny(seed: int = 0) -> tuple[VidLaDAForConditionalGeneration, VidLaDAProcessor]:
+    """The untrained model and its processor.
+
+    Args:
+        seed: of the weights.
+    """
+    tokenizer = word_tokenizer()
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    processor = VidLaDAProcessor(
+        image_processor=SiglipImageProcessor(size=size),
+        tokenizer=tokenizer,
+        video_processor=VidLaDAVideoProcessor(size=size, max_frames=32),
+        chat_template=TINY_CHAT_TEMPLATE,
+        patch_size=PATCH_SIZE,
+    )
+    ids = tokenizer.get_vocab()
+    config = config_for(
+        tokenizer,
+        text_config={
+            "hidden_size": 128,
+            "intermediate_size": 352,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 4096,
+            "rope_theta": 10000.0,
+        },
+        vision_config={
+            "hidden_size": 128,
+            "intermediate_size": 352,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": IMAGE_SIZE,
+            "patch_size": PATCH_SIZE,
+        },
+        # Unlike the published model's, its answers are padded with an end of text that it may say.
+        suppress_tokens=[ids[name] for name in (BOS, MASK, HEADER, END_HEADER, "<image>", "<video>", UNKNOWN)],
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = VidLaDAForConditionalGeneration(config)
+        initialize(model)
+    model.generation_config = VidLaDAGenerationConfig.from_model_config(config)
+    model.generation_config.update(unmasking="threshold")  # several times as fast, and as good
+    return model, processor
+
+
+@torch.no_grad()
+def initialize(model: VidLaDAForConditionalGeneration) -> None:
+    """Weights for a small width: 1 / sqrt(fan-in), less for what writes into the residual stream, embeddings of
+    standard deviation 1, and a head that reads them. With the usual 0.02 a model of this width learns nothing."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            scale = OUTPUT_SCALE if name.endswith(("o_proj", "down_proj", "out_proj", "fc2")) else 1.0
+            module.weight.normal_(std=scale * module.in_features**-0.5)
+            if module.bias is not None:
+                module.bias.zero_()
+    tower: Any = model.model.vision_tower.embeddings
+    tower.patch_embedding.weight.normal_(std=2 * tower.patch_embedding.weight[0].numel() ** -0.5)
+    tower.patch_embedding.bias.zero_()
+    tower.position_embedding.weight.normal_(std=0.3)
+    embeddings: Any = model.get_input_embeddings().weight
+    embeddings.normal_()
+    model.lm_head.weight.copy_(embeddings * embeddings.shape[1] ** -0.5)
+    model.model.image_newline.weight.normal_()
+
+
+__all__ = ["TINY_CHAT_TEMPLATE", "build_tiny", "word_tokenizer"]

@@ -1,0 +1,38 @@
+"""Which checkpoint a name stands for: a folder, an id on the Hub, or the one that comes with the package."""
+
+import json
+import re
+from pathlib import Path
+
+from ..modeling.official_checkpoint_vidlada import is_official_config
+
+EMBEDDED_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "vidlada-tiny"
+
+
+def embedded_checkpoint() -> Path | None:
+    """The checkpoint that comes with the package, if one does."""
+    return EMBEDDED_CHECKPOINT if (EMBEDDED_CHECKPOINT / "config.json").is_file() else None
+
+
+def find_checkpoint(model: str | None) -> str:
+    """The folder or id to load; raises where it can be seen that it will not load."""
+    if model is None:
+        embedded = embedded_checkpoint()
+        if embedded is None:
+            raise FileNotFoundError(
+                "No checkpoint comes with this version of the package: pass a folder or an id on the Hub (`--model`)."
+            )
+        return str(embedded)
+    path = Path(model)
+    if not path.is_dir():
+        if path.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", model):
+            raise FileNotFoundError(f"{model} is no folder: pass a checkpoint's folder or its id on the Hub.")
+        return model
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"{model} holds no config.json: pass the folder of a VidLaDA checkpoint.")
+    if is_official_config(json.loads((path / "config.json").read_text(encoding="utf-8"))):
+        raise ValueError(f"{model} is an official checkpoint: run `vidlada convert {model} DIR` and pass DIR.")
+    return model
+
+
+__all__ = ["EMBEDDED_CHECKPOINT", "embedded_checkpoint", "find_checkpoint"]

@@ -1,0 +1,237 @@
+"""Videos of records, read when they are needed: by the data loader's workers, ahead of the training.
+
+`dataloader_num_workers` and `dataloader_prefetch_factor` of `TrainingArguments` say how many workers and how far ahead.
+"""
+
+import contextlib
+import copy
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.utils.data import Dataset
+from transformers.video_utils import VideoMetadata
+
+from ...processing.video_reading_vidlada import VideoReadingError
+from .collator import RecordError, TooLongError
+from .records import Records, with_progress
+
+Handling = Literal["skip", "stop"]  # of records that cannot be used
+# What decides which frames are read, and of what size.
+READING = (
+    *("num_frames", "fps", "max_frames", "force_sample"),
+    *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb"),
+)
+GIVE_UP_AFTER = 100  # records in a row
+NOTES = "left_out.jsonl"  # in a stage's folder
+
+logger = logging.getLogger(__name__)
+
+
+def with_reading(processor: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A processor that samples and resizes frames as `options` say unless a call says otherwise, and the other options.
+
+    Frames that it has read it leaves as they are.
+    """
+    reading = {name: value for name, value in options.items() if name in READING}
+    changed, videos = copy.copy(processor), processor.video_processor
+    changed.video_processor = type(videos).from_dict(videos.to_dict(), **reading)
+    return changed, {name: value for name, value in options.items() if name not in READING}
+
+
+class FrameReader:
+    """The frames of a video file as a model's video processor samples and resizes them.
+
+    Args:
+        video_processor: a `VidLaDAVideoProcessor`, whose own settings say which frames.
+        cache: a folder that keeps what was read, a safetensors file a video: 28 MB for 64 frames of 384 x 384. A file
+            is read again when its path, size or time of change is another, or a setting that its frames depend on. None
+            keeps nothing. Several runs and processes may share a folder.
+
+    A call takes the path of a file (or what else `read_video` takes, which is not kept) and returns uint8 frames
+    (frames, 3, height, width) and their metadata.
+
+    Raises:
+        VideoReadingError: it cannot be read.
+    """
+
+    def __init__(self, video_processor: Any, cache: str | Path | None = None) -> None:
+        self.video_processor, self.cache = video_processor, None if cache is None else Path(cache)
+        settings = {name: getattr(video_processor, name, None) for name in READING}
+        self.settings = json.dumps(settings, sort_keys=True, default=str)
+
+    def __call__(self, source: str) -> tuple[torch.Tensor, VideoMetadata]:
+        if self.cache is None or not os.path.isfile(source):
+            return self._read(source)
+        kept = self.cache / f"{self._key(source)}.safetensors"
+        not_there_or_damaged = contextlib.suppress(FileNotFoundError, SafetensorError)
+        with not_there_or_damaged, safe_open(kept, framework="pt") as file:
+            return file.get_tensor("frames"), VideoMetadata(**json.loads(file.metadata()["video"]))
+        frames, metadata = self._read(source)
+        self._keep(kept, frames, metadata)
+        return frames, metadata
+
+    def _read(self, source: str) -> tuple[torch.Tensor, VideoMetadata]:
+        # Rescaled and normalized they would take four times the room.
+        read = self.video_processor(source, do_rescale=False, do_normalize=False, return_metadata=True)
+        return read["pixel_values_videos"], read["video_metadata"][0]
+
+    def _key(self, source: str) -> str:
+        stat = os.stat(source)
+        identity = (os.path.abspath(source), stat.st_size, stat.st_mtime_ns, self.settings)
+        return hashlib.sha256(repr(identity).encode()).hexdigest()
+
+    @staticmethod
+    def _keep(file: Path, frames: torch.Tensor, metadata: VideoMetadata) -> None:
+        """Writes a file that appears whole or not at all: other workers may want it."""
+        plain = asdict(metadata)
+        plain["frames_indices"] = [int(index) for index in metadata.frames_indices or ()]
+        unfinished = file.with_name(f".{file.stem}.{os.getpid()}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"frames": frames.contiguous()}, unfinished, {"video": json.dumps(plain, default=float)})
+        os.replace(unfinished, file)
+
+
+class VideoRecords(Dataset):
+    """Records as examples of a batch: with their videos' frames, encoded.
+
+    Args:
+        records: conversations of one video each.
+        reader: reads it.
+        encode: makes an example of a record with frames in place of a path, and with a third key "processor_kwargs":
+            what the processor must know of frames that were sampled before. See `DiffusionCollator.encode`.
+        bad_videos: "skip" takes another record in place of one whose video cannot be read, drawn by its index, so that
+            all batches stay full, and notes it in `notes`; "stop" raises.
+        too_long: the same for records that `encode` finds too long.
+        notes: a file that gets a JSON line for each record left out; all workers and processes write to it.
+        tokens_per_frame: of the model, which `lengths` counts.
+
+    Raises:
+        RecordError: a record that cannot be used ("stop"), or `GIVE_UP_AFTER` in a row.
+    """
+
+    in_order = False
+
+    def __init__(
+        self,
+        records: Records,
+        reader: FrameReader,
+        encode: Callable[[dict[str, Any]], dict[str, Any]],
+        bad_videos: Handling = "skip",
+        too_long: Handling = "stop",
+        notes: Path | None = None,
+        tokens_per_frame: int = 0,
+    ) -> None:
+        self.records, self.reader, self.encode = records, reader, encode
+        self.bad_videos, self.too_long, self.notes = bad_videos, too_long, notes
+        self.tokens_per_frame = tokens_per_frame
+        self.unusable: dict[int, str] = {}  # why, by index: of this worker
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """About how many rows each takes, for batches of similar lengths: a token for four characters, and the frames.
+
+        Where a frame rate samples, their number depends on how long a video plays, and the heads of all files are read.
+        """
+        rows, sampling = self.records.characters // 4, self.reader.video_processor
+        if not self.tokens_per_frame or not sampling.fps or sampling.num_frames or sampling.force_sample:
+            return rows.tolist()  # all have about as many frames
+        seconds = np.array([seconds_of(video) for video in with_progress(self.records.videos, "videos' lengths")])
+        frames = np.minimum(np.ceil(sampling.fps * seconds), sampling.max_frames or np.inf)
+        return (rows + self.tokens_per_frame * frames.astype(np.int64)).tolist()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"There is no record {index} of {len(self)}.")  # also what ends `for record in records`
+        for attempt in range(GIVE_UP_AFTER):
+            # Not the next one: behind a whole folder of bad videos a single record would stand in for all of them.
+            place = int(np.random.default_rng((index, attempt)).integers(len(self))) if attempt else index
+            if place not in self.unusable:
+                record = self.records[place]
+                try:
+                    return self.encode(self._with_frames(record))
+                except (VideoReadingError, TooLongError) as error:
+                    self.unusable[place] = self._leave_out(record["place"], error)
+        raise RecordError(
+            f"{GIVE_UP_AFTER} records in a row cannot be used, the last one is {self.unusable[place]} Is "
+            f"`video_folder` right, and are there not too many frames? The first of the run are listed in {self.notes}."
+        )
+
+    def _with_frames(self, record: dict[str, Any]) -> dict[str, Any]:
+        messages, read = [], {}
+        for message in record["messages"]:
+            parts = []
+            for part in message["content"]:
+                if part["type"] == "video":
+                    frames, metadata = self.reader(part["video"])
+                    read = {"do_sample_frames": False, "video_metadata": [metadata]}
+                    part = {"type": "video", "video": frames}
+                parts.append(part)
+            messages.append(message | {"content": parts})
+        return record | {"messages": messages, "processor_kwargs": read}
+
+    def _leave_out(self, place: str, error: VideoReadingError | TooLongError) -> str:
+        """Notes a record, and says why it cannot be used; or raises that, where it stops the run."""
+        if isinstance(error, TooLongError):
+            if self.too_long == "stop":
+                raise TooLongError(f"{error} (`too_long: skip` does that.)") from error
+            reason, message = "too long", str(error)
+        else:
+            if self.bad_videos == "stop":
+                raise RecordError(f"{place}: {error} (`bad_videos: skip` leaves it out.)") from error
+            reason, message = "bad video", f"{place}: {error}"
+        if self.notes is None:
+            logger.warning("%s is left out: %s", place, error)
+        else:
+            with self.notes.open("a", encoding="utf-8") as file:  # one short write: lines of several workers do not mix
+                file.write(json.dumps({"place": place, "reason": reason, "error": str(error)}) + "\n")
+        return message
+
+
+def check_files(records: Records) -> None:
+    """Raises a RecordError for the first record whose video's file is not there."""
+    videos = records.videos
+    for video in dict.fromkeys(videos):
+        if "://" not in video and not os.path.exists(video):
+            place = records[videos.index(video)]["place"]
+            raise RecordError(
+                f"{place}: there is no video {video}. Is `video_folder` right? (`bad_videos: skip` leaves it out.)"
+            )
+
+
+def seconds_of(video: str) -> float:
+    """How long a video plays, by the head of its file; 0 where that does not tell or cannot be read."""
+    try:
+        with av.open(video) as container:
+            return (container.duration or 0) / av.time_base
+    except (av.FFmpegError, OSError):
+        return 0.0
+
+
+def count_left_out(notes: Path) -> Counter[str]:
+    """How many different records of a file of notes were left out for which reason; a record is noted again in every
+    epoch."""
+    reasons = {}
+    for line in notes.read_text(encoding="utf-8").splitlines() if notes.is_file() else ():
+        with contextlib.suppress(ValueError):  # the last line of a run that was killed
+            note = json.loads(line)
+            reasons[note["place"]] = note["reason"]
+    return Counter(reasons.values())
+
+
+__all__ = ["FrameReader", "Handling", "VideoRecords", "check_files", "count_left_out", "with_reading"]

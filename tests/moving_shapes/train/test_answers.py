@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from moving_shapes import words
+from moving_shapes.train.answers import Answers
+from moving_shapes.train.tiny_model import build_tiny
+from tests.llava_files import write_llava
+from tests.training.helpers import losses_of
+from vidlada_hf.modeling.objective_vidlada import draw_masks
+from vidlada_hf.training.conversations import Conversations
+
+DATA = {"source": "moving_shapes", "length": 24, "frames": [8], "types": ["color", "shape", "motion"], "long": 0.5}
+
+
+@pytest.fixture(scope="module")
+def task() -> Answers:
+    model, processor = build_tiny()
+    with torch.no_grad():
+        model.lm_head.weight *= 4  # logits as far from each other as a trained model's
+    return Answers(model, processor, data=DATA, labels={"padding": True, "canvas": [128]})
+
+
+@pytest.fixture(scope="module")
+def batch(task) -> dict:
+    data = task.dataset()
+    batch = task.collate([data[i] for i in range(len(data))])
+    generator = torch.Generator().manual_seed(0)
+    rates = torch.full((len(data),), 0.5)
+    return batch | {"masked": draw_masks(batch["labels"], rates, generator), "mask_probabilities": rates}
+
+
+def test_codes_stand_on_the_words_that_they_are_of(task, batch):
+    names = {number: word for word, number in task.processor.tokenizer.get_vocab().items()}
+    data, coded = task.dataset(), 0
+    for i, (ids, codes, labels) in enumerate(zip(batch["input_ids"], batch["codes"], batch["labels"], strict=True)):
+        said = words(data[i]["example"].details.taught)
+        first = int((labels >= 0).nonzero()[0])
+        assert [names[int(token)] for token in ids[first : first + len(said)]] == said
+        for row in codes.nonzero()[:, 0].tolist():
+            left_out = [word for number, word in names.items() if task.left_out[codes[row], number]]
+            assert names[int(ids[row])] not in left_out and 1 <= len(left_out) <= 3
+            coded += 1
+    assert coded > len(data)
+
+
+def test_the_loss_is_the_models_own_where_nothing_is_left_out(task, batch):
+    arguments = {name: value for name, value in batch.items() if name != "codes"}
+    with torch.no_grad():
+        expected = task.model(**arguments).loss
+        torch.testing.assert_close(task(**arguments, codes=torch.zeros_like(batch["codes"]))["loss"], expected)
+        assert 0 < task(**batch)["loss"] <= expected
+
+
+@pytest.mark.parametrize("kind", [Answers, Conversations])
+def test_words_left_out_are_not_unlearned(task, batch, kind):
+    """Their logits get no gradient, while the plain objective pushes them down."""
+    logits = []
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        logits.append(output)
+
+    hook = task.model.lm_head.register_forward_hook(keep)
+    arguments = batch if kind is Answers else {name: value for name, value in batch.items() if name != "codes"}
+    kind.forward(task, **arguments)["loss"].backward()
+    hook.remove()
+    gradient = logits[0].grad
+    left = task.left_out[batch["codes"][batch["masked"]]]
+    assert left.any() and (gradient[~left] != 0).any()
+    assert (gradient[left] == 0).all() if kind is Answers else (gradient[left] > 0).all()
+
+
+def test_it_learns(task, batch):
+    few = {name: value[:4] for name, value in batch.items() if name not in ("pixel_values_videos", "video_num_frames")}
+    few |= {"pixel_values_videos": batch["pixel_values_videos"][:32], "video_num_frames": batch["video_num_frames"][:4]}
+    losses = losses_of(task, few, 12, 3e-3)
+    assert sum(losses[-3:]) < sum(losses[:3]) / 2
+
+
+def test_another_source_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="The task 'answers' needs the source 'moving_shapes', got 'llava'"):
+        Answers.check({"data": {"source": "llava", "path": str(write_llava(tmp_path, 1))}})
+    with pytest.raises(ValueError, match="learns answers alone: leave `headers`"):
+        Answers.check({"data": DATA, "labels": "official"})
+    with pytest.raises(ValueError, match="Unknown key `label` in `options` of the task Answers: did you mean `labels`"):
+        Answers.check({"data": DATA, "label": "answers"})
