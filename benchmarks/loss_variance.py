@@ -21,7 +21,7 @@ from vidlada_hf.asking import EMBEDDED_CHECKPOINT
 from moving_shapes import MovingShapes
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
 from vidlada_hf.evaluation.answering import as_messages
-from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_masks, draw_probabilities
+from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_masks, draw_mask_probabilities
 from vidlada_hf.training.data.collator import DiffusionCollator
 
 BATCH, FRAMES, TYPES = 16, 8, ("color", "detail", "caption")
@@ -53,7 +53,7 @@ def draw_losses(model: Any, batch: dict[str, Any], name: str, draws: int) -> tup
     labels, generator = batch["labels"], torch.Generator().manual_seed(0)
     losses, drawn = [], []
     for _ in tqdm(range(draws), desc=name):
-        rates = draw_probabilities(len(labels), labels.device, generator, "stratified")
+        rates = draw_mask_probabilities(len(labels), labels.device, generator, "stratified")
         masked = draw_masks(labels, rates, generator)
         logits = model(**batch, masked=masked, mask_probabilities=rates).logits.split(masked.sum(-1).tolist())
         alone = zip(logits, labels.split(1), masked.split(1), rates.split(1), strict=True)

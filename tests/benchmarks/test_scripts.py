@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vidlada_hf.modeling.objective_vidlada import draw_probabilities
+from vidlada_hf.modeling.objective_vidlada import draw_mask_probabilities
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -138,7 +138,7 @@ def test_the_rates_part_of_the_losss_variance(tmp_path):
     generator = torch.Generator().manual_seed(0)
     losses, rates = {}, {}
     for sampling in ("independent", "antithetic", "stratified"):
-        drawn = torch.stack([draw_probabilities(16, torch.device("cpu"), generator, sampling) for _ in range(8000)])
+        drawn = torch.stack([draw_mask_probabilities(16, torch.device("cpu"), generator, sampling) for _ in range(8000)])
         noise = torch.randn(drawn.shape, generator=generator)
         losses[sampling], rates[sampling] = drawn.square() + 0.3 * noise, drawn
     found = script.split_variance(losses["stratified"], rates["stratified"])

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_masks, draw_probabilities
+from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_masks, draw_mask_probabilities
 
 from ..golden_model import PLACEHOLDER, golden_model, load_json, load_tensors, pixels
 from ..tiny_models import batch, example, tiny_model
@@ -72,7 +72,7 @@ def test_the_masks_drawn_are_the_recorded_ones(golden, name):
     case, recorded = recorded_case(golden, name), load_tensors(golden, "train")
     labels = recorded[f"{name}.merged_labels"]
     generator = torch.Generator().manual_seed(case["torch_manual_seed"])
-    probabilities = draw_probabilities(len(labels), labels.device, generator)
+    probabilities = draw_mask_probabilities(len(labels), labels.device, generator)
     torch.testing.assert_close(probabilities, recorded[f"{name}.p_mask_row"])
     assert torch.equal(draw_masks(labels, probabilities, generator), recorded[f"{name}.masked_indices"].bool())
 
@@ -171,7 +171,7 @@ def test_a_generator_makes_the_loss_repeatable():
 @pytest.mark.parametrize("count", [1, 7, 8])
 def test_every_sampling_is_uniform(sampling, count):
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([draw_probabilities(count, torch.device("cpu"), generator, sampling) for _ in range(4000)])
+    drawn = torch.stack([draw_mask_probabilities(count, torch.device("cpu"), generator, sampling) for _ in range(4000)])
     assert drawn.shape == (4000, count) and drawn.min() >= 1e-3 and drawn.max() <= 1
     for each in (drawn[:, 0], drawn[:, -1]):
         torch.testing.assert_close(each.mean().item(), 0.5005, atol=0.02, rtol=0)
@@ -183,7 +183,9 @@ def test_spread_samplings_lower_the_variance_of_the_loss():
     generator = torch.Generator().manual_seed(0)
 
     def variance(sampling: str) -> float:
-        means = [draw_probabilities(8, torch.device("cpu"), generator, sampling).square().mean() for _ in range(2000)]
+        means = [
+            draw_mask_probabilities(8, torch.device("cpu"), generator, sampling).square().mean() for _ in range(2000)
+        ]
         return torch.stack(means).var().item()
 
     plain = variance("independent")
@@ -204,7 +206,10 @@ def test_spread_samplings_lower_the_variance_of_the_loss():
         ({"labels": torch.ones(2, 13, dtype=torch.long)}, r"`labels` have the shape \(2, 13\), the inputs \(1, 13\)"),
         ({"labels": torch.full((1, 13), -1)}, "`labels` hold -1: write ids from 0 to "),
         ({"labels": torch.full((1, 13), 10**6)}, "`labels` hold 1000000: write ids"),
-        ({"labels": torch.ones(1, 13, dtype=torch.long)}, "Example 0 has a label on row [0-9]+, which shows its video"),
+        (
+            {"labels": torch.ones(1, 13, dtype=torch.long)},
+            "Example 0 has a label on token [0-9]+, which shows its video",
+        ),
         (
             {"masked": torch.ones(13, dtype=torch.bool), "mask_probabilities": torch.ones(1)},
             r"`masked` must have the shape \(1, 13\), got \(13,\)",

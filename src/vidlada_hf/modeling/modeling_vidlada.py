@@ -34,7 +34,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .cache_vidlada import DenoisingCache, count_positions
 from .configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
 from .generation_vidlada import VidLaDAGenerationMixin
-from .objective_vidlada import TimeSampling, check_labels, check_masks, diffusion_loss, draw_masks, draw_probabilities
+from .objective_vidlada import TimeSampling, check_labels, check_masks, complete_masks, diffusion_loss
 from .official_checkpoint_vidlada import WEIGHT_RENAMINGS
 
 
@@ -661,7 +661,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
             if inputs_embeds is None:
                 inputs_embeds, input_ids = self.model.merge_features(input_ids, **visual), None
                 visual = {}
-            covered, rates = self._draw(labels, masked, mask_probabilities, time_sampling, generator)
+            covered, rates = complete_masks(labels, masked, mask_probabilities, time_sampling, generator)
             mask = self.get_input_embeddings()(labels.new_tensor(self.config.mask_token_id))
             inputs_embeds = torch.where(covered[..., None], mask, inputs_embeds)
         outputs = self.model(
@@ -679,19 +679,6 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
         rows = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, rows])
         return VidLaDAOutput(None, logits, outputs.hidden_states, outputs.attentions)
-
-    @staticmethod
-    def _draw(
-        labels: torch.Tensor,
-        masked: torch.Tensor | None,
-        probabilities: torch.Tensor | None,
-        time_sampling: TimeSampling,
-        generator: torch.Generator | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The masks and probabilities given, or drawn in the official order: first all t, then all tokens."""
-        if probabilities is None:
-            probabilities = draw_probabilities(len(labels), labels.device, generator, time_sampling)
-        return draw_masks(labels, probabilities, generator) if masked is None else masked.bool(), probabilities
 
 
 register_checkpoint_conversion_mapping(

@@ -15,7 +15,7 @@ LEAST_PROBABILITY = 1e-3
 TimeSampling = Literal["independent", "antithetic", "stratified"]
 
 
-def draw_probabilities(
+def draw_mask_probabilities(
     batch: int, device: torch.device, generator: torch.Generator | None = None, sampling: TimeSampling = "independent"
 ) -> torch.Tensor:
     """The probability p with which each example's answer is masked, (batch,), float32 in [1e-3, 1].
@@ -40,47 +40,77 @@ def draw_probabilities(
 
 
 def draw_masks(
-    labels: torch.Tensor, probabilities: torch.Tensor, generator: torch.Generator | None = None
+    labels: torch.Tensor,
+    probabilities: torch.Tensor,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> torch.Tensor:
     """Masks each labeled token with its example's probability.
 
     Args:
-        labels: (batch, rows), int64, -100 where there is nothing to predict.
+        labels: (batch, tokens), int64, -100 where there is nothing to predict.
         probabilities: (batch,).
+        generator: of all draws (the official order, padding included); or a CPU generator for each example, which then
+            draws the same however far the example is padded.
 
     Returns:
-        (batch, rows), bool.
+        (batch, tokens), bool.
     """
-    uniform = torch.rand(labels.shape, generator=generator, device=labels.device)
-    return (uniform < probabilities[:, None]) & (labels != IGNORED)
+    labeled = labels != IGNORED
+    if generator is None or isinstance(generator, torch.Generator):
+        uniform = torch.rand(labels.shape, generator=generator, device=labels.device)
+        return (uniform < probabilities[:, None]) & labeled
+    masked = torch.zeros_like(labeled)
+    for example, (own, probability) in enumerate(zip(generator, probabilities.cpu(), strict=True)):
+        drawn = torch.rand(int(labeled[example].sum()), generator=own) < probability
+        masked[example, labeled[example]] = drawn.to(labels.device)
+    return masked
+
+
+def complete_masks(
+    labels: torch.Tensor,
+    masked: torch.Tensor | None = None,
+    probabilities: torch.Tensor | None = None,
+    sampling: TimeSampling = "independent",
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The masks and probabilities given; what is not given is drawn in the official order, first all t, then all
+    tokens.
+
+    Returns:
+        (batch, tokens), bool, and (batch,).
+    """
+    if probabilities is None:
+        probabilities = draw_mask_probabilities(len(labels), labels.device, generator, sampling)
+    return draw_masks(labels, probabilities, generator) if masked is None else masked.bool(), probabilities
 
 
 def check_labels(labels: torch.Tensor, inputs: torch.Tensor, vocabulary: int, placeholders: Sequence[int]) -> None:
     """Whether these labels can be learned from these inputs.
 
     Args:
-        labels: (batch, rows).
-        inputs: ids (batch, rows), or embeddings (batch, rows, hidden).
+        labels: (batch, tokens).
+        inputs: ids (batch, tokens), or embeddings (batch, tokens, hidden).
         vocabulary: how many ids there are.
-        placeholders: ids of rows that show a video or an image; only looked for where `inputs` are ids.
+        placeholders: ids that stand for a video or an image; only looked for where `inputs` are ids.
 
     Raises:
         ValueError: another shape; a label that is no id and not -100, or that stands on a placeholder.
     """
     if labels.shape != inputs.shape[:2]:
         raise ValueError(
-            f"`labels` have the shape {tuple(labels.shape)}, the inputs {tuple(inputs.shape[:2])}: each row needs one."
+            f"`labels` have the shape {tuple(labels.shape)}, the inputs {tuple(inputs.shape[:2])}: each token needs one."
         )
     known = (labels == IGNORED) | ((labels >= 0) & (labels < vocabulary))
     if not known.all():
         wrong = labels[~known][0].item()
         raise ValueError(f"`labels` hold {wrong}: write ids from 0 to {vocabulary - 1}, or {IGNORED} to learn nothing.")
     if inputs.dim() == 2:
-        shown = torch.isin(inputs, inputs.new_tensor(placeholders)) & (labels != IGNORED)
-        if shown.any():
-            example, row = shown.nonzero()[0].tolist()
+        is_visual = torch.isin(inputs, inputs.new_tensor(placeholders)) & (labels != IGNORED)
+        if is_visual.any():
+            example, token = is_visual.nonzero()[0].tolist()
             raise ValueError(
-                f"Example {example} has a label on row {row}, which shows its video: write {IGNORED} on visual rows."
+                f"Example {example} has a label on token {token}, which stands for its video: write {IGNORED} on "
+                "visual tokens."
             )
 
 
@@ -90,7 +120,7 @@ def check_masks(
     probabilities: torch.Tensor | None,
     example_weights: torch.Tensor | None = None,
 ) -> None:
-    """Whether given masks and weights fit labels (batch, rows).
+    """Whether given masks and weights fit labels (batch, tokens).
 
     Raises:
         ValueError: masks without their probabilities; another shape; a probability that is not in (0, 1].
@@ -119,8 +149,8 @@ def diffusion_loss(
 
     Args:
         logits: (masked tokens, vocabulary), in the row-major order of `masked`.
-        labels: (batch, rows), int64, -100 where there is nothing to predict.
-        masked: (batch, rows), bool.
+        labels: (batch, tokens), int64, -100 where there is nothing to predict.
+        masked: (batch, tokens), bool.
         probabilities: (batch,), the probability with which each example was masked.
         example_weights: (batch,), what each example's part of the mean is multiplied by; None for 1.
 
@@ -143,5 +173,6 @@ def diffusion_loss(
 
 
 __all__ = [
-    "IGNORED", "TimeSampling", "check_labels", "check_masks", "diffusion_loss", "draw_masks", "draw_probabilities",
+    "IGNORED", "TimeSampling", "check_labels", "check_masks", "complete_masks", "diffusion_loss",
+    "draw_mask_probabilities", "draw_masks",
 ]  # fmt: skip

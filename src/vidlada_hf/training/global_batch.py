@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..modeling.objective_vidlada import IGNORED, TimeSampling, draw_probabilities
+from ..modeling.objective_vidlada import IGNORED, TimeSampling, draw_mask_probabilities
 
 Average = Literal["examples", "tokens"]
 
@@ -40,7 +40,7 @@ def add_masks(
         repeated: how many examples at the end of the global batch count for nothing.
     """
     total = processes * sum(len(batch["labels"]) for batch in batches) - repeated
-    rates = draw_probabilities(total, torch.device("cpu"), generator_of(seed, step), sampling)
+    rates = draw_mask_probabilities(total, torch.device("cpu"), generator_of(seed, step), sampling)
     rates = torch.cat([rates, rates.new_ones(repeated)])
     first = 0
     for batch in batches:
