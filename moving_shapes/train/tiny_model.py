@@ -7,7 +7,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import nn
 from transformers import PreTrainedTokenizerFast, SiglipImageProcessor
 
-from vidlada_hf.hub.random_checkpoint import BOS, END_HEADER, EOS, HEADER, MASK, SPECIAL_TOKENS, config_for
+from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig
 from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from vidlada_hf.processing.processing_vidlada import CHAT_TEMPLATE, VidLaDAProcessor
@@ -15,6 +15,9 @@ from vidlada_hf.processing.video_processing_vidlada import VidLaDAVideoProcessor
 
 from ..vocabulary import PIECES, VOCABULARY
 
+BOS, EOS, MASK = "<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>"
+HEADER, END_HEADER, END_OF_TURN = "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
+SPECIAL_TOKENS = (BOS, EOS, MASK, HEADER, END_HEADER, END_OF_TURN, "<image>", "<video>")  # LLaDA's, and placeholders
 IMAGE_SIZE, PATCH_SIZE = 64, 8
 UNKNOWN = "<|unknown|>"
 OUTPUT_SCALE = 0.3  # of the matrices that write into the residual stream
@@ -54,9 +57,20 @@ def build_tiny(seed: int = 0) -> tuple[VidLaDAForConditionalGeneration, VidLaDAP
         chat_template=TINY_CHAT_TEMPLATE,
         patch_size=PATCH_SIZE,
     )
+    config = tiny_config(tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = VidLaDAForConditionalGeneration(config)
+        initialize(model)
+    model.generation_config = VidLaDAGenerationConfig.from_model_config(config)
+    model.generation_config.update(unmasking="threshold")  # several times as fast, and as good
+    return model, processor
+
+
+def tiny_config(tokenizer: PreTrainedTokenizerFast) -> VidLaDAConfig:
+    """The sizes, and the tokenizer's vocabulary and special tokens."""
     ids = tokenizer.get_vocab()
-    config = config_for(
-        tokenizer,
+    return VidLaDAConfig(
         text_config={
             "hidden_size": 128,
             "intermediate_size": 352,
@@ -64,6 +78,10 @@ def build_tiny(seed: int = 0) -> tuple[VidLaDAForConditionalGeneration, VidLaDAP
             "num_attention_heads": 4,
             "max_position_embeddings": 4096,
             "rope_theta": 10000.0,
+            "vocab_size": len(tokenizer),
+            "bos_token_id": ids[BOS],
+            "eos_token_id": [ids[EOS], ids[END_OF_TURN]],
+            "pad_token_id": ids[EOS],
         },
         vision_config={
             "hidden_size": 128,
@@ -73,16 +91,12 @@ def build_tiny(seed: int = 0) -> tuple[VidLaDAForConditionalGeneration, VidLaDAP
             "image_size": IMAGE_SIZE,
             "patch_size": PATCH_SIZE,
         },
+        image_token_id=ids["<image>"],
+        video_token_id=ids["<video>"],
+        mask_token_id=ids[MASK],
         # Unlike the published model's, its answers are padded with an end of text that it may say.
         suppress_tokens=[ids[name] for name in (BOS, MASK, HEADER, END_HEADER, "<image>", "<video>", UNKNOWN)],
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = VidLaDAForConditionalGeneration(config)
-        initialize(model)
-    model.generation_config = VidLaDAGenerationConfig.from_model_config(config)
-    model.generation_config.update(unmasking="threshold")  # several times as fast, and as good
-    return model, processor
 
 
 @torch.no_grad()
