@@ -56,7 +56,7 @@ def bench(
 
     name = find_checkpoint(model)
     contenders = combine(strategies or list(CACHE_STRATEGIES), rules or list(UNMASKING_STRATEGIES))
-    items = load_questions(questions, count, frames, videos)
+    items = load_questions(questions, count, videos)
     processor = VidLaDAProcessor.from_pretrained(name)
     network = VidLaDAForConditionalGeneration.from_pretrained(name, dtype=dtype)
     network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from .cost_model import Machine, StepCost, TextShape
 from .counting import LiveBytes, PeakMemory, flop_counter
 from .decoding import EXACT, DecodingRunner, DecodingSetup, Encoded, Watch, answer_partly
-from .questions import judge_all
+from .questions import are_right
 from .statistics import compare_answers, compare_by_type
 from .timing import Record, Times, alternate, clock, describe_machine, measure_machine
 
@@ -58,7 +58,9 @@ def run_bench(
     found = record.data.setdefault("contenders", {})
     for contender in contenders:
         found.setdefault(contender.name, asdict(contender) | {"ids": [], "texts": []})
-    record.data.setdefault("questions", [{"type": i.type, "question": i.question, "answer": i.answer} for i in items])
+    record.data.setdefault(
+        "questions", [{"type": i.type, "question": i.question, "answers": list(i.answers)} for i in items]
+    )
     if "machine" not in record.data:
         record.data["machine"] = asdict(measure_machine(denoiser.model.device, denoiser.model.dtype))
 
@@ -92,7 +94,7 @@ def describe_setup(denoiser: DecodingRunner, model_name: str) -> dict[str, Any]:
 
 def describe_questions(items: Sequence[Any], timed: int, batch_size: int) -> dict[str, Any]:
     """Which questions, and how they are asked."""
-    asked = "\n".join(f"{item.path}\t{item.question}\t{item.answer}" for item in items)
+    asked = "\n".join(f"{item.video}\t{item.question}\t{item.answers}" for item in items)
     return {
         "questions": len(items),
         "questions_digest": hashlib.sha256(asked.encode()).hexdigest()[:16],
@@ -221,7 +223,7 @@ def summarize(entry: dict[str, Any], exact: dict[str, Any], items: Sequence[Any]
     """
     counts, time = entry["counts"], Times(entry["seconds"], entry["reference_seconds"])
     own, theirs = ([list(map(int, ids.split())) for ids in part["ids"]] for part in (entry, exact))
-    right, exact_right = (judge_all(items, part["texts"]) for part in (entry, exact))
+    right, exact_right = (are_right(items, part["texts"]) for part in (entry, exact))
     known = right is not None and exact_right is not None
     each = {
         name: None if counts[name] is None else counts[name] / timed

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,9 @@ import torch
 from ..modeling.cache_strategies_vidlada import resolve_cache_strategy
 from ..modeling.cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout
 from ..modeling.unmasking_vidlada import UNMASKING_STRATEGIES, UnmaskingStrategy, resolve_unmasking
-from .answering import prepare
 from .cost_model import StepCost, TextShape, cost_of_steps
 from .counting import count_kept
+from .questions import VideoQuestion
 
 ENDINGS = ("stop", "block", "canvas")
 
@@ -91,6 +91,40 @@ def combine(caches: Sequence[str], rules: Sequence[str]) -> list[DecodingSetup]:
     typed = [(read_cache(cache), read_unmasking(rule)) for cache in caches for rule in rules]
     found = [EXACT, *(DecodingSetup(*cache, *rule) for cache, rule in typed)]
     return list({contender.name: contender for contender in found}.values())
+
+
+def prepare_inputs(processor: Any, questions: Sequence[VideoQuestion], num_frames: int) -> Any:
+    """The inputs of `generate` for a batch of questions, `num_frames` of each video: a `BatchFeature`."""
+    return processor.apply_chat_template(
+        [question.messages() for question in questions],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+        processor_kwargs={"num_frames": num_frames, "padding": True},
+    )
+
+
+def answer_questions(
+    model: Any,
+    processor: Any,
+    questions: Sequence[VideoQuestion],
+    num_frames: int = 8,
+    batch_size: int = 16,
+    **settings: Any,
+) -> Iterator[list[str]]:
+    """Answers questions as users get them: yields the texts of one batch after the other, in the questions' order.
+
+    Args:
+        settings: arguments of `generate`.
+    """
+    for start in range(0, len(questions), batch_size):
+        inputs = prepare_inputs(processor, questions[start : start + batch_size], num_frames)
+        inputs = inputs.to(model.device, model.dtype)
+        with torch.no_grad():
+            output = model.generate(**inputs, **settings)
+        answers = output[:, inputs["input_ids"].shape[1] :]
+        yield [text.strip() for text in processor.batch_decode(answers, skip_special_tokens=True)]
 
 
 @dataclass(frozen=True)
@@ -178,9 +212,11 @@ class DecodingRunner:
         return {i for each in ids if each is not None for i in (each if isinstance(each, list) else [each])}
 
     @torch.no_grad()
-    def encode(self, items: Sequence[Any]) -> Encoded:
+    def encode(self, questions: Sequence[VideoQuestion]) -> Encoded:
         """Reads the videos of a batch of questions and lets the tower see them, once for all contenders."""
-        inputs = dict(prepare(self.processor, items, self.num_frames).to(self.model.device, self.model.dtype))
+        inputs = dict(
+            prepare_inputs(self.processor, questions, self.num_frames).to(self.model.device, self.model.dtype)
+        )
         pixels = inputs.pop("pixel_values_videos")
         return Encoded(inputs, self.model.get_video_features(pixels, inputs["video_num_frames"]))
 
@@ -282,7 +318,9 @@ __all__ = [
     "FinishedBlock",
     "Watch",
     "answer_partly",
+    "answer_questions",
     "combine",
+    "prepare_inputs",
     "read_cache",
     "read_unmasking",
 ]

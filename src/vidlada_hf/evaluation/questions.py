@@ -1,103 +1,214 @@
-"""Questions about videos to measure on: moving shapes, or a user's own from a JSONL file."""
+"""Questions about videos, and whether a text answers them: the shipped ones, a JSONL file, `datasets` data, or code."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from moving_shapes import MovingShapes, is_right
+import numpy as np
 
-KEYS = ("video", "question", "answer", "type")
+from ..hub.locate import EMBEDDED_CHECKPOINT
+
+KEYS = ("video", "question", "answer", "answers", "type")
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question of a user's own; it can stand where a moving-shapes `Example` can.
+class VideoQuestion:
+    """A question about a video.
 
     Args:
-        path: of the video.
+        video: a file, its content, or uint8 frames (frames, height, width, 3).
         question: the text.
-        answer: the expected text; None where it is not known.
-        type: what the question is counted under.
-        frames, details: always None, as the video is a file and nothing else is known.
+        answers: texts, any of which is right; empty where the answer is not known.
+        type: the heading that the question is counted under.
     """
 
-    path: Path
+    video: Path | bytes | np.ndarray
     question: str
-    answer: str | None = None
+    answers: tuple[str, ...] = ()
     type: str = "all questions"
-    frames: None = None
-    details: None = None
+
+    def messages(self, answer: str | None = None) -> list[dict[str, Any]]:
+        """One conversation for `processor.apply_chat_template`, with the assistant's turn where `answer` is given."""
+        video = str(self.video) if isinstance(self.video, Path) else self.video
+        content = [{"type": "video", "video": video}, {"type": "text", "text": self.question}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer})
+        return messages
 
 
-def load_questions(source: Path | None, count: int | None, num_frames: int, videos: Path | None = None) -> list[Any]:
-    """The questions of a file, or of the moving shapes' test split, all types in turn.
+def load_questions(
+    source: Path | str | None = None, count: int | None = None, videos: Path | None = None
+) -> list[VideoQuestion]:
+    """Reads questions.
 
     Args:
-        source: a JSONL file, each line {"video": path, "question": text} and, where known, "answer" and "type". None:
-            moving shapes.
-        count: the first so many; None: all of a file, 42 of moving shapes.
-        num_frames: that the moving shapes are drawn for.
-        videos: the folder that paths in the file start from; None: the file's own.
-
-    Returns:
-        `Asked`, or `Example`.
+        source: where they are.
+            - None: the questions about the clip that comes with the embedded checkpoint.
+            - A JSONL file, each line {"video": path, "question": text} and, where known, "answer" (a text) or "answers"
+              (a list of texts, any of which is right) and "type".
+            - Data of `datasets` with columns of these names: a .parquet file, a folder, or an id on the Hub. Of several
+              splits, "test" or else "validation" is read.
+            - "module:function": called without arguments, it returns `VideoQuestion`s.
+        count: the first so many; None: all.
+        videos: the folder that relative paths start from; None: that of the file, the working directory for the Hub.
 
     Raises:
-        ValueError: a line that is no such record, with its number; a video that is not there; no questions.
+        ValueError: a record that is no question, or whose video is not there (the message names file and line); no
+            questions; no such data set.
+        FileNotFoundError: no such file.
     """
     if count is not None and count < 1:
         raise ValueError(f"At least one question must be asked, got {count}.")
     if source is None:
-        return list(MovingShapes("test", count or 42, num_frames))
-    folder = source.parent if videos is None else videos
-    lines = [(i, line) for i, line in enumerate(source.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
-    found = [_read(line, folder, f"{source}, line {number}") for number, line in lines[:count]]
-    if not found:
+        source = EMBEDDED_CHECKPOINT / "demo" / "questions.jsonl"
+    path = Path(source)
+    if _FUNCTION.fullmatch(str(source)) and not path.exists():
+        questions = _call(str(source))[:count]
+    elif path.suffix in (".jsonl", ".ndjson", ".json") or (path.is_file() and path.suffix != ".parquet"):
+        folder = path.parent if videos is None else videos
+        questions = [_parse(record, folder, place) for place, record in _read_lines(path, count)]
+    else:
+        local = path if path.is_dir() else path.parent if path.is_file() else Path()
+        folder = local if videos is None else videos
+        questions = [_parse(record, folder, place) for place, record in _read_dataset(path, str(source), count)]
+    if not questions:
         raise ValueError(f"{source} holds no questions.")
-    return found
+    return questions
 
 
-def _read(line: str, folder: Path, place: str) -> Asked:
+def _call(name: str) -> list[VideoQuestion]:
+    module, _, attribute = name.partition(":")
     try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{place}: no JSON ({error}).") from error
-    if not isinstance(record, dict) or not {"video", "question"} <= record.keys() or record.keys() - set(KEYS):
-        told = sorted(record) if isinstance(record, dict) else type(record).__name__
+        function = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"There is no function {name!r} to take questions from: {error}.") from error
+    return list(function())
+
+
+def _read_lines(path: Path, count: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of a JSONL file, each with its place in it."""
+    lines = [(i, line) for i, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
+    for number, line in lines[:count]:
+        place = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{place}: no JSON ({error}).") from error
+        if not isinstance(record, dict) or record.keys() - set(KEYS):
+            raise _wrong_keys(place, record)
+        yield place, record
+
+
+def _read_dataset(path: Path, source: str, count: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records of `datasets` data without other columns, each with its place in it."""
+    import datasets
+
+    try:
+        if path.suffix == ".parquet":
+            table = datasets.Dataset.from_parquet(source)
+        elif any((path / name).is_file() for name in ("dataset_info.json", "state.json", "dataset_dict.json")):
+            table = datasets.load_from_disk(source)
+        else:
+            table = datasets.load_dataset(source)
+    except (datasets.exceptions.DatasetsError, ConnectionError, OSError, ValueError) as error:
         raise ValueError(
-            f"{place}: wanted are the keys `video` and `question`, and perhaps `answer` and `type`: {told}."
-        )
-    record = {key: value for key, value in record.items() if value is not None or key in KEYS[:2]}
-    for key, value in record.items():
-        if not isinstance(value, str):
+            f"{source!r} cannot be read: pass a .jsonl or .parquet file, a folder or an id on the Hub of `datasets` "
+            f"data, or 'module:function' ({error})."
+        ) from error
+    if isinstance(table, datasets.DatasetDict):
+        split = next((name for name in ("test", "validation") if name in table), next(iter(table)))
+        table = table[split]
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.Video):  # the processor reads videos, not `datasets`
+            table = table.cast_column(column, datasets.Video(decode=False))
+    table = table.select_columns([name for name in KEYS if name in table.column_names])
+    for i, record in enumerate(table.take(len(table) if count is None else min(count, len(table))), 1):
+        yield f"{source}, record {i}", record
+
+
+def _parse(record: dict[str, Any], folder: Path, place: str) -> VideoQuestion:
+    if not {"video", "question"} <= record.keys():
+        raise _wrong_keys(place, record)
+    for key in ("question", "answer", "type"):
+        value = record.get(key)
+        if not isinstance(value, str) and (value is not None or key == "question"):
             raise ValueError(f"{place}: `{key}` must be a text, got {value!r}.")
-    path = folder / record.pop("video")
+    answers = record.get("answers")
+    if answers is None:
+        answers = [] if record.get("answer") is None else [record["answer"]]
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise ValueError(f"{place}: `answers` must be a list of texts, got {answers!r}.")
+    video = _find_video(record["video"], folder, place)
+    return VideoQuestion(video, record["question"], tuple(answers), record.get("type") or VideoQuestion.type)
+
+
+def _find_video(value: Any, folder: Path, place: str) -> Path | bytes:
+    """The file that a record names, or the content that a column of videos holds."""
+    if isinstance(value, dict):  # of `datasets.Video`
+        if value.get("bytes") is not None:
+            return value["bytes"]
+        value = value.get("path")
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: `video` must be a text, got {value!r}.")
+    path = folder / value
     if not path.exists():
         raise ValueError(f"{place}: there is no video {path}.")
-    return Asked(path, **record)
+    return path
 
 
-def judge(item: Any, text: str) -> bool | None:
-    """Whether a text is the answer of a question; None where that is not known.
+def _wrong_keys(place: str, record: Any) -> ValueError:
+    got = sorted(record) if isinstance(record, dict) else type(record).__name__
+    return ValueError(
+        f"{place}: wanted are the keys `video` and `question`, and perhaps `answer` or `answers`, and `type`: {got}."
+    )
 
-    Moving shapes know two wordings of each answer; otherwise the words must be the same, whatever their case, the
-    blanks between them and a full stop at the end.
+
+def is_right(question: VideoQuestion, text: str) -> bool | None:
+    """Whether a text has the words of one of the answers, whatever their case, the blanks between them and a full stop
+    at the end; None where the answer is not known."""
+    return _normalize(text) in map(_normalize, question.answers) if question.answers else None
+
+
+def sentence_share(question: VideoQuestion, text: str) -> float | None:
+    """The share of an answer's sentences that a text has, 0..1, out of all expected, or all said where those are more.
+
+    Sentences end with full stops; repeated ones count once. Of several answers the best counts. None where the answer
+    is not known.
     """
-    if item.details is not None:
-        return is_right(item.details, text)
-    return None if item.answer is None else _plain(text) == _plain(item.answer)
+    said = _sentences(text)
+    shares = []
+    for answer in question.answers:
+        expected = _sentences(answer)
+        shares.append(len(said & expected) / max(len(said), len(expected), 1))
+    return max(shares, default=None)
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).removesuffix(".").strip()
-
-
-def judge_all(items: Sequence[Any], texts: Sequence[str]) -> list[bool] | None:
-    """For each question; None unless all answers are known."""
-    verdicts = [judge(item, text) for item, text in zip(items, texts, strict=True)]
+def are_right(questions: Sequence[VideoQuestion], texts: Iterable[str]) -> list[bool] | None:
+    """`is_right` for each question; None unless all answers are known."""
+    verdicts = [is_right(question, text) for question, text in zip(questions, texts, strict=True)]
     return None if None in verdicts else [bool(verdict) for verdict in verdicts]
 
 
-__all__ = ["Asked", "judge", "judge_all", "load_questions"]
+def score_answer(question: VideoQuestion, text: str) -> float | None:
+    """0..1: `sentence_share` where the answer has several sentences, otherwise 1.0 or 0.0 by `is_right`."""
+    if any(len(_sentences(answer)) > 1 for answer in question.answers):
+        return sentence_share(question, text)
+    right = is_right(question, text)
+    return None if right is None else float(right)
+
+
+def _normalize(text: str) -> str:
+    return " ".join(text.casefold().split()).removesuffix(".").strip()
+
+
+def _sentences(text: str) -> set[str]:
+    return {sentence.strip() for sentence in _normalize(text).split(".") if sentence.strip()}
+
+
+__all__ = ["VideoQuestion", "are_right", "is_right", "load_questions", "score_answer", "sentence_share"]
