@@ -1,4 +1,4 @@
-"""Real video files made on the spot with PyAV, and the plain full decode that the reader is compared with."""
+"""The one builder of clips: arrays, real video files made with PyAV, and the plain full decode to compare with."""
 
 import importlib.util
 import io
@@ -23,10 +23,18 @@ ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def pictures(count: int, height: int = 64, width: int = 80) -> Iterator[np.ndarray]:
-    """`count` different pictures, uint8 (height, width, 3), without any symmetry that a wrong turn could hide in."""
+def noise(frames: int, height: int = 32, width: int = 40, seed: int = 0) -> np.ndarray:
+    """A clip of noise: uint8 (frames, height, width, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+def pictures(count: int, height: int = 64, width: int = 80, start: int = 0) -> Iterator[np.ndarray]:
+    """`count` different pictures, uint8 (height, width, 3), without any symmetry that a wrong turn could hide in.
+
+    A white square moves to the right over a background that changes color; `start` is the first picture's number.
+    """
     rows, columns = np.mgrid[:height, :width]
-    for index in range(count):
+    for index in range(start, start + count):
         picture = np.empty((height, width, 3), np.uint8)
         picture[..., 0] = columns * 255 // width
         picture[..., 1] = rows * 255 // height

@@ -1,17 +1,22 @@
-"""Small videos of moving shapes, and records about them."""
+"""Small videos and a LLaVA JSON file of questions about them."""
 
 import json
 from pathlib import Path
 
-from moving_shapes import MovingShapes
+from .clips import encode, pictures
+
+QUESTIONS = {"color": ("What color is the square?", "white"), "shape": ("Which shape moves?", "square")}
 
 
-def write_llava(folder: Path, count: int, types: tuple[str, ...] = ("color", "shape"), split: str = "train") -> Path:
-    """So many mp4 files, and a LLaVA JSON file of a question about each."""
+def write_llava(folder: Path, count: int) -> Path:
+    """`count` mp4 files (64 frames, 4 seconds), a question about each, and the path of the file of records."""
     records = []
-    for example in MovingShapes(split, count, 8, types, video_folder=folder):
-        turns = [("human", f"<image>\n{example.question}"), ("gpt", example.answer)]
-        record = {"video": example.path.name, "conversations": [{"from": w, "value": v} for w, v in turns]}
-        records.append(record | {"id": len(records), "data_source": example.type})
+    for number in range(count):
+        kind = tuple(QUESTIONS)[number % len(QUESTIONS)]
+        video = encode(folder / f"{number}-{kind}.mp4", frames=list(pictures(64, start=8 * number)), fps=16)
+        question, answer = QUESTIONS[kind]
+        turns = [("human", f"<image>\n{question}"), ("gpt", answer)]
+        record = {"id": number, "video": video.name, "data_source": kind}
+        records.append(record | {"conversations": [{"from": who, "value": value} for who, value in turns]})
     (folder / "records.json").write_text(json.dumps(records))
     return folder / "records.json"

@@ -1,15 +1,41 @@
-"""A VidLaDA of a few thousand random weights, and inputs for it."""
+"""The one builder of tiny models: a VidLaDA of random weights, a processor that fits it, and inputs.
+
+`tiny_model` takes token ids of a vocabulary of 64. `build_tiny` speaks bytes and has a processor; a recipe starts from
+it by the name "tests.tiny_models:build_tiny". `write_tiny_checkpoint` writes what `build_tiny` gives.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 
 from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
+from vidlada_hf.processing.video_processing_vidlada import VidLaDAVideoProcessor
 
-MASK, PAD, EOT, IMAGE, VIDEO = 1, 0, 2, 60, 61
+MASK, PAD, EOT, IMAGE, VIDEO = 1, 0, 2, 60, 61  # ids of `tiny_model`
+IMAGE_SIZE, PATCH_SIZE = 56, 14  # 4 x 4 patches, pooled to 2 x 2: 6 tokens a frame with a newline a row
+SPECIAL_TOKENS = (
+    "<|startoftext|>",
+    "<|endoftext|>",
+    "<|mdm_mask|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+)
 
 
 def tiny_config(**fields) -> VidLaDAConfig:
-    """A 4-layer model of width 32 over 64 tokens; 56 px frames of 4 x 4 patches, pooled to 2 x 2."""
+    """A 4-layer model of width 32 over 64 tokens.
+
+    Args:
+        fields: of `VidLaDAConfig`; `text_config` changes only the fields it names.
+    """
     text = {
         "vocab_size": 64,
         "hidden_size": 32,
@@ -25,8 +51,8 @@ def tiny_config(**fields) -> VidLaDAConfig:
         "intermediate_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "image_size": 56,
-        "patch_size": 14,
+        "image_size": IMAGE_SIZE,
+        "patch_size": PATCH_SIZE,
     }
     text |= fields.pop("text_config", {})
     ids = {"image_token_id": IMAGE, "video_token_id": VIDEO, "mask_token_id": MASK, "suppress_tokens": [PAD]}
@@ -49,16 +75,86 @@ def tiny_model(seed: int = 0, **fields) -> VidLaDAForConditionalGeneration:
     return model
 
 
+def byte_tokenizer(placeholders: bool = True, padding_side: str = "left") -> PreTrainedTokenizerFast:
+    """One token a byte, and LLaDA's special tokens behind them.
+
+    Args:
+        placeholders: has "<image>" and "<video>" too, as a converted tokenizer has and the published one does not.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={byte: i for i, byte in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([*SPECIAL_TOKENS, *(("<image>", "<video>") if placeholders else ())])
+    bos, eos = SPECIAL_TOKENS[:2]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=eos, padding_side=padding_side
+    )
+
+
+def tiny_processor(tokenizer: Any = None, image_size: int = IMAGE_SIZE, **options: Any) -> VidLaDAProcessor:
+    """A processor for square frames and images of `image_size` pixels, at most 8 frames a video.
+
+    Args:
+        tokenizer: `byte_tokenizer` by default.
+        options: of `VidLaDAProcessor`.
+    """
+    size = {"height": image_size, "width": image_size}
+    return VidLaDAProcessor(
+        image_processor=SiglipImageProcessor(size=size),
+        tokenizer=byte_tokenizer() if tokenizer is None else tokenizer,
+        video_processor=VidLaDAVideoProcessor(size=size, max_frames=8),
+        **({"patch_size": PATCH_SIZE} | options),
+    )
+
+
+def build_tiny(seed: int = 0, **fields: Any) -> tuple[VidLaDAForConditionalGeneration, VidLaDAProcessor]:
+    """`tiny_model` with the vocabulary of `byte_tokenizer`, and its processor.
+
+    It answers with readable characters only, so that a terminal can show its noise.
+
+    Args:
+        seed: of the weights. The same seed gives the same model.
+        fields: of `VidLaDAConfig`.
+    """
+    processor = tiny_processor()
+    ids = processor.tokenizer.get_vocab()
+    eos, eot = ids["<|endoftext|>"], ids["<|eot_id|>"]
+    readable = {ids[chr(code)] for code in range(33, 127)} | {ids["Ġ"], eot}
+    text = {
+        "vocab_size": len(ids),
+        "bos_token_id": ids["<|startoftext|>"],
+        "eos_token_id": [eos, eot],
+        "pad_token_id": eos,
+    }
+    special: dict[str, Any] = {
+        "image_token_id": ids["<image>"],
+        "video_token_id": ids["<video>"],
+        "mask_token_id": ids["<|mdm_mask|>"],
+        "suppress_tokens": sorted(set(ids.values()) - readable),
+        "text_config": text | fields.pop("text_config", {}),
+    }
+    with torch.random.fork_rng(devices=[]):
+        return tiny_model(seed, **(special | fields)), processor
+
+
+def write_tiny_checkpoint(out_dir: str | os.PathLike, seed: int = 0) -> Path:
+    """Writes what `build_tiny` gives (about 0.2 MB) to a folder, which is made if need be, and returns its path."""
+    for part in build_tiny(seed):
+        part.save_pretrained(out_dir)
+    return Path(out_dir)
+
+
 def example(
     model: VidLaDAForConditionalGeneration, frames: int, before: int = 3, after: int = 4, seed: int = 1
 ) -> dict:
-    """Inputs of one example: text, a video of so many frames (or none), text."""
+    """Inputs of one example: text, a video of `frames` frames (or none), text."""
     generator = torch.Generator().manual_seed(seed)
-    rows = frames * model.model.tokens_per_frame + (frames > 0 and model.config.newline_position == "one_token")
+    visual = frames * model.model.tokens_per_frame + (frames > 0 and model.config.newline_position == "one_token")
     words = torch.randint(3, 60, (before + after,), generator=generator)
-    inputs = {"input_ids": torch.cat([words[:before], torch.full((rows,), VIDEO), words[before:]])[None]}
+    inputs = {"input_ids": torch.cat([words[:before], torch.full((visual,), VIDEO), words[before:]])[None]}
     if frames:
-        inputs["pixel_values_videos"] = torch.randn(frames, 3, 56, 56, generator=generator)
+        inputs["pixel_values_videos"] = torch.randn(frames, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
         inputs["video_num_frames"] = torch.tensor([frames])
     return inputs
 
@@ -74,6 +170,6 @@ def batch(*examples: dict) -> dict:
         mask[i, longest - length :] = 1
     inputs = {"input_ids": ids, "attention_mask": mask}
     for name in ("pixel_values_videos", "video_num_frames"):
-        if found := [e[name] for e in examples if name in e]:
-            inputs[name] = torch.cat(found)
+        if tensors := [e[name] for e in examples if name in e]:
+            inputs[name] = torch.cat(tensors)
     return inputs
