@@ -14,7 +14,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "modeling.configuration_vidlada": ["VidLaDAConfig", "VidLaDATextConfig"],
     "modeling.modeling_vidlada": ["VidLaDAForConditionalGeneration", "VidLaDAModel", "VidLaDATextModel"],
-    "modeling.generation_vidlada": ["VidLaDAGenerationConfig", "VidLaDAGenerationOutput"],
+    "modeling.generation_config_vidlada": ["VidLaDAGenerationConfig"],
+    "modeling.generation_vidlada": ["StepOutput", "VidLaDAGenerationOutput"],
     "modeling.cache_vidlada": ["DenoisingCache", "NoCache", "SequenceLayout", "DenoisingStep"],
     "modeling.row_cache_vidlada": ["DualCache", "PrefixCache", "SelectiveKVCache"],
     "modeling.interval_cache_vidlada": ["DLLMCache"],

@@ -459,7 +459,7 @@ def test_a_damaged_generation_config_file_is_not_passed_over(model, tmp_path):
         ({"max_new_tokens": 8.0}, "`max_new_tokens` must be a whole number"),
         ({"temperature": -1}, "`temperature` must be a number of at least 0, got -1"),
         ({"cfg_scale": "high"}, "`cfg_scale`"),
-        ({"remasking": "confident"}, "`remasking` must be 'low_confidence' or 'random', got 'confident'"),
+        ({"remasking": "confident"}, "`remasking` must be one of 'low_confidence', 'random', got 'confident'"),
         ({"cache_strategy": "marz"}, "Unknown `cache_strategy` 'marz'; known are 'none'"),
         ({"unmasking": "quotas"}, "Unknown `unmasking` 'quotas'; known are 'quota', 'threshold'"),
         ({"unmasking": "threshold", "unmask_threshold": 0}, "`unmask_threshold` must be a number above 0, got 0"),
@@ -477,7 +477,7 @@ def test_a_damaged_generation_config_file_is_not_passed_over(model, tmp_path):
         ({"stop_token_ids": [[]]}, "A stop is empty"),
         ({"suffix": "so"}, "needs `tokenizer=`"),
         ({"suffix": ["so", "so"]}, "`suffix` is one text for the whole batch, got a list of 2"),
-        ({"suffix": torch.ones(2, 2)}, r"`suffix` is one row of ids for the whole batch, got the shape \(2, 2\)"),
+        ({"suffix": torch.ones(2, 2)}, r"`suffix` is one sequence of ids for the whole batch, got the shape \(2, 2\)"),
         ({"temperature": float("nan")}, "`temperature` must be a number"),
         ({"suppress_tokens": [999]}, "`suppress_tokens` holds the id 999, outside the vocabulary of 64"),
         ({"canvas": [MASK, 99]}, "`canvas` holds the id 99, outside the vocabulary of 64"),
@@ -501,7 +501,7 @@ def test_bad_arguments_are_refused_by_name_before_any_work(model, arguments, mes
 
 
 def test_prompts_need_a_shape(model):
-    with pytest.raises(ValueError, match=r"`input_ids` must be given with shape \(batch, rows\), got None"):
+    with pytest.raises(ValueError, match=r"`input_ids` must be given with shape \(batch, tokens\), got None"):
         model.generate()
     with pytest.raises(ValueError, match=r"got \(3,\)"):
         model.generate(torch.tensor([1, 2, 3]))

@@ -208,7 +208,7 @@ def test_spread_samplings_lower_the_variance_of_the_loss():
         ({"labels": torch.full((1, 13), 10**6)}, "`labels` hold 1000000: write ids"),
         (
             {"labels": torch.ones(1, 13, dtype=torch.long)},
-            "Example 0 has a label on token [0-9]+, which shows its video",
+            "Example 0 has a label on token [0-9]+, which stands for its video",
         ),
         (
             {"masked": torch.ones(13, dtype=torch.bool), "mask_probabilities": torch.ones(1)},

@@ -149,8 +149,8 @@ class MARSCache(SelectiveKVCache):
         layers, config = text_config.num_hidden_layers, self.config
         if config.groups > layers:
             raise ValueError(
-                f"{config.groups} groups of layers (the number of `visual_intervals` and of `text_intervals`) are more than "
-                f"the {layers} layers of the text model: give at most {layers}."
+                f"{config.groups} groups of layers (the number of `visual_intervals` and of `text_intervals`) are more "
+                f"than the {layers} layers of the text model: give at most {layers}."
             )
         for layer in config.proxy_layers or ():
             if layer >= layers:

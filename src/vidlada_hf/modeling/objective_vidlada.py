@@ -98,7 +98,8 @@ def check_labels(labels: torch.Tensor, inputs: torch.Tensor, vocabulary: int, pl
     """
     if labels.shape != inputs.shape[:2]:
         raise ValueError(
-            f"`labels` have the shape {tuple(labels.shape)}, the inputs {tuple(inputs.shape[:2])}: each token needs one."
+            f"`labels` have the shape {tuple(labels.shape)}, the inputs {tuple(inputs.shape[:2])}: each token "
+            "needs one."
         )
     known = (labels == IGNORED) | ((labels >= 0) & (labels < vocabulary))
     if not known.all():

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import torch
 
+from .arguments_vidlada import check_positive
+
 
 def num_transfer_tokens(masked: torch.Tensor, steps: int) -> torch.Tensor:
     """How many tokens each step of a block commits by the official rule: masked // steps, the rest to the first steps.
@@ -117,13 +119,6 @@ class EntropyBoundUnmasking(FixedQuotaUnmasking):
         return torch.zeros_like(eligible).scatter(-1, order, within) | super().select(
             confidence, eligible, quota, logits
         )
-
-
-def check_positive(name: str, value: Any) -> float:
-    """The number, or a ValueError that names it."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-        raise ValueError(f"`{name}` must be a number above 0, got {value!r}.")
-    return float(value)
 
 
 # Name -> class, and the field of the generation config that it is made with.
