@@ -16,30 +16,17 @@ from transformers import AutoTokenizer, pipeline
 from vidlada_hf.processing.pipeline_vidlada import VideoTextToTextPipeline
 from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
 
+from ..clips import noise
 from ..golden_model import golden_model
-from ..tiny_models import tiny_model
-from .helpers import ask, clip, small_processor
+from ..tiny_models import build_tiny
+from .helpers import ask
 
 GENERATE = {"max_new_tokens": 4, "block_length": 2}
 
 
 def small_pipeline(**options: Any) -> VideoTextToTextPipeline:
     """A pipeline with random weights whose answers depend on everything they are given."""
-    processor = small_processor(side=56)
-    tokenizer = processor.tokenizer
-    special = tokenizer.convert_tokens_to_ids(["<|startoftext|>", "<|start_header_id|>", "<|end_header_id|>"])
-    model = tiny_model(
-        text_config={
-            "vocab_size": processor.image_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.convert_tokens_to_ids("<|eot_id|>"),
-        },
-        image_token_id=processor.image_token_id,
-        video_token_id=processor.video_token_id,
-        mask_token_id=tokenizer.convert_tokens_to_ids("<|mdm_mask|>"),
-        suppress_tokens=[tokenizer.pad_token_id, *special],
-    )
+    model, processor = build_tiny()
     return VideoTextToTextPipeline(model=model, processor=processor, task="video-text-to-text", device="cpu", **options)
 
 
@@ -71,15 +58,15 @@ def texts(outputs: list[list[dict[str, Any]]]) -> list[str]:
 
 
 def test_a_video_and_a_question_give_the_answer(pipe: VideoTextToTextPipeline) -> None:
-    expected = by_hand(pipe, clip(6), "What?", num_frames=3)
+    expected = by_hand(pipe, noise(6), "What?", num_frames=3)
     assert expected  # random weights, but the comparison would mean nothing with an empty answer
-    assert pipe(clip(6), text="What?", num_frames=3, **GENERATE) == [
+    assert pipe(noise(6), text="What?", num_frames=3, **GENERATE) == [
         {"input_text": "What?", "generated_text": expected}
     ]
 
 
 def test_all_ways_to_ask_are_the_same(pipe: VideoTextToTextPipeline) -> None:
-    video, expected = clip(3), by_hand(pipe, clip(3), "What?")
+    video, expected = noise(3), by_hand(pipe, noise(3), "What?")
     ways: list[Callable[[], Any]] = [
         lambda: pipe(video, text="What?", **GENERATE),
         lambda: pipe(list(video), text="What?", **GENERATE),
@@ -97,37 +84,37 @@ def test_a_question_without_a_video_is_answered(pipe: VideoTextToTextPipeline) -
 
 
 def test_full_text_is_the_conversation_with_the_answer(pipe: VideoTextToTextPipeline) -> None:
-    chat = ask(clip(2), "What?")
+    chat = ask(noise(2), "What?")
     (output,) = pipe(chat, return_full_text=True, **GENERATE)
     assert output["generated_text"][:-1] == chat == output["input_text"]
-    assert output["generated_text"][-1] == {"role": "assistant", "content": by_hand(pipe, clip(2), "What?")}
+    assert output["generated_text"][-1] == {"role": "assistant", "content": by_hand(pipe, noise(2), "What?")}
 
 
 def test_options_of_the_processor_reach_it(pipe: VideoTextToTextPipeline) -> None:
     metadata = {"video_metadata": [{"total_num_frames": 6, "fps": 2.0}]}
     flat = pipe.preprocess(
-        {"video": clip(6), "text": "Q?"}, num_frames=2, add_time_instruction=True, think_mode="think", **metadata
+        {"video": noise(6), "text": "Q?"}, num_frames=2, add_time_instruction=True, think_mode="think", **metadata
     )
     text = pipe.processor.decode(flat["input_ids"][0])
     assert "2 frames are uniformly sampled" in text and "Q?/think<|eot_id|>" in text
     assert text.endswith("<|start_header_id|>assistant<|end_header_id|>\n\n")
-    nested = pipe.preprocess({"video": clip(6), "text": "Q?"}, processor_kwargs={"num_frames": 2})
+    nested = pipe.preprocess({"video": noise(6), "text": "Q?"}, processor_kwargs={"num_frames": 2})
     assert nested["video_num_frames"].tolist() == [2]
 
 
 def test_options_given_at_construction_are_defaults() -> None:
     pipe = small_pipeline(num_frames=2, return_full_text=True, **GENERATE)
-    assert pipe(clip(6), text="What?")[0]["generated_text"][-1]["content"] == by_hand(
-        pipe, clip(6), "What?", num_frames=2
+    assert pipe(noise(6), text="What?")[0]["generated_text"][-1]["content"] == by_hand(
+        pipe, noise(6), "What?", num_frames=2
     )
-    other = pipe(clip(6), text="What?", num_frames=4, return_full_text=False)
-    assert other[0]["generated_text"] == by_hand(pipe, clip(6), "What?", num_frames=4)
+    other = pipe(noise(6), text="What?", num_frames=4, return_full_text=False)
+    assert other[0]["generated_text"] == by_hand(pipe, noise(6), "What?", num_frames=4)
 
 
 def test_stop_strings_find_the_tokenizer(pipe: VideoTextToTextPipeline) -> None:
-    answer = by_hand(pipe, clip(2), "What?")
+    answer = by_hand(pipe, noise(2), "What?")
     stop = answer[-1]
-    (output,) = pipe(clip(2), text="What?", stop_strings=[stop], **GENERATE)
+    (output,) = pipe(noise(2), text="What?", stop_strings=[stop], **GENERATE)
     assert stop not in output["generated_text"]
 
 
@@ -138,7 +125,7 @@ REQUESTS = [(1, "What?"), (5, "Which color is the shape on the left?"), (2, "Why
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
 def test_batches_of_different_videos_are_exact(pipe: VideoTextToTextPipeline, batch_size: int) -> None:
-    videos = [clip(frames, seed) for seed, (frames, _) in enumerate(REQUESTS)]
+    videos = [noise(frames, seed=seed) for seed, (frames, _) in enumerate(REQUESTS)]
     questions = [question for _, question in REQUESTS]
     expected = [by_hand(pipe, video, question) for video, question in zip(videos, questions, strict=True)]
     assert len(set(expected)) > 1
@@ -150,7 +137,7 @@ def test_batches_of_different_videos_are_exact(pipe: VideoTextToTextPipeline, ba
 
 
 def test_no_frame_is_made_up_in_a_batch(pipe: VideoTextToTextPipeline) -> None:
-    items = [pipe.preprocess({"video": clip(frames), "text": text}) for frames, text in REQUESTS]
+    items = [pipe.preprocess({"video": noise(frames), "text": text}) for frames, text in REQUESTS]
     batch = pipe.collate(items)
     assert batch["video_num_frames"].tolist() == [frames for frames, _ in REQUESTS]
     assert torch.equal(batch["pixel_values_videos"], torch.cat([item["pixel_values_videos"] for item in items]))
@@ -158,18 +145,18 @@ def test_no_frame_is_made_up_in_a_batch(pipe: VideoTextToTextPipeline) -> None:
 
 
 def test_a_batch_may_mix_videos_images_and_text(pipe: VideoTextToTextPipeline) -> None:
-    image = [{"role": "user", "content": [{"type": "image", "image": clip(1)[0]}, {"type": "text", "text": "This?"}]}]
-    chats = [ask(None, "Nothing?"), ask(clip(2), "What?"), image, ask(clip(1), "Which?")]
+    image = [{"role": "user", "content": [{"type": "image", "image": noise(1)[0]}, {"type": "text", "text": "This?"}]}]
+    chats = [ask(None, "Nothing?"), ask(noise(2), "What?"), image, ask(noise(1), "Which?")]
     alone = texts([pipe(chat, **GENERATE) for chat in chats])
     assert texts(pipe(chats, batch_size=4, **GENERATE)) == alone
 
 
 def test_one_question_is_asked_about_every_video_and_the_reverse(pipe: VideoTextToTextPipeline) -> None:
-    outputs = pipe([clip(2), clip(3)], text="What?", **GENERATE)
-    assert texts(outputs) == [by_hand(pipe, clip(2), "What?"), by_hand(pipe, clip(3), "What?")]
-    outputs = pipe(clip(2), text=["What?", "Why?"], **GENERATE)
-    assert texts(outputs) == [by_hand(pipe, clip(2), "What?"), by_hand(pipe, clip(2), "Why?")]
-    assert len(pipe([clip(2)], text="What?", **GENERATE)[0]) == 1
+    outputs = pipe([noise(2), noise(3)], text="What?", **GENERATE)
+    assert texts(outputs) == [by_hand(pipe, noise(2), "What?"), by_hand(pipe, noise(3), "What?")]
+    outputs = pipe(noise(2), text=["What?", "Why?"], **GENERATE)
+    assert texts(outputs) == [by_hand(pipe, noise(2), "What?"), by_hand(pipe, noise(2), "Why?")]
+    assert len(pipe([noise(2)], text="What?", **GENERATE)[0]) == 1
 
 
 def test_datasets_and_generators_are_answered_one_by_one(pipe: VideoTextToTextPipeline) -> None:
@@ -178,12 +165,12 @@ def test_datasets_and_generators_are_answered_one_by_one(pipe: VideoTextToTextPi
             return len(REQUESTS)
 
         def __getitem__(self, index: int) -> dict[str, Any]:
-            return {"video": clip(REQUESTS[index][0]), "text": REQUESTS[index][1]}
+            return {"video": noise(REQUESTS[index][0]), "text": REQUESTS[index][1]}
 
     def generator() -> Iterator[dict[str, Any]]:
-        yield from ({"video": clip(frames), "text": text} for frames, text in REQUESTS)
+        yield from ({"video": noise(frames), "text": text} for frames, text in REQUESTS)
 
-    expected = [by_hand(pipe, clip(frames), text) for frames, text in REQUESTS]
+    expected = [by_hand(pipe, noise(frames), text) for frames, text in REQUESTS]
     assert texts(list(pipe(Requests(), batch_size=3, **GENERATE))) == expected
     assert texts(list(pipe(Requests(), batch_size=2, num_workers=1, **GENERATE))) == expected
     assert texts(list(pipe(generator(), **GENERATE))) == expected
@@ -241,12 +228,12 @@ def test_a_misspelt_option_raises_with_the_nearest_name(
     pipe: VideoTextToTextPipeline, wrong: dict[str, Any], near: str
 ) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*{near}"):
-        pipe(clip(2), text="What?", **wrong)
+        pipe(noise(2), text="What?", **wrong)
 
 
 def test_official_names_of_generate_pass_through(pipe: VideoTextToTextPipeline) -> None:
-    output = pipe(clip(2), text="What?", gen_length=4, block_length=2, steps=4)
-    assert output[0]["generated_text"] == by_hand(pipe, clip(2), "What?")
+    output = pipe(noise(2), text="What?", gen_length=4, block_length=2, steps=4)
+    assert output[0]["generated_text"] == by_hand(pipe, noise(2), "What?")
 
 
 @pytest.mark.parametrize(
@@ -282,7 +269,7 @@ def test_saved_pipeline_loads_through_the_factory(pipe: VideoTextToTextPipeline,
     assert json.loads((tmp_path / "processor_config.json").read_text())["processor_class"] == "VidLaDAProcessor"
     again = pipeline("video-text-to-text", model=str(tmp_path), device="cpu")
     assert isinstance(again, VideoTextToTextPipeline)
-    video = np.ascontiguousarray(clip(4))
+    video = np.ascontiguousarray(noise(4))
     assert again(video, text="What?", **GENERATE) == pipe(video, text="What?", **GENERATE)
 
 
@@ -292,6 +279,6 @@ def test_built_in_pipelines_run_the_saved_folder(pipe: VideoTextToTextPipeline, 
     built_in = pipeline(task, model=str(tmp_path), device="cpu")
     image = [{"role": "user", "content": [{"type": "image", "image": str(tmp_path / "image.png")}]}]
     image[0]["content"].append({"type": "text", "text": "What?"})
-    Image.fromarray(clip(1)[0]).save(tmp_path / "image.png")
+    Image.fromarray(noise(1)[0]).save(tmp_path / "image.png")
     outputs = built_in(text=image, return_full_text=False, generate_kwargs=GENERATE)
     assert outputs[0]["generated_text"].strip() == pipe(image, **GENERATE)[0]["generated_text"]

@@ -18,16 +18,15 @@ from transformers.video_utils import VideoMetadata
 from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAModel
 from vidlada_hf.processing.processing_vidlada import (
-    DEFAULT_SYSTEM_PROMPT,
     VidLaDAProcessor,
     count_frame_tokens,
     count_image_tokens,
-    is_one_video,
-    official_times,
-    time_sentence,
 )
+from vidlada_hf.processing.prompts_vidlada import DEFAULT_SYSTEM_PROMPT, official_times, time_sentence, written_times
+from vidlada_hf.processing.video_processing_vidlada import is_one_video
 
-from .helpers import ask, byte_tokenizer, clip, small_processor
+from ..clips import noise
+from .helpers import ask, inputs_of, published_tokenizer, small_processor
 
 HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 SYSTEM = "<|startoftext|>" + HEADER.format("system") + DEFAULT_SYSTEM_PROMPT + "<|eot_id|>"
@@ -40,18 +39,6 @@ def user(text: str) -> str:
 @pytest.fixture
 def processor() -> VidLaDAProcessor:
     return small_processor()
-
-
-def inputs_of(processor: VidLaDAProcessor, conversation: Any, **options: Any) -> Any:
-    template = {name: options.pop(name) for name in ("add_generation_prompt",) if name in options}
-    return processor.apply_chat_template(
-        conversation,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        processor_kwargs=options,
-        **{"add_generation_prompt": True, **template},
-    )
 
 
 # -- parity with the official prompts -----------------------------------------------------------------------------
@@ -189,7 +176,7 @@ def test_template_equals_the_official_one(golden: Path, official: VidLaDAProcess
     messages = [{"role": ("user", "assistant")[at % 2], "content": content} for at, content in enumerate(case["turns"])]
     text = official.apply_chat_template(messages, add_generation_prompt=True)
     assert text == case["prompt"]
-    inputs = official(text=text, videos=clip(1), official_prompt="inference", return_tensors="pt")
+    inputs = official(text=text, videos=noise(1), official_prompt="inference", return_tensors="pt")
     assert collapsed(inputs["input_ids"][0], official.video_token_id) == case["input_ids"]
 
 
@@ -250,7 +237,7 @@ def test_tokens_of_a_published_image() -> None:
 @pytest.mark.parametrize("mode", ["bilinear", "average"])
 def test_placeholders_match_the_count(position: str, mode: str) -> None:
     processor = small_processor(newline_position=position, pooling_mode=mode)
-    ids = inputs_of(processor, ask(clip(3), "Q?"), num_frames=3)["input_ids"]
+    ids = inputs_of(processor, ask(noise(3), "Q?"), num_frames=3)["input_ids"]
     expected = {"grid": 3 * 2, "frame": 3 * 2, "one_token": 3 + 1, "no_token": 3}[position]
     assert int((ids == processor.video_token_id).sum()) == expected
     counted = processor._get_num_multimodal_tokens(video_sizes=[(3, 32, 40)], image_sizes=[(10, 20)])
@@ -265,7 +252,7 @@ def test_placeholders_match_the_count(position: str, mode: str) -> None:
 @given(st.lists(st.tuples(st.integers(1, 4), st.text("ab \n", min_size=1, max_size=9)), min_size=2, max_size=3))
 def test_a_batch_holds_what_its_members_hold_alone(requests: list[tuple[int, str]]) -> None:
     processor = small_processor()
-    chats = [ask(clip(frames, seed), text) for seed, (frames, text) in enumerate(requests)]
+    chats = [ask(noise(frames, seed=seed), text) for seed, (frames, text) in enumerate(requests)]
     batch = inputs_of(processor, chats)
     alone = [inputs_of(processor, chat) for chat in chats]
     for row, mask, single in zip(batch["input_ids"], batch["attention_mask"], alone, strict=True):
@@ -277,14 +264,14 @@ def test_a_batch_holds_what_its_members_hold_alone(requests: list[tuple[int, str
 
 
 def test_a_batch_may_mix_videos_images_and_text(processor: VidLaDAProcessor) -> None:
-    image = {"type": "image", "image": clip(1)[0]}
+    image = {"type": "image", "image": noise(1)[0]}
     chats = [
         ask(None, "Nothing to see"),
         [{"role": "user", "content": [image, {"type": "text", "text": "An image?"}, image]}],
         [
-            {"role": "user", "content": [{"type": "video", "video": clip(2)}, {"type": "text", "text": "One"}]},
+            {"role": "user", "content": [{"type": "video", "video": noise(2)}, {"type": "text", "text": "One"}]},
             {"role": "assistant", "content": "ok"},
-            {"role": "user", "content": [{"type": "video", "video": clip(3)}, {"type": "text", "text": "Two"}]},
+            {"role": "user", "content": [{"type": "video", "video": noise(3)}, {"type": "text", "text": "Two"}]},
         ],
     ]
     inputs = inputs_of(processor, chats)
@@ -296,8 +283,8 @@ def test_a_batch_may_mix_videos_images_and_text(processor: VidLaDAProcessor) -> 
 
 
 def test_official_inference_drops_one_token_a_video_in_a_batch(processor: VidLaDAProcessor) -> None:
-    two = [{"type": "video", "video": clip(1)}, {"type": "text", "text": "a"}] * 2
-    chats = [ask(clip(2), "Which?"), [{"role": "user", "content": two}], ask(None, "No video, but a long question")]
+    two = [{"type": "video", "video": noise(1)}, {"type": "text", "text": "a"}] * 2
+    chats = [ask(noise(2), "Which?"), [{"role": "user", "content": two}], ask(None, "No video, but a long question")]
     plain, quirk = inputs_of(processor, chats), inputs_of(processor, chats, official_prompt="inference")
     dropped = plain["attention_mask"].sum(1) - quirk["attention_mask"].sum(1)
     assert dropped.tolist() == [1, 2, 0]
@@ -360,7 +347,7 @@ def test_question_that_looks_like_json_stays_a_question(processor: VidLaDAProces
 def test_assistant_mask_marks_the_answers(processor: VidLaDAProcessor) -> None:
     if "_adjust_assistant_masks_indices" not in dir(processor):
         pytest.skip("this transformers does not shift the mask past expanded placeholders")
-    chat = [*ask(clip(2), "One"), {"role": "assistant", "content": "first"}, *ask(None, "Two")]
+    chat = [*ask(noise(2), "One"), {"role": "assistant", "content": "first"}, *ask(None, "Two")]
     chat.append({"role": "assistant", "content": "second"})
     out = processor.apply_chat_template(
         chat,
@@ -380,7 +367,7 @@ def test_assistant_mask_marks_the_answers(processor: VidLaDAProcessor) -> None:
 def test_placeholder_typed_by_a_user_can_be_kept_as_text(processor: VidLaDAProcessor) -> None:
     if "sanitize_control_tokens" not in inspect.signature(type(processor).__mro__[1].apply_chat_template).parameters:
         pytest.skip("this transformers has no sanitize_control_tokens")
-    chat = ask(clip(2), "What does <video> mean?")
+    chat = ask(noise(2), "What does <video> mean?")
     with pytest.raises(ValueError, match="2 `<video>` placeholders .* 1 video"):
         inputs_of(processor, chat)
     inputs = processor.apply_chat_template(
@@ -409,8 +396,7 @@ def test_time_sentence_of_recorded_samplings_is_the_official_one(golden: Path) -
         metadata = VideoMetadata(
             total_num_frames=case["total_frames"], fps=case["avg_fps"], frames_indices=recorded["frame_idx"]
         )
-        sampling = {"fps": case["fps"], "force_sample": case["force_sample"]}
-        sentence = small_processor()._describe_times(metadata, 0, "ordinal", sampling, " ")
+        sentence = time_sentence(*written_times(metadata, "ordinal", case["fps"], case["force_sample"]))
         assert sentence.startswith(f"The video lasts for {recorded['video_time']:.2f} seconds, and ")
         assert f"located at {recorded['frame_time']}. Please" in sentence, case
         compared += 1
@@ -420,21 +406,21 @@ def test_time_sentence_of_recorded_samplings_is_the_official_one(golden: Path) -
 def test_seconds_are_real_where_the_official_form_counts(processor: VidLaDAProcessor) -> None:
     options = {"add_time_instruction": True, "fps": 2, "video_metadata": [{"total_num_frames": 10, "fps": 5.0}]}
     for timestamps, located in (("seconds", "0.00s,0.40s,0.80s,1.20s,1.60s"), ("ordinal", "0.00s,1.00s,2.00s,3.00s")):
-        inputs = inputs_of(processor, ask(clip(10), "Q?"), timestamps=timestamps, **options)
+        inputs = inputs_of(processor, ask(noise(10), "Q?"), timestamps=timestamps, **options)
         assert f"located at {located}" in processor.tokenizer.decode(inputs["input_ids"][0])
 
 
 def test_time_sentence_stands_between_video_and_question(processor: VidLaDAProcessor) -> None:
     options = {"add_time_instruction": True, "video_metadata": [{"total_num_frames": 4, "fps": 2.0}], "num_frames": 2}
-    text = processor.tokenizer.decode(inputs_of(processor, ask(clip(4), "Which?"), **options)["input_ids"][0])
+    text = processor.tokenizer.decode(inputs_of(processor, ask(noise(4), "Which?"), **options)["input_ids"][0])
     sentence = time_sentence(2.0, [0.0, 1.5])
     assert f"<video>\n{sentence}\nWhich?<|eot_id|>" in text
-    inside = processor(text="See <video> there", videos=[clip(4)], **options)
+    inside = processor(text="See <video> there", videos=[noise(4)], **options)
     assert processor.tokenizer.decode(inside["input_ids"][0]).endswith(f"<video>\n{sentence}\n there")
 
 
 def test_every_video_of_a_conversation_gets_its_own_sentence(processor: VidLaDAProcessor) -> None:
-    chats = [ask(clip(2), "A"), ask(clip(3), "B")]
+    chats = [ask(noise(2), "A"), ask(noise(3), "B")]
     metadata = [{"total_num_frames": 2, "fps": 1.0}, {"total_num_frames": 3, "fps": 1.0}]
     inputs = inputs_of(processor, chats, add_time_instruction=True, video_metadata=metadata)
     texts = processor.tokenizer.batch_decode(inputs["input_ids"])
@@ -443,14 +429,14 @@ def test_every_video_of_a_conversation_gets_its_own_sentence(processor: VidLaDAP
 
 def test_time_sentence_needs_a_frame_rate(processor: VidLaDAProcessor) -> None:
     with pytest.raises(ValueError, match="frame rate of video 0.*video_metadata"):
-        inputs_of(processor, ask(clip(2), "Q?"), add_time_instruction=True)
+        inputs_of(processor, ask(noise(2), "Q?"), add_time_instruction=True)
 
 
 # -- sources ----------------------------------------------------------------------------------------------------------
 
 
 def test_one_video_is_told_from_several() -> None:
-    video, frames = clip(3), list(clip(3))
+    video, frames = noise(3), list(noise(3))
     for one in ("a.mp4", Path("a.mp4"), b"", video, torch.from_numpy(video), frames, frames[:1], ["1.png", "2.png"]):
         assert is_one_video(one)
     for several in ([], ["a.mp4"], [video], [frames], [["1.png"]], np.stack([video, video])):
@@ -458,7 +444,7 @@ def test_one_video_is_told_from_several() -> None:
 
 
 def test_frames_and_arrays_give_the_same_inputs(processor: VidLaDAProcessor) -> None:
-    video = clip(3)
+    video = noise(3)
     expected = inputs_of(processor, ask(video, "Q?"))
     for source in (torch.from_numpy(video), list(video)):
         got = inputs_of(processor, ask(source, "Q?"))
@@ -486,14 +472,14 @@ def test_a_file_is_read_from_wherever_it_comes(processor: VidLaDAProcessor) -> N
 
 
 def test_image_tag_stands_for_a_video_when_only_videos_are_given(processor: VidLaDAProcessor) -> None:
-    inputs = processor(text=["<image>\nQ?"], videos=[clip(2)], return_tensors="pt")
+    inputs = processor(text=["<image>\nQ?"], videos=[noise(2)], return_tensors="pt")
     assert int((inputs["input_ids"] == processor.video_token_id).sum()) == 4
 
 
 def test_a_call_leaves_its_arguments_as_they_were(processor: VidLaDAProcessor) -> None:
     chat, options = ask("clip", "Q?"), {"num_frames": 2}
     before = copy.deepcopy((chat, options))
-    chat[0]["content"][0]["video"] = video = clip(3)
+    chat[0]["content"][0]["video"] = video = noise(3)
     processor.apply_chat_template(
         chat, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=options, think_mode="think"
     )
@@ -502,9 +488,9 @@ def test_a_call_leaves_its_arguments_as_they_were(processor: VidLaDAProcessor) -
 
 
 def test_metadata_comes_on_request(processor: VidLaDAProcessor) -> None:
-    inputs = processor(text="<video>", videos=[clip(4)], num_frames=2, return_metadata=True, return_tensors="pt")
+    inputs = processor(text="<video>", videos=[noise(4)], num_frames=2, return_metadata=True, return_tensors="pt")
     assert list(inputs["video_metadata"][0].frames_indices) == [0, 3]
-    assert "video_metadata" not in processor(text="<video>", videos=[clip(4)], return_tensors="pt")
+    assert "video_metadata" not in processor(text="<video>", videos=[noise(4)], return_tensors="pt")
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
@@ -529,7 +515,7 @@ def test_counts_are_compared_before_any_video_is_read(
 
 def test_images_are_counted_too(processor: VidLaDAProcessor) -> None:
     with pytest.raises(ValueError, match="2 `<image>` placeholders in the text but 1 image:"):
-        processor(text="<image><image>", images=[clip(1)[0]])
+        processor(text="<image><image>", images=[noise(1)[0]])
 
 
 def test_unknown_options_raise_with_the_nearest_name(processor: VidLaDAProcessor) -> None:
@@ -560,7 +546,7 @@ def test_impossible_values_name_the_option(processor: VidLaDAProcessor, wrong: d
         return  # not options of a call
     for call in ({"processor_kwargs": wrong}, wrong):
         with pytest.raises(ValueError, match=f"`{name}` must be one of .*, got '{value}'"):
-            processor.apply_chat_template(ask(clip(1), "Q?"), tokenize=True, return_dict=True, **call)
+            processor.apply_chat_template(ask(noise(1), "Q?"), tokenize=True, return_dict=True, **call)
 
 
 def test_an_option_of_a_call_wins_over_the_processors_own() -> None:
@@ -568,7 +554,7 @@ def test_an_option_of_a_call_wins_over_the_processors_own() -> None:
     options = {"fps": 2, "video_metadata": [{"total_num_frames": 10, "fps": 5.0}]}
 
     def text(**more: Any) -> str:
-        return processor.tokenizer.decode(inputs_of(processor, ask(clip(10), "Q?"), **options, **more)["input_ids"][0])
+        return processor.tokenizer.decode(inputs_of(processor, ask(noise(10), "Q?"), **options, **more)["input_ids"][0])
 
     assert "<video>The video" in text() and "1.00s" in text()
     assert "<video>\nThe video" in text(official_prompt=None)
@@ -606,13 +592,13 @@ def test_round_trip_keeps_template_and_options(tmp_path: Path) -> None:
     assert again.chat_template == processor.chat_template
     assert (again.video_token_id, again.image_token_id) == (processor.video_token_id, processor.image_token_id)
     options = {"video_metadata": [{"total_num_frames": 3, "fps": 1.0}]}
-    before, after = (inputs_of(one, ask(clip(3), "Q?"), **options) for one in (processor, again))
+    before, after = (inputs_of(one, ask(noise(3), "Q?"), **options) for one in (processor, again))
     assert torch.equal(before["input_ids"], after["input_ids"])
     assert torch.equal(before["pixel_values_videos"], after["pixel_values_videos"])
 
 
 def test_tokenizer_is_not_extended_twice() -> None:
-    tokenizer = byte_tokenizer()
+    tokenizer = published_tokenizer()
     size = len(tokenizer)
     small_processor(tokenizer)
     small_processor(tokenizer)
@@ -635,7 +621,7 @@ def test_placeholders_are_as_many_as_the_models_features(newline_position, pooli
     text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = VidLaDAConfig(vision_config={**vision, "image_size": 70, "patch_size": 14}, text_config=text, **layout)
     model = VidLaDAModel(config)
-    processor = small_processor(side=70, **layout)
+    processor = small_processor(image_size=70, **layout)
     (features,) = model.get_video_features(torch.zeros(3, 3, 70, 70))
     assert len(features) == processor.count_video_tokens(3, 70, 70)
     (image,) = model.get_image_features(torch.zeros(1, 3, 70, 70))

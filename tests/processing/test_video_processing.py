@@ -274,7 +274,7 @@ def test_unreadable_and_unknown(tmp_path, processor):
         processor([str(tmp_path / "missing.mp4")])
     with pytest.raises(VideoReadingError, match="no frame"):
         processor(np.zeros((0, 8, 8, 3), np.uint8))
-    with pytest.raises(TypeError, match="num_frame. Known are: .*num_frames"):
+    with pytest.raises(TypeError, match="`num_frame`.*Did you mean `num_frames`"):
         processor(np.zeros((2, 8, 8, 3), np.uint8), num_frame=2)
 
 

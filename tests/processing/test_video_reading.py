@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from tests import clips
-from vidlada_hf.processing.video_reading_vidlada import VideoFile, VideoReadingError, read_video
+from vidlada_hf.processing.video_file_vidlada import VideoFile
+from vidlada_hf.processing.video_reading_vidlada import VideoReadingError, read_video
 
 FORMATS = [
     "h264.mp4", "h264.mkv", "h264.ts", "h264.flv", "h264.avi", "h264.h264", "hevc.mp4", "hevc.mkv", "vp9.webm",

@@ -1,9 +1,8 @@
 """The pipeline "video-text-to-text": a video and a question in, an answer out."""
 
-import difflib
 import inspect
 import os
-from collections.abc import Iterable, Sized
+from collections.abc import Sized
 from typing import Any
 
 import torch
@@ -11,6 +10,13 @@ from torch.utils.data import DataLoader
 from transformers.pipelines.base import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils.chat_template_utils import Chat, is_valid_message
+
+from .options_vidlada import nearest_name, unknown_option
+
+# Options of the processor that `generate` or the base class understands in another way.
+_NOT_FOR_PROCESSOR = {"return_tensors", "return_metadata", "device"}
+# A less similar name is left to `generate`, which names the nearest of its own arguments.
+_SURELY_MISSPELLED = 0.75
 
 
 class VideoTextToTextPipeline(Pipeline):
@@ -40,12 +46,11 @@ class VideoTextToTextPipeline(Pipeline):
     _pipeline_calls_generate = False
 
     def __call__(self, videos: Any = None, text: Any = None, **kwargs: Any) -> Any:
-        """Answers.
+        """Answers one question or many.
 
         Args:
-            videos: one video (see `list_videos` of the processor's module) or a list of them; or, without `text`: a
-                conversation (list of messages), `{"video": ..., "text": ...}`, a list of either, or a dataset or
-                generator of them.
+            videos: one video (see `read_video`) or a list of them; or, without `text`: a conversation (list of
+                messages), `{"video": ..., "text": ...}`, a list of either, or a dataset or generator of them.
             text: a question, or a list with one a video. One question is asked about every video, and one video is
                 shown to every question.
             kwargs: `batch_size`, `num_workers` and the options of the class.
@@ -86,24 +91,24 @@ class VideoTextToTextPipeline(Pipeline):
         generate_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Sorts the options by the step they belong to; a misspelt one raises with the nearest known name."""
+        """Sorts the options by the step they belong to; a misspelled one raises with the nearest known name."""
         for_processor = (self.processor.video_options | {"think_mode", "chat_template"}) - _NOT_FOR_PROCESSOR
         for_generate = _names_of_generate(self.model)
         own = {"return_full_text", "skip_special_tokens", "processor_kwargs", "generate_kwargs"}
+        known = for_processor | own | for_generate
 
         preprocess: dict[str, Any] = {}
         forward = dict(generate_kwargs or {})
         for name, value in kwargs.items():
+            near = nearest_name(name, known, _SURELY_MISSPELLED)
             if name in for_processor:
                 preprocess[name] = value
             elif name in forward:
                 raise ValueError(f"`{name}` is given twice: in `generate_kwargs` and by itself.")
+            elif near is not None and not {name, near} & for_generate:
+                raise ValueError(unknown_option(name, "the pipeline", known))
             else:
-                # `generate` knows names that cannot be listed here (aliases, inputs): it judges what is left.
-                near = None if name in for_generate else _nearest(name, for_processor | own | for_generate)
-                if near is not None and near not in for_generate:
-                    raise ValueError(f"Unknown option `{name}` of the pipeline. Did you mean `{near}`?")
-                forward[name] = value
+                forward[name] = value  # `generate` checks it: it also takes names that cannot be listed here
         if processor_kwargs is not None:
             preprocess["processor_kwargs"] = processor_kwargs
 
@@ -113,7 +118,7 @@ class VideoTextToTextPipeline(Pipeline):
     def preprocess(
         self, request: Any, processor_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> dict[str, Any]:
-        """Reads the videos of one request and makes the model's inputs of it, a batch of one."""
+        """Reads the videos of one request and makes the model's inputs, a batch of one."""
         messages, input_text = _messages_of(request)
         template = {"chat_template": options.pop("chat_template", None)}
         inputs = self.processor.apply_chat_template(
@@ -128,7 +133,7 @@ class VideoTextToTextPipeline(Pipeline):
         return {**inputs, "request": _Request(messages, input_text)}
 
     def _forward(self, model_inputs: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
-        """Generates; keeps what comes after the prompts (which all end at the same column: they are padded left)."""
+        """Generates, and keeps what follows the prompts, which all end at the same position: they are padded left."""
         requests = model_inputs.pop("request")
         generate_kwargs.setdefault("tokenizer", self.processor.tokenizer)  # for stops and suffixes given as text
         generated = self.model.generate(**model_inputs, **generate_kwargs)
@@ -180,7 +185,7 @@ class VideoTextToTextPipeline(Pipeline):
             tensors = [item[name] for item in items if name in item]
             if name in fillers:
                 pad = torch.nn.functional.pad
-                tensors = [pad(rows, (length - rows.shape[1], 0), value=fillers[name]) for rows in tensors]
+                tensors = [pad(ids, (length - ids.shape[1], 0), value=fillers[name]) for ids in tensors]
             batch[name] = torch.cat(tensors)
         return batch
 
@@ -191,15 +196,11 @@ class VideoTextToTextPipeline(Pipeline):
 
 
 class _Request:
-    """What was asked. An object, so that moving inputs between devices does not look for tensors in it."""
+    """The conversation. An object, so that moving inputs between devices does not look for tensors in it."""
 
     def __init__(self, messages: list[dict[str, Any]], input_text: Any) -> None:
         self.messages = messages
         self.input_text = input_text
-
-
-# Options of the processor that `generate` or the base class understands in another way.
-_NOT_FOR_PROCESSOR = {"return_tensors", "return_metadata", "device"}
 
 
 def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -235,10 +236,6 @@ def _names_of_generate(model: Any) -> set[str]:
     config = getattr(model, "generation_config", None)
     fields = {} if config is None else vars(config)
     return {*inspect.signature(model.generate).parameters, *fields} - {"self", "kwargs"}
-
-
-def _nearest(name: str, known: Iterable[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)), None)
 
 
 __all__ = ["VideoTextToTextPipeline"]

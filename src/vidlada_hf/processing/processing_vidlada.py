@@ -1,123 +1,38 @@
-"""Conversations and videos in, model inputs out: the chat template, the placeholders, the time sentence.
+"""Conversations and videos in, model inputs out.
 
-A prompt goes through three hands. The chat template writes one `<video>` or `<image>` a visual. `VidLaDAProcessor`
-repeats that placeholder once for each row of the model's input that the visual takes, and may put a sentence about the
+A prompt is made in three steps. The chat template writes one `<video>` or `<image>` a visual. `VidLaDAProcessor`
+repeats that placeholder, once for each token that the model makes of the visual, and may put a sentence about the
 frames' times behind it. The tokenizer turns the result into ids, padded on the left.
-
-The words and spaces follow the official code (repository ziHoHe/VidLaDA). Where that code does something that only a
-model trained or measured with it needs, the option `official_prompt` reproduces it; nothing does so by default.
 """
 
-import difflib
 import math
-import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken
-from transformers.video_utils import VideoMetadata
+
+from .options_vidlada import check_choice, unknown_option
 
 # Imported so that the Hub's copy of this file takes the pipeline's file along.
 from .pipeline_vidlada import VideoTextToTextPipeline  # noqa: F401
-from .video_processing_vidlada import (
-    VidLaDAVideoProcessor,
-    VidLaDAVideosKwargs,
-    frame_stride,
-    frame_timestamps,
-    list_videos,
+from .prompts_vidlada import (
+    CHAT_TEMPLATE,
+    IMAGE_TOKEN,
+    PROMPT_OPTIONS,
+    THINK_MODES,
+    VIDEO_TOKEN,
+    VidLaDAPromptKwargs,
+    drop_after_placeholders,
+    placeholder_pattern,
+    time_instruction,
 )
+from .video_processing_vidlada import VidLaDAVideoProcessor, is_one_video, list_videos
 
-IMAGE_TOKEN = "<image>"
-VIDEO_TOKEN = "<video>"
-THINK_MODES = (None, "think", "no_think")
-PROMPT_OPTIONS: dict[str, tuple[Any, ...]] = {
-    "add_time_instruction": (True, False),
-    "timestamps": ("seconds", "ordinal"),
-    "official_prompt": (None, "inference", "training"),
-}
-
-# transformers puts this character before the special tokens that a user typed (`sanitize_control_tokens=True`): a
-# placeholder behind it is plain text.
-_TYPED_BY_USER = "\U000f0000"
 _PADDING_OPTIONS = ("padding", "max_length", "pad_to_multiple_of", "padding_side")
-
-DEFAULT_SYSTEM_PROMPT = (
-    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
-    "provides, and assist the user with a variety of tasks using natural language."
-)
-
-# Official rules: a system prompt always first, contents trimmed, a header before and `<|eot_id|>` after each message.
-# A content is a string or a list of parts; a visual part becomes its placeholder and a line break. `think_mode` is
-# glued to the last user message. `official_prompt="training"` moves the only placeholder of a message to its start.
-CHAT_TEMPLATE = """\
-{%- macro header(role) -%}
-{{- '<|start_header_id|>' + role + '<|end_header_id|>\\n\\n' -}}
-{%- endmacro -%}
-{%- set ns = namespace(text='', last_user=-1) -%}
-{%- for message in messages -%}
-    {%- if message['role'] == 'user' -%}{%- set ns.last_user = loop.index0 -%}{%- endif -%}
-{%- endfor -%}
-{{- bos_token -}}
-{%- if not messages or messages[0]['role'] != 'system' -%}
-    {{- header('system') + 'SYSTEM_PROMPT<|eot_id|>' -}}
-{%- endif -%}
-{%- for message in messages -%}
-    {%- if message['content'] is string -%}
-        {%- set ns.text = message['content'] -%}
-    {%- else -%}
-        {%- set ns.text = '' -%}
-        {%- for part in message['content'] or [] -%}
-            {%- if part['type'] == 'text' -%}
-                {%- set ns.text = ns.text + part['text'] -%}
-            {%- elif part['type'] == 'video' -%}
-                {%- set ns.text = ns.text + '<video>\\n' -%}
-            {%- elif part['type'] == 'image' -%}
-                {%- set ns.text = ns.text + '<image>\\n' -%}
-            {%- else -%}
-                {{- raise_exception('A content part must be of type text, video or image, got ' + part['type']) -}}
-            {%- endif -%}
-        {%- endfor -%}
-    {%- endif -%}
-    {%- if official_prompt is defined and official_prompt == 'training' -%}
-        {%- for tag in ['<image>', '<video>'] -%}
-            {%- if ns.text.split(tag) | length == 2 -%}
-                {%- set ns.text = tag + '\\n' + (ns.text | replace(tag, '') | trim) -%}
-            {%- endif -%}
-        {%- endfor -%}
-    {%- endif -%}
-    {%- if think_mode is defined and think_mode and loop.index0 == ns.last_user -%}
-        {%- set ns.text = ns.text + '/' + think_mode -%}
-    {%- endif -%}
-    {{- header(message['role']) -}}
-    {%- if message['role'] == 'assistant' -%}
-        {%- generation -%}{{- (ns.text | trim) + '<|eot_id|>' -}}{%- endgeneration -%}
-    {%- else -%}
-        {{- (ns.text | trim) + '<|eot_id|>' -}}
-    {%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{- header('assistant') -}}
-{%- endif -%}
-""".replace("SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT)
-
-
-class VidLaDAPromptKwargs(VidLaDAVideosKwargs, total=False):  # type: ignore[call-arg]
-    """Options of a call about its videos, besides those of the video processor.
-
-    Attributes:
-        add_time_instruction: put the official sentence about duration and frame times behind each video.
-        timestamps: "seconds", the frames' real times; or "ordinal", what the official code writes when it samples at
-            a fixed stride: 0, 1, 2... whatever the rate (a fault, but a model trained on it expects it).
-        official_prompt: None, "inference" or "training", see `VidLaDAProcessor`.
-    """
-
-    add_time_instruction: bool | None
-    timestamps: Literal["seconds", "ordinal"] | None
-    official_prompt: Literal["inference", "training"] | None
 
 
 class VidLaDAProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
@@ -130,14 +45,14 @@ class VidLaDAProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[cal
 def count_frame_tokens(
     height: int, width: int, patch_size: int, pooling_stride: int, pooling_mode: str, newline_position: str
 ) -> int:
-    """Rows of the model's input that one frame takes: pooled patches and the newlines that belong to the frame.
+    """Tokens of the model's input that one frame takes: pooled patches and the newlines that belong to the frame.
 
     Args:
         height, width: pixels of the processed frame.
         patch_size: pixels along the side of a patch.
         pooling_stride: patches along the side of a pooled cell.
         pooling_mode: "bilinear" rounds the pooled side up, "average" and "max" round it down.
-        newline_position: "grid" adds one a pooled row, "frame" one a frame, "one_token" (one a video) and "no_token"
+        newline_position: "grid" adds one a row of cells, "frame" one a frame, "one_token" (one a video) and "no_token"
             none here.
 
     Returns:
@@ -149,39 +64,8 @@ def count_frame_tokens(
 
 
 def count_image_tokens(height: int, width: int, patch_size: int) -> int:
-    """Rows that one still image takes: every patch, not pooled, and one newline (730 for the published model)."""
+    """Tokens that one still image takes: every patch, not pooled, and one newline (730 for the published model)."""
     return (height // patch_size) * (width // patch_size) + 1
-
-
-def official_times(metadata: VideoMetadata, fps: float) -> list[float]:
-    """The time stamps that the official code writes for frames sampled at `fps` frames a second.
-
-    It divides the indices by the stride it sampled at: 0, 1, 2... whatever the rate. Where that gave more frames than
-    allowed, it sampled anew without a stride and wrote seconds; the indices in `metadata` show which it was.
-    """
-    indices = list(metadata.frames_indices or ())
-    stride = frame_stride(metadata.fps, fps)
-    strided = indices == list(range(0, metadata.total_num_frames, stride))
-    return frame_timestamps(indices, metadata.fps, stride=stride if strided else None)
-
-
-def time_sentence(duration: float, times: Sequence[float], space: str = " ") -> str:
-    """The official sentence about a video's frames; `duration` and `times` in seconds."""
-    located = ",".join(f"{time:.2f}s" for time in times)
-    return (
-        f"The video lasts for {duration:.2f} seconds, and {len(times)} frames are uniformly sampled from it. "
-        f"These frames are located at {located}.{space}"
-        "Please answer the following questions related to this video."
-    )
-
-
-def is_one_video(videos: Any) -> bool:
-    """Whether `videos` is a single source, be it a list of frames, and not a list of videos."""
-    if not isinstance(videos, (list, tuple)):
-        return getattr(videos, "ndim", 4) != 5
-    sources = list_videos(videos)
-    frames = sources[0] if len(sources) == 1 and isinstance(sources[0], list) else []
-    return len(frames) > 0 and len(frames) == len(videos) and frames[0] is videos[0]
 
 
 def list_images(images: Any) -> list[Any]:
@@ -191,11 +75,6 @@ def list_images(images: Any) -> list[Any]:
     return [images]
 
 
-def _pattern(token: str) -> re.Pattern[str]:
-    """Finds a placeholder in a prompt, but not one that transformers marked as typed by a user."""
-    return re.compile(f"(?<!{_TYPED_BY_USER}){re.escape(token)}")
-
-
 def _is_nested_per_text(visuals: Any, texts: Sequence[str]) -> bool:
     """Whether `visuals` holds a list for each text, as `apply_chat_template` passes them."""
     return (
@@ -203,17 +82,6 @@ def _is_nested_per_text(visuals: Any, texts: Sequence[str]) -> bool:
         and len(visuals) == len(texts)
         and all(isinstance(item, (list, tuple)) and not is_one_video(item) for item in visuals)
     )
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """A hint for an error message: the known name closest to a misspelt one, or nothing."""
-    matches = difflib.get_close_matches(name, sorted(known), n=1)
-    return f" Did you mean `{matches[0]}`?" if matches else ""
-
-
-def _check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 
 class VidLaDAProcessor(ProcessorMixin):
@@ -243,7 +111,7 @@ class VidLaDAProcessor(ProcessorMixin):
     list_videos = staticmethod(list_videos)
     is_one_video = staticmethod(is_one_video)
 
-    def __init__(
+    def __init__(  # `ProcessorMixin` saves the arguments by name: a field of processor_config.json each, so no config
         self,
         image_processor: Any = None,
         tokenizer: Any = None,
@@ -258,12 +126,6 @@ class VidLaDAProcessor(ProcessorMixin):
         think_mode: str | None = None,
         official_prompt: str | None = None,
     ) -> None:
-        _check_choice("pooling_mode", pooling_mode, ("bilinear", "average", "max"))
-        _check_choice("newline_position", newline_position, ("grid", "frame", "one_token", "no_token"))
-        _check_choice("add_time_instruction", add_time_instruction, PROMPT_OPTIONS["add_time_instruction"])
-        _check_choice("timestamps", timestamps, PROMPT_OPTIONS["timestamps"])
-        _check_choice("official_prompt", official_prompt, PROMPT_OPTIONS["official_prompt"])
-        _check_choice("think_mode", think_mode, THINK_MODES)
         super().__init__(
             image_processor or SiglipImageProcessor(size={"height": 384, "width": 384}),
             tokenizer,
@@ -278,6 +140,11 @@ class VidLaDAProcessor(ProcessorMixin):
         self.timestamps = timestamps
         self.think_mode = think_mode
         self.official_prompt = official_prompt
+        check_choice("pooling_mode", pooling_mode, ("bilinear", "average", "max"))
+        check_choice("newline_position", newline_position, ("grid", "frame", "one_token", "no_token"))
+        check_choice("think_mode", think_mode, THINK_MODES)
+        for name, choices in PROMPT_OPTIONS.items():
+            check_choice(name, getattr(self, name), choices)
 
         self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
         placeholders = [AddedToken(token, special=True, normalized=False) for token in (IMAGE_TOKEN, VIDEO_TOKEN)]
@@ -298,7 +165,7 @@ class VidLaDAProcessor(ProcessorMixin):
         return set(own) | set(getattr(getattr(sub_processor, "valid_kwargs", None), "__annotations__", ()))
 
     def _check_options(self, options: dict[str, Any]) -> None:
-        """Raises for an option that no part of the processor knows (transformers would only log it)."""
+        """Raises a ValueError for an option that no part of the processor knows (transformers would only log it)."""
         groups = {
             "text_kwargs": self._options_of("text_kwargs", None),
             "images_kwargs": self._options_of("images_kwargs", self.image_processor),
@@ -311,7 +178,7 @@ class VidLaDAProcessor(ProcessorMixin):
             if name == "think_mode":
                 raise ValueError("`think_mode` is an option of the chat template: pass it to `apply_chat_template`.")
             if name not in known:
-                raise ValueError(f"Unknown option `{name}` for {type(self).__name__}.{nearest_name(name, known)}")
+                raise ValueError(unknown_option(name, type(self).__name__, known))
 
     def _take_prompt_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Takes the options of `VidLaDAPromptKwargs` that are not the video processor's out of a call's options.
@@ -325,7 +192,7 @@ class VidLaDAProcessor(ProcessorMixin):
             taken[name] = options.pop(name, nested.pop(name, default))
             if taken[name] is None and None not in choices:
                 taken[name] = default
-            _check_choice(name, taken[name], choices)
+            check_choice(name, taken[name], choices)
         if "videos_kwargs" in options:
             options["videos_kwargs"] = nested
         return taken
@@ -363,7 +230,7 @@ class VidLaDAProcessor(ProcessorMixin):
         known = self.video_options - {"return_tensors"}
         options.update({name: kwargs.pop(name) for name in list(kwargs) if name in known})
         think_mode = kwargs.pop("think_mode", options.pop("think_mode", self.think_mode))
-        _check_choice("think_mode", think_mode, THINK_MODES)
+        check_choice("think_mode", think_mode, THINK_MODES)
         self._check_options(options)
         prompt_options = self._take_prompt_options(options)
         return super().apply_chat_template(
@@ -377,7 +244,7 @@ class VidLaDAProcessor(ProcessorMixin):
     def _template_options(
         self, chat_template: str | None, think_mode: str | None, official_prompt: str | None
     ) -> dict[str, Any]:
-        """Those of the options that the template knows: a user's own need not know any."""
+        """The options that the template uses: a user's own template need not use any."""
         named = self.chat_template if isinstance(self.chat_template, dict) else {"default": self.chat_template}
         template = named.get(chat_template or "default") or chat_template or ""
         if think_mode is not None and "think_mode" not in template:
@@ -453,14 +320,18 @@ class VidLaDAProcessor(ProcessorMixin):
         )
 
     def _check_placeholders(self, texts: list[str], images: Any, videos: Any) -> list[str]:
-        """The texts with `<image>` read as `<video>` where only videos are given; raises if counts differ."""
+        """The texts, with `<image>` read as `<video>` where only videos are given.
+
+        Raises:
+            ValueError: the numbers of placeholders and of visuals differ.
+        """
         if images is None and videos is not None:
-            texts = [_pattern(IMAGE_TOKEN).sub(VIDEO_TOKEN, text) for text in texts]
+            texts = [placeholder_pattern(IMAGE_TOKEN).sub(VIDEO_TOKEN, text) for text in texts]
         for token, visuals, name, flatten in (
             (VIDEO_TOKEN, videos, "video", list_videos),
             (IMAGE_TOKEN, images, "image", list_images),
         ):
-            expected = [len(_pattern(token).findall(text)) for text in texts]
+            expected = [len(placeholder_pattern(token).findall(text)) for text in texts]
             if _is_nested_per_text(visuals, texts):
                 given = [len(flatten(item)) for item in visuals]
             else:
@@ -485,56 +356,46 @@ class VidLaDAProcessor(ProcessorMixin):
     ) -> list[str]:
         """What replaces each video's placeholder: the repeated placeholder and, if asked for, the time sentence.
 
-        The sentence stands on a line of its own between the video and the question. `sampling` holds the options of
-        the video processor.
+        Args:
+            texts: prompts with one placeholder a video.
+            video_inputs: what the video processor returned, with `video_metadata`.
+            sampling: options of the video processor in this call.
         """
-        following = [text[match.end() :] for text in texts for match in _pattern(VIDEO_TOKEN).finditer(text)]
-        replacements = []
-        for index, rest in enumerate(following):
-            replacement = self.replace_video_token(video_inputs, index)
-            # The official wrapper writes the sentence only together with a placeholder that it adds itself.
-            inside_a_line = official_prompt == "inference" and not rest.startswith("\n")
-            if add_time_instruction and not inside_a_line:
-                training = official_prompt == "training"
-                sentence = self._describe_times(
-                    video_inputs["video_metadata"][index], index, timestamps, sampling, space="" if training else " "
-                )
-                needs_break = training or not rest.startswith(("\n", "<|"))
-                replacement += "\n" + sentence + "\n" * needs_break
-            replacements.append(replacement)
-        return replacements
-
-    def _describe_times(
-        self, metadata: VideoMetadata, index: int, timestamps: str, sampling: dict[str, Any], space: str
-    ) -> str:
-        if metadata.fps is None:
-            raise ValueError(
-                f"The time sentence needs the frame rate of video {index}, which its source does not tell: pass "
-                "`video_metadata` with `fps`, or `add_time_instruction=False`."
-            )
 
         def option(name: str) -> Any:
             value = sampling.get(name)
             return getattr(self.video_processor, name) if value is None else value
 
-        length = metadata.total_num_frames / metadata.fps
-        if timestamps == "ordinal" and not option("force_sample"):
-            return time_sentence(length, official_times(metadata, option("fps") or 1), space)
-        seconds = frame_timestamps(metadata.frames_indices or (), metadata.fps)
-        return time_sentence(metadata.duration or length if timestamps == "seconds" else length, seconds, space)
+        pattern = placeholder_pattern(VIDEO_TOKEN)
+        following = [text[match.end() :] for text in texts for match in pattern.finditer(text)]
+        replacements = []
+        for index, rest in enumerate(following):
+            replacement = self.replace_video_token(video_inputs, index)
+            if add_time_instruction:
+                replacement += time_instruction(
+                    video_inputs["video_metadata"][index],
+                    index,
+                    rest,
+                    timestamps=timestamps,
+                    official_prompt=official_prompt,
+                    fps=option("fps") or 1,
+                    force_sample=option("force_sample"),
+                )
+            replacements.append(replacement)
+        return replacements
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
-        """The placeholder of one processed image, once for each of its rows."""
+        """The placeholder of one processed image, once for each of its tokens."""
         height, width = image_inputs["pixel_values"][image_idx].shape[-2:]
         return IMAGE_TOKEN * count_image_tokens(height, width, self.patch_size)
 
     def replace_video_token(self, video_inputs: dict[str, Any], video_idx: int, **kwargs: Any) -> str:
-        """The placeholder of one processed video, once for each of its rows."""
+        """The placeholder of one processed video, once for each of its tokens."""
         height, width = video_inputs["pixel_values_videos"][0].shape[-2:]
         return VIDEO_TOKEN * self.count_video_tokens(int(video_inputs["video_num_frames"][video_idx]), height, width)
 
     def count_video_tokens(self, num_frames: int, height: int, width: int) -> int:
-        """Rows that a video of processed frames of height x width pixels takes, see `count_frame_tokens`."""
+        """Tokens that a video of processed frames of height x width pixels takes, see `count_frame_tokens`."""
         frame = count_frame_tokens(
             height, width, self.patch_size, self.pooling_stride, self.pooling_mode, self.newline_position
         )
@@ -578,7 +439,7 @@ class VidLaDAProcessor(ProcessorMixin):
         self._check_special_mm_tokens(texts, encoding, modalities=["image", "video"])
         data = dict(encoding)
         if drop_after_placeholder:
-            data = self._drop_after_placeholders(data)
+            data = drop_after_placeholders(data, {self.image_token_id, self.video_token_id})
             if padding["padding"]:
                 data = dict(self.tokenizer.pad(data, **padding))
         if wanted["return_mm_token_type_ids"]:
@@ -586,19 +447,6 @@ class VidLaDAProcessor(ProcessorMixin):
         if wanted["return_text_replacement_offsets"]:
             data["text_replacement_offsets"] = offsets
         return data
-
-    def _drop_after_placeholders(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Rows of tokens without the first token of each piece of text that follows a visual.
-
-        The official inference code tokenizes piece by piece and cuts off the first id of every later piece, as if the
-        tokenizer had put a start token there, which it does not.
-        """
-        placeholders = {self.image_token_id, self.video_token_id}
-        kept = [
-            [0, *(at for at in range(1, len(row)) if row[at] in placeholders or row[at - 1] not in placeholders)]
-            for row in data["input_ids"]
-        ]
-        return {name: [[row[at] for at in k] for row, k in zip(rows, kept, strict=True)] for name, rows in data.items()}
 
     # -- answers --------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,9 @@
-"""Videos to the pixel values of the vision tower: choose frames, squash them to 384x384, scale them to -1..1.
+"""Videos to the pixel values of the vision tower: choose frames, resize them to 384x384, scale them to -1..1.
 
-Which frames are chosen is the official rule, see `sample_frame_indices`. The frames of all videos of a batch come out
+Frames are chosen by the official rule, see `sample_frame_indices`. The frames of all videos of a batch come out
 in one flat tensor with the count of each video, so that videos of different lengths need no padding.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,9 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .video_reading_vidlada import IMAGE_SUFFIXES, describe_source, read_video
+from .options_vidlada import nearest_name, unknown_option
+from .video_frames_vidlada import IMAGE_SUFFIXES
+from .video_reading_vidlada import describe_source, read_video
 
 _SAMPLING_OPTIONS = ("num_frames", "fps", "max_frames", "force_sample", "do_sample_frames")
 
@@ -72,16 +73,16 @@ def sample_frame_indices(
             raise ValueError(
                 "`force_sample=True` needs to know how many frames: pass `max_frames` or `num_frames` too."
             )
-        return _spread(total_frames, int(count))
+        return _evenly_spaced(total_frames, int(count))
     if num_frames is not None:
-        return _spread(total_frames, min(num_frames, max_frames or num_frames, total_frames))
+        return _evenly_spaced(total_frames, min(num_frames, max_frames or num_frames, total_frames))
     indices = np.arange(0, total_frames, frame_stride(average_fps, fps), dtype=np.int64)
     if max_frames is not None and len(indices) > max_frames:
-        return _spread(total_frames, max_frames)
+        return _evenly_spaced(total_frames, max_frames)
     return indices
 
 
-def _spread(total_frames: int, count: int) -> np.ndarray:
+def _evenly_spaced(total_frames: int, count: int) -> np.ndarray:
     return np.linspace(0, total_frames - 1, count, dtype=np.int64)
 
 
@@ -164,12 +165,12 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
     - `video_metadata`, with `return_metadata=True`: a list of `VideoMetadata`; `frames_indices` are the frames sampled.
 
     Frames are sampled by `sample_frame_indices`: at `fps` frames a second (default 1), at most `max_frames` (default
-    64); or `num_frames` evenly. A value given in a call puts aside the configured ones that it contradicts:
+    64); or `num_frames` evenly. A value given in a call overrides the configured ones that it contradicts:
     `num_frames` the configured `fps` and `max_frames`, `fps` the configured `num_frames`.
 
     Arrays and lists of frames are sampled in the same way, at the frame rate in `video_metadata`; without it their rate
     is unknown, and every frame is taken unless `num_frames` or `max_frames` says otherwise. `do_sample_frames=False`
-    takes every frame of any source. The layout of an array is found from its shape, so `input_data_format` is not used.
+    takes every frame of any source. The layout of an array follows from its shape, so `input_data_format` is not used.
 
     Raises `VideoReadingError` for a video that cannot be read, ValueError for options that make no sense, TypeError for
     options that do not exist.
@@ -193,31 +194,31 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
     model_input_names = ["pixel_values_videos", "video_num_frames"]
 
     def __init__(self, **kwargs: Unpack[VidLaDAVideosKwargs]) -> None:
-        _refuse_misspelt(kwargs)
-        options = _put_aside({**kwargs}, {"fps": self.fps, "num_frames": self.num_frames})
+        _refuse_misspelled(kwargs)
+        options = _override({**kwargs}, {"fps": self.fps, "num_frames": self.num_frames})
         check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
         super().__init__(**options)
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in the parent class; a sampling option in `kwargs` puts aside what it contradicts in the dictionary."""
-        _refuse_misspelt(kwargs)
+        """As in the parent class; a sampling option in `kwargs` overrides what it contradicts in the dictionary."""
+        _refuse_misspelled(kwargs)
         configured = {"fps": cls.fps, "num_frames": cls.num_frames, **video_processor_dict}
         asked = {name: kwargs[name] for name in ("fps", "num_frames") if name in kwargs}
-        return super().from_dict({**video_processor_dict, **_put_aside(asked, configured)}, **kwargs)
+        return super().from_dict({**video_processor_dict, **_override(asked, configured)}, **kwargs)
 
     def preprocess(self, videos: Any, **kwargs: Unpack[VidLaDAVideosKwargs]) -> BatchFeature:
-        """See the class. `return_tensors`: "pt" (also what None gives) or "np"."""
+        """See the class. `return_tensors`: "pt" (as None) or "np"."""
         options = dict(kwargs)
-        unknown = sorted(set(options) - set(self.valid_kwargs.__annotations__))
-        if unknown:
-            known = ", ".join(sorted(self.valid_kwargs.__annotations__))
-            raise TypeError(f"Unknown options of the video processor: {', '.join(unknown)}. Known are: {known}.")
+        known = self.valid_kwargs.__annotations__
+        for name in options:
+            if name not in known:
+                raise TypeError(unknown_option(name, "the video processor", known))
         check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
         for name in ("num_frames", "fps"):
             if options.get(name) is not None and options.get("do_sample_frames") is False:
                 raise ValueError(f"`do_sample_frames=False` takes every frame, so `{name}` has no effect: pass one.")
-        options = _put_aside(options, {"fps": self.fps, "num_frames": self.num_frames})
+        options = _override(options, {"fps": self.fps, "num_frames": self.num_frames})
         if options.get("num_frames", self.num_frames) is not None:
             options.setdefault("max_frames", None)  # the configured limit is one on `fps`
         return super().preprocess(videos, **options)
@@ -352,22 +353,30 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         if not (exact and size.height and size.width):
             return super().resize(image, size=size, resample=resample, **kwargs)
         resized = torch.empty((*image.shape[:2], size.height, size.width), dtype=torch.uint8)
-        for place, frame in zip(resized, image, strict=True):
+        for target, frame in zip(resized, image, strict=True):
             picture = tvF.to_pil_image(frame).resize((size.width, size.height), resample)
-            place.copy_(tvF.pil_to_tensor(picture))
+            target.copy_(tvF.pil_to_tensor(picture))
         return resized
 
 
-def _refuse_misspelt(options: Mapping[str, Any]) -> None:
-    """Raises a TypeError for a name that is nearly one of ours. Others may be transformers' own, and pass."""
+def is_one_video(videos: Any) -> bool:
+    """Whether `videos` is a single source, be it a list of frames, and not a list of videos."""
+    if not isinstance(videos, (list, tuple)):
+        return getattr(videos, "ndim", 4) != 5
+    sources = list_videos(videos)
+    frames = sources[0] if len(sources) == 1 and isinstance(sources[0], list) else []
+    return len(frames) > 0 and len(frames) == len(videos) and frames[0] is videos[0]
+
+
+def _refuse_misspelled(options: Mapping[str, Any]) -> None:
+    """Raises a TypeError for a name close to a sampling option's. Others may be transformers' own, and pass."""
     for name in options:
-        near = difflib.get_close_matches(name, _SAMPLING_OPTIONS, n=1, cutoff=0.8)
-        if near and name not in VidLaDAVideosKwargs.__annotations__ and name not in _SAMPLING_OPTIONS:
-            raise TypeError(f"Unknown option `{name}` of the video processor. Did you mean `{near[0]}`?")
+        if name not in VidLaDAVideosKwargs.__annotations__ and nearest_name(name, _SAMPLING_OPTIONS, cutoff=0.8):
+            raise TypeError(unknown_option(name, "the video processor", _SAMPLING_OPTIONS))
 
 
-def _put_aside(given: Mapping[Any, Any], configured: dict[str, Any]) -> dict[str, Any]:
-    """`given` with None for the one of `fps` and `num_frames` that is only configured, where it contradicts."""
+def _override(given: Mapping[Any, Any], configured: dict[str, Any]) -> dict[str, Any]:
+    """`given`, with None for the one of `fps` and `num_frames` that is only configured and contradicts it."""
     for name, other in (("num_frames", "fps"), ("fps", "num_frames")):
         if given.get(name) is not None and other not in given and configured.get(other) is not None:
             return {**given, other: None}
