@@ -1,33 +1,62 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+CODE := src tests benchmarks examples moving_shapes
 
-.PHONY: demo test tiny lint clean
+.PHONY: demo test test-slow test-nightly lint format docs build tiny clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vidlada demo
 
+# What a contributor runs: at most five minutes on two idle cores.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow and not gpu and not nightly"
+
+test-slow: $(VENV)/.installed
+	$(PYTEST) -m "slow and not gpu and not nightly"
+
+# Takes hours. Commit the log that it leaves.
+test-nightly: $(VENV)/.installed
+	set -o pipefail; { date -u +%F; git rev-parse --short HEAD; $(PYTEST) -m nightly -v --no-header; } 2>&1 \
+		| tee tests/nightly.log
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+# Warnings are errors: a broken link, a name that the code no longer has.
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+build: $(VENV)/.installed
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python .ci/check_wheel.py dist/*.whl
 
 # Trains the embedded checkpoint again from nothing: two and a half to four hours on two cores (on a GPU, without
 # --processes, minutes). An interrupted run goes on.
 tiny: $(VENV)/.installed
-	$(BIN)/vidlada train recipes/vidlada_tiny.yaml --processes 2
-	$(BIN)/python benchmarks/ship_tiny.py runs/vidlada-tiny
-
-lint: $(VENV)/.installed
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
-	$(BIN)/mypy
-
-# The registry's plain torch and torchvision belong together: both are the CUDA builds, and run on a CPU.
-$(VENV)/.installed: setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[test,demo]"
-	touch $@
+	$(BIN)/vidlada train moving_shapes/train/recipe.yaml --processes 2
+	$(BIN)/python -m moving_shapes.train.ship runs/vidlada-tiny
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) build dist site demo-output
+
+# The registry's plain torch and torchvision belong together: both are the CUDA builds, and run on a CPU.
+$(VENV)/.installed: setup.cfg pyproject.toml moving_shapes/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[test,demo]" --editable ./moving_shapes
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
