@@ -13,9 +13,9 @@ from PIL import Image
 from vidlada_hf.terminal import MASK_GLYPH, CanvasStreamer, count_rows
 
 from tests.clips import encode
+from tests.tiny_models import write_tiny_checkpoint
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, asking
 from vidlada_hf.cli import app
-from vidlada_hf.hub.random_checkpoint import build_random_checkpoint
 
 QUESTION = "Which shape moves?"
 
@@ -23,7 +23,7 @@ QUESTION = "Which shape moves?"
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random tiny checkpoint."""
-    return build_random_checkpoint(tmp_path_factory.mktemp("cli") / "tiny")
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("cli") / "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,8 @@ from ..modeling.official_checkpoint_vidlada import (
     is_official_config,
     translate_config,
 )
-from ..processing.processing_vidlada import DEFAULT_SYSTEM_PROMPT, VidLaDAProcessor
+from ..processing.processing_vidlada import VidLaDAProcessor
+from ..processing.prompts_vidlada import DEFAULT_SYSTEM_PROMPT
 from ..processing.video_processing_vidlada import VidLaDAVideoProcessor
 
 logger = logging.get_logger(__name__)

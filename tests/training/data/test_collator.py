@@ -5,8 +5,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tests.golden_model import PLACEHOLDER, load_json, load_tensors
-from tests.tiny_models import tiny_model
-from vidlada_hf.hub.random_checkpoint import build_random_checkpoint
+from tests.tiny_models import tiny_model, write_tiny_checkpoint
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
 from vidlada_hf.training.data.collator import PRESETS, DiffusionCollator, LabelOptions, conversation_mask
@@ -16,7 +15,7 @@ ROLES = {"human": "user", "gpt": "assistant"}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    return build_random_checkpoint(tmp_path_factory.mktemp("tiny"))
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
