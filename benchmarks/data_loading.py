@@ -28,21 +28,20 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers import SiglipImageProcessor, TrainingArguments
-from vidlada_hf.asking import EMBEDDED_CHECKPOINT
 
-from moving_shapes.train.tiny_model import word_tokenizer
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, VidLaDAVideoProcessor
-from vidlada_hf.training.conversations import Conversations
+from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
+from vidlada_hf.training.conversation_task import ConversationTask
 from vidlada_hf.training.data.collator import DiffusionCollator
 from vidlada_hf.training.data.llava import LlavaConversations
-from vidlada_hf.training.data.video_dataset import FrameReader, VideoRecords, with_reading
+from vidlada_hf.training.data.video_dataset import FrameReader, VideoRecords, with_frame_options
 from vidlada_hf.training.optimizer import OptimizerOptions
 from vidlada_hf.training.trainer import DiffusionTrainer
 
 FRAMES, WORKERS = 32, (0, 2)
-# Multiply-adds of a forward and a backward pass a row of the 8B, twice (add and multiply) and three times (backward).
-FLOPS_PER_ROW = 6 * 8.0e9
-ROWS = FRAMES * 210 + 256
+# Multiply-adds of a forward and a backward pass a token of the 8B, twice (add and multiply) and three times (backward).
+FLOPS_PER_TOKEN = 6 * 8.0e9
+TOKENS = FRAMES * 210 + 256
 DEVICE_FLOPS = 400e12  # bfloat16 of an H100 at 40 % use
 
 
@@ -69,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
             kind: {name: round(clips / statistics.median(taken), 3) for name, taken in named.items()}
             for kind, named in times.items()
         },
-        "training_8b_samples_per_second_at_most": round(DEVICE_FLOPS / (FLOPS_PER_ROW * ROWS), 3),
+        "training_8b_samples_per_second_at_most": round(DEVICE_FLOPS / (FLOPS_PER_TOKEN * TOKENS), 3),
         "rounds": rounds,
     }
     options.output.write_text(json.dumps(result, indent=1) + "\n")
@@ -102,10 +101,10 @@ def reading_runs(records: Path) -> dict[str, Callable[[], float]]:
     size = {"height": 384, "width": 384}
     processor = VidLaDAProcessor(
         image_processor=SiglipImageProcessor(size=size),
-        tokenizer=word_tokenizer(),
+        tokenizer=VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT).tokenizer,
         video_processor=VidLaDAVideoProcessor(size=size),
     )
-    collator = DiffusionCollator(with_reading(processor, {"num_frames": FRAMES})[0])
+    collator = DiffusionCollator(with_frame_options(processor, {"num_frames": FRAMES})[0])
 
     def read(data: VideoRecords, workers: int) -> float:
         ahead: dict[str, Any] = {"prefetch_factor": 2} if workers else {}
@@ -115,8 +114,8 @@ def reading_runs(records: Path) -> dict[str, Callable[[], float]]:
             pass
         return time.perf_counter() - began
 
-    found = datasets(records, collator.processor, "large")
-    return {f"{name}, {n} workers": partial(read, data, n) for name, data in found.items() for n in WORKERS}
+    loaded = datasets(records, collator.processor, "large")
+    return {f"{name}, {n} workers": partial(read, data, n) for name, data in loaded.items() for n in WORKERS}
 
 
 def training_runs(records: Path) -> dict[str, Callable[[], float]]:
@@ -125,7 +124,7 @@ def training_runs(records: Path) -> dict[str, Callable[[], float]]:
         kind.from_pretrained(EMBEDDED_CHECKPOINT) for kind in (VidLaDAForConditionalGeneration, VidLaDAProcessor)
     )
     data = {"source": "llava", "path": str(records), "video_folder": str(records.parent)}
-    task = Conversations(model, processor, data=data, processor_options={"num_frames": FRAMES})
+    task = ConversationTask(model, processor, data=data, processor_options={"num_frames": FRAMES})
 
     def train(examples: Any, workers: int) -> float:
         settings: dict[str, Any] = {
@@ -150,9 +149,9 @@ def training_runs(records: Path) -> dict[str, Callable[[], float]]:
         trainer.train()
         return time.perf_counter() - began
 
-    found = datasets(records, task.processor, "small")
-    alone = {"alone, frames in memory": partial(train, list(found["kept frames"]), 0)}
-    return alone | {f"{name}, {n} workers": partial(train, data, n) for name, data in found.items() for n in WORKERS}
+    loaded = datasets(records, task.processor, "small")
+    alone = {"alone, frames in memory": partial(train, list(loaded["kept frames"]), 0)}
+    return alone | {f"{name}, {n} workers": partial(train, data, n) for name, data in loaded.items() for n in WORKERS}
 
 
 def encode(file: Path, seed: int, seconds: int, rate: int = 30, width: int = 1280, height: int = 720) -> None:

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from vidlada_hf.asking import EMBEDDED_CHECKPOINT
 
 from moving_shapes import MovingShapes
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
-from vidlada_hf.evaluation.answering import as_messages
-from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_masks, draw_mask_probabilities
+from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
+from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_mask_probabilities, draw_masks
 from vidlada_hf.training.data.collator import DiffusionCollator
 
 BATCH, FRAMES, TYPES = 16, 8, ("color", "detail", "caption")
@@ -36,14 +35,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model = VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT).eval()
     processor = VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT)
-    collate, found = DiffusionCollator(processor, num_frames=FRAMES), {}
+    collate, results = DiffusionCollator(processor, num_frames=FRAMES), {}
     for type in options.types:
         examples = MovingShapes("train", BATCH, FRAMES, (type,))
-        messages = [{"messages": as_messages(example, example.details.taught)} for example in examples]
-        found[type] = split_variance(*draw_losses(model, collate(messages), type, options.draws))
-        print(type, {name: value for name, value in found[type].items() if name != "loss_by_rate"})
+        conversations = [{"messages": e.as_question().messages(e.details.taught)} for e in examples]
+        results[type] = split_variance(*draw_losses(model, collate(conversations), type, options.draws))
+        print(type, {name: value for name, value in results[type].items() if name != "loss_by_rate"})
     setup = {"batch": BATCH, "frames": FRAMES, "draws": options.draws}
-    options.output.write_text(json.dumps({"setup": setup, "types": found}, indent=1) + "\n")
+    options.output.write_text(json.dumps({"setup": setup, "types": results}, indent=1) + "\n")
 
 
 @torch.no_grad()

@@ -11,24 +11,24 @@ from typing import Any
 import torch
 
 from vidlada_hf.modeling.objective_vidlada import IGNORED, diffusion_loss
-from vidlada_hf.training.conversations import Conversations
-from vidlada_hf.training.data.collator import find_options
+from vidlada_hf.training.conversation_task import ConversationTask
+from vidlada_hf.training.data.collator import resolve_labels
 
 from .combinations import code_answer, left_out
 
 SOURCE = "moving_shapes"
 
 
-class Answers(Conversations):
-    """Conversations about moving shapes; the options are those of `Conversations`, with no other source."""
+class Answers(ConversationTask):
+    """Conversations about moving shapes; the options are those of `ConversationTask`, with no other source."""
 
     @classmethod
     def check(cls, options: dict[str, Any], seed: int = 0) -> str:
-        """Raises as `Conversations`, and a ValueError for another source: its answers are not known word by word."""
+        """Raises as `ConversationTask`, and a ValueError for another source: its answers are not known word by word."""
         contents = super().check(options, seed)
         if options["data"]["source"] != SOURCE:
             raise ValueError(f"The task 'answers' needs the source {SOURCE!r}, got {options['data']['source']!r}.")
-        if find_options(options.get("labels", "answers")).headers:
+        if resolve_labels(options.get("labels", "answers")).headers:
             raise ValueError(
                 "The task 'answers' learns answers alone: leave `headers` (and 'official') out of `labels`."
             )

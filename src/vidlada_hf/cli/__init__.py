@@ -145,13 +145,11 @@ def train(
             available = None if device_memory is None else round(device_memory * GIB)
             typer.echo(describe(plan(read, processes), processes, available))
             return
-        from ..training import run
+        from ..training.launch import launch
+        from ..training.run import train as run
 
-        if processes > 1:
-            run.launch(recipe, processes)
-        else:
-            run.train(read)
-    typer.echo(f"Trained. The model is in {run.final_model(read)}.")
+        model = launch(recipe, processes) if processes > 1 else run(read)
+    typer.echo(f"Trained. The model is in {model}.")
 
 
 @app.command()

@@ -1,7 +1,7 @@
-"""Fine-tuning through `peft`: small matrices beside the text model's, and a check that they meet the base that they
-were trained on.
+"""Fine-tuning through `peft`: small matrices beside the text model's, and a check that they are put onto the base
+that they were trained on.
 
-An adapter's folder is peft's own, so anything that reads those reads it. In it lies `base_fingerprint.safetensors` too,
+An adapter's folder is peft's own, so anything that reads those reads it. It also holds `base_fingerprint.safetensors`,
 which says what the base was: loaded onto other weights of the same shape, an adapter would work silently and wrongly.
 """
 
@@ -83,7 +83,7 @@ def save_adapter(
     Args:
         base, state_dict: the base and all weights of the model, where the model at hand holds only shards of them.
     """
-    # Told that no embeddings are trained, peft does not ask the Hub about the base.
+    # No embeddings are trained: without this argument peft would ask the Hub about the base's.
     model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
     name = model.peft_config["default"].base_model_name_or_path
     save_file(fingerprint_of(base or model), Path(folder) / FINGERPRINT, {"base": str(name)})
@@ -130,7 +130,7 @@ def refuse_other_base(folder: Path, model: nn.Module) -> None:
 def fingerprint_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """Some values of every tensor of a base, by its name and shape, with or without an adapter around it."""
     return {
-        # An odd step, as even ones would meet the same few columns in every row.
+        # An odd step: even ones would read the same few columns of every row.
         f"{name} {tuple(tensor.shape)}": tensor.flatten()[:: tensor.numel() // SAMPLES | 1][:SAMPLES]
         .float()
         .cpu()
@@ -139,10 +139,10 @@ def fingerprint_of(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def is_same_base(known: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> bool:
+def is_same_base(known: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
     """Whether two fingerprints differ by no more than by rounding to bfloat16 and float16, twice."""
-    return known.keys() == found.keys() and all(
-        torch.allclose(values, found[name], rtol=2**-7, atol=1e-7) for name, values in known.items()
+    return known.keys() == other.keys() and all(
+        torch.allclose(values, other[name], rtol=2**-7, atol=1e-7) for name, values in known.items()
     )
 
 

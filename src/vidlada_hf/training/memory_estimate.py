@@ -2,7 +2,7 @@
 
 The model is built on torch's meta device, where tensors have shapes and no memory. The estimate for one process, in
 bytes, with P parameters of s bytes each, T of them trained, c bytes a number in the forward pass (2 with `bf16` or
-`fp16`, else s), R rows in a batch, d and f the text model's hidden and MLP width, L its layers, V the vocabulary:
+`fp16`, else s), R tokens in a batch, d and f the text model's hidden and MLP width, L its layers, V the vocabulary:
 
 - weights: P s; gradients: T s; optimizer: 2 T s for AdamW, s for each parameter of Muon; all three are divided by the
   number of processes where they are sharded (FSDP, ZeRO-3); where several processes hold them whole, the gradients once
@@ -12,7 +12,7 @@ bytes, with P parameters of s bytes each, T of them trained, c bytes a number in
   the residuals between (4 d), query, key and value before and after rotation (5 d), attention's output (d); gate, up,
   the activated gate and their product (4 f). With gradient checkpointing L R d c + R (10 d + 4 f) c: the input of each
   layer, and one layer at a time;
-- of the tower, with the same letters for its own sizes and a row a patch: L R (10 d + 2 f) c if it is trained (with
+- of the tower, with the same letters for its own sizes and R patches: L R (10 d + 2 f) c if it is trained (with
   checkpointing as above), else those of one layer for the 16 frames that it encodes at a time;
 - of the head: M V (c + 8) for M labeled tokens: logits, their float32 copy and its gradient.
 
@@ -31,11 +31,11 @@ from transformers import TrainingArguments
 from ..modeling.configuration_vidlada import VidLaDAConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..processing.processing_vidlada import VidLaDAProcessor
-from .conversations import Conversations
+from .conversation_task import ConversationTask
 from .lora import LoraOptions, add_adapter
+from .model_loading import find_builder
 from .optimizer import OptimizerOptions, build_optimizer, part_of
 from .recipe import Recipe, Stage
-from .run import find_builder
 from .task import find_task
 
 GIB = 1 << 30
@@ -44,10 +44,10 @@ FRAMES_AT_A_TIME = 16  # `vision_batch_size` of the model's forward
 
 @dataclass(frozen=True)
 class BatchSize:
-    """A process's micro-batch: examples, rows of the text model, frames, labeled tokens."""
+    """A process's micro-batch: examples, tokens of the text model, frames, labeled tokens."""
 
     examples: int
-    rows: int
+    tokens: int
     frames: int
     labels: int
 
@@ -91,23 +91,23 @@ def plan(recipe: Recipe, processes: int = 1) -> list[StagePlan]:
 
 
 def plan_stage(stage: Stage, recipe: Recipe, processes: int = 1) -> StagePlan:
-    """The needs of one stage."""
+    """`plan` for one stage."""
     kind = find_task(stage.task)
     kind.check_keys(stage.options)  # the data may be elsewhere
     model, processor = build_skeleton(recipe.model, recipe.dtype)
     trained: Any = add_adapter(model, LoraOptions(**stage.lora)) if stage.lora else model
     # Other tasks may compute with the weights that are not here; their heads are small.
-    task = kind(trained, processor, seed=recipe.seed, **stage.options) if issubclass(kind, Conversations) else None
+    task = kind(trained, processor, seed=recipe.seed, **stage.options) if issubclass(kind, ConversationTask) else None
     whole = nn.ModuleDict({"model": trained}) if task is None else task
     optimizer = build_optimizer(whole, OptimizerOptions(**stage.rates))
-    found = StagePlan(stage.name, count_parts(whole), memory=state_memory(whole, optimizer))
+    planned = StagePlan(stage.name, count_parts(whole), memory=state_memory(whole, optimizer))
     if task is not None:
         arguments = stage.shared_arguments(processes)
         size = arguments.get("per_device_train_batch_size", TrainingArguments.per_device_train_batch_size)
-        found.accumulation = arguments.get("gradient_accumulation_steps", 1)
-        found.batch, found.is_bound = size_of_batch(task, size)
-        found.memory |= activation_memory(model, whole, found.batch, arguments)
-    return found
+        planned.accumulation = arguments.get("gradient_accumulation_steps", 1)
+        planned.batch, planned.is_bound = size_of_batch(task, size)
+        planned.memory |= activation_memory(model, whole, planned.batch, arguments)
+    return planned
 
 
 def build_skeleton(start: str, dtype: str = "auto") -> tuple[VidLaDAForConditionalGeneration, VidLaDAProcessor]:
@@ -147,48 +147,43 @@ def state_memory(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str
     }
 
 
-def size_of_batch(task: Conversations, examples: int) -> tuple[BatchSize, bool]:
+def size_of_batch(task: ConversationTask, examples: int) -> tuple[BatchSize, bool]:
     """A micro-batch: the largest allowed where the recipe names a `max_length`, else the first of the data.
 
     Returns:
         The size, and whether it is the largest allowed.
     """
-    per_frame = task.model.get_base_model().model.tokens_per_frame if is_adapted(task.model) else None
-    per_frame = per_frame or task.model.model.tokens_per_frame
-    if task.is_limited:
-        rows, videos = task.collator.options.max_length or 0, task.processor.video_processor
-        frames = min(videos.num_frames or videos.max_frames or sys.maxsize, rows // per_frame)
-        return BatchSize(examples, examples * rows, examples * frames, examples * (rows - frames * per_frame)), True
+    model: Any = task.model
+    per_frame = (model.get_base_model() if hasattr(model, "peft_config") else model).model.tokens_per_frame
+    if task.has_max_length:
+        tokens, videos = task.collator.options.max_length or 0, task.processor.video_processor
+        frames = min(videos.num_frames or videos.max_frames or sys.maxsize, tokens // per_frame)
+        return BatchSize(examples, examples * tokens, examples * frames, examples * (tokens - frames * per_frame)), True
     data: Any = task.dataset()
     batch = task.collate([data[i % len(data)] for i in range(examples)])
     frames = int(batch["video_num_frames"].sum()) if "video_num_frames" in batch else 0
     return BatchSize(examples, batch["input_ids"].numel(), frames, int((batch["labels"] >= 0).sum())), False
 
 
-def is_adapted(model: nn.Module) -> bool:
-    """Whether a model is peft's."""
-    return hasattr(model, "peft_config")
-
-
 def activation_memory(
     model: VidLaDAForConditionalGeneration, trained: nn.Module, batch: BatchSize, arguments: dict[str, Any]
 ) -> dict[str, int]:
-    """Bytes of what the forward pass makes, see the module."""
+    """Bytes of what the forward pass makes, by the formulas above."""
     text, vision = model.config.text_config, model.config.vision_config
     stored = model.lm_head.weight.element_size()
     size = min(stored, 2) if arguments.get("bf16") or arguments.get("fp16") else stored
     checkpointing = arguments.get("gradient_checkpointing") or arguments.get("activation_checkpointing")
 
-    def layers(count: int, rows: int, width: int, hidden: int) -> int:
-        one = rows * (10 * hidden + width) * size
-        return count * rows * hidden * size + one if checkpointing else count * one
+    def layers(count: int, tokens: int, width: int, hidden: int) -> int:
+        one = tokens * (10 * hidden + width) * size
+        return count * tokens * hidden * size + one if checkpointing else count * one
 
     patches = (vision.image_size // vision.patch_size) ** 2
-    sees = any(p.requires_grad for name, p in trained.named_parameters() if part_of(name) == "tower")
-    frames, depth = (batch.frames, vision.num_hidden_layers) if sees else (min(batch.frames, FRAMES_AT_A_TIME), 1)
+    is_trained = any(p.requires_grad for name, p in trained.named_parameters() if part_of(name) == "tower")
+    frames, depth = (batch.frames, vision.num_hidden_layers) if is_trained else (min(batch.frames, FRAMES_AT_A_TIME), 1)
     return {
         "casts": sum(p.numel() for p in trained.parameters()) * size if size < stored else 0,
-        "text activations": layers(text.num_hidden_layers, batch.rows, 4 * text.intermediate_size, text.hidden_size),
+        "text activations": layers(text.num_hidden_layers, batch.tokens, 4 * text.intermediate_size, text.hidden_size),
         "tower activations": layers(depth, frames * patches, 2 * vision.intermediate_size, vision.hidden_size),
         "logits": batch.labels * text.vocab_size * (size + 8),
     }
@@ -217,9 +212,9 @@ def describe(plans: list[StagePlan], processes: int = 1, available: int | None =
         if one.batch is not None:
             bound = "at most " if one.is_bound else ""
             lines.append(
-                f"  a process's batch: {one.batch.examples} examples, {bound}{one.batch.rows:,} tokens "
+                f"  a process's batch: {one.batch.examples} examples, {bound}{one.batch.tokens:,} tokens "
                 f"({one.batch.labels:,} labeled), {one.batch.frames} frames; a step of all processes: "
-                f"{processes * one.accumulation * one.batch.rows:,} tokens"
+                f"{processes * one.accumulation * one.batch.tokens:,} tokens"
             )
         lines += [f"  {what:<18} {size / GIB:>15.2f} GiB" for what, size in one.memory.items()]
         for is_sharded in sorted({False, processes > 1}):

@@ -151,16 +151,16 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def _link(self) -> None:
         """Makes the two optimizers over this object's own groups and state."""
-        self.steppers: list[torch.optim.Optimizer] = []
+        self.optimizers: list[torch.optim.Optimizer] = []
         for by_muon in (True, False):
-            mine = [group for group in self.param_groups if group["muon"] == by_muon]
-            if not mine:
+            groups = [group for group in self.param_groups if group["muon"] == by_muon]
+            if not groups:
                 continue
-            stepper = Muon(mine) if by_muon else torch.optim.AdamW(mine)
-            for group, filled in zip(mine, stepper.param_groups, strict=True):
+            optimizer = Muon(groups) if by_muon else torch.optim.AdamW(groups)
+            for group, filled in zip(groups, optimizer.param_groups, strict=True):
                 group.update({name: value for name, value in filled.items() if name not in group})
-            stepper.param_groups, stepper.state = mine, self.state
-            self.steppers.append(stepper)
+            optimizer.param_groups, optimizer.state = groups, self.state
+            self.optimizers.append(optimizer)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -169,12 +169,11 @@ class MuonAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for stepper in self.steppers:
-            stepper.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As of any optimizer."""
         super().load_state_dict(state_dict)
         self._link()
 

@@ -134,7 +134,7 @@ class Recipe:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: no YAML; a key that is unknown or missing, or a value of another type, named with its place.
+            ValueError: no YAML; a key that is unknown or missing, or a value of another type, and where it is written.
         """
         path = Path(path)
         if not path.is_file():

@@ -8,37 +8,48 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from ..modeling.objective_vidlada import TimeSampling
+from .global_batch import Average
 from .recipe import find_named
 from .schema import check_arguments
 
 # name in a recipe -> module and class; other classes are named "module:Class".
-TASKS = {
-    "conversations": "vidlada_hf.training.conversations:Conversations",
-    "cells": "moving_shapes.train.cells:Cells",
-    "lessons": "moving_shapes.train.packed_qa:PackedQATask",
-    "answers": "moving_shapes.train.answers:Answers",
-}
+TASKS = {"conversations": "vidlada_hf.training.conversation_task:ConversationTask"}
 
 
 class Task(nn.Module):
     """The model, and beside it whatever only training needs: heads, examples, a loss.
 
-    Subclasses take their options as keyword arguments of `__init__` and write `dataset`, `collate` and `forward`.
-    Parameters of `heads` have a rate of their own. A following stage of a task with the same heads goes on with them;
-    they are no part of the trained model.
+    A subclass takes its options as keyword arguments of `__init__`, or as a dataclass that `Options` names, and writes
+    `dataset`, `collate` and `forward`.
+
+    Heads are layers that only the loss of the task needs, such as a classifier of dense labels. What a subclass puts
+    into `heads` is trained at the rate `heads` of `OptimizerOptions`. A stage saves its heads as `heads.safetensors`
+    beside its model; a later stage starts with those that have the names and shapes of its own heads, and passes the
+    others on. They are no part of the trained model: nothing but a following stage reads that file.
 
     Args:
         model, processor: what is trained, and its processor.
         seed: of everything that the task draws.
+
+    Attributes:
+        Options: a dataclass of the options; None where they are keyword arguments of `__init__`.
+        time_sampling: how the trainer draws the masking rates of a global batch (see `global_batch`); None for a task
+            that draws its own masks.
+        average: what the loss is a mean over: "examples" or answer "tokens" of the global batch.
+        folder: of the stage, once it runs.
     """
 
-    heads: nn.ModuleDict
+    Options: ClassVar[type | None] = None
     accepts_loss_kwargs: ClassVar[bool] = False  # read by `Trainer`: the loss is a mean already
+    heads: nn.ModuleDict
+    time_sampling: TimeSampling | None = None
+    average: Average = "examples"
 
     def __init__(self, model: VidLaDAForConditionalGeneration, processor: Any, seed: int = 0) -> None:
         super().__init__()
         self.model, self.processor, self.seed = model, processor, seed
-        self.folder: Path | None = None  # of the stage, once it runs
+        self.folder: Path | None = None
         self.heads = nn.ModuleDict()
 
     @classmethod
@@ -46,15 +57,16 @@ class Task(nn.Module):
         """Raises a ValueError or OSError for options that cannot work, as far as that is known before a run starts.
 
         Returns:
-            What tells the contents of the files that the options name from others; "" where they name none.
+            A fingerprint of the contents of the files that the options name; "" where they name none.
         """
         cls.check_keys(options)
         return ""
 
     @classmethod
     def check_keys(cls, options: dict[str, Any]) -> None:
-        """Raises a ValueError for options that `__init__` does not take: unknown, missing, or of another type."""
-        check_arguments(options, cls, f"`options` of the task {cls.__name__}", besides=("model", "processor", "seed"))
+        """Raises a ValueError for options that the task does not take: unknown, missing, or of another type."""
+        where = f"`options` of the task {cls.__name__}"
+        check_arguments(options, cls.Options or cls, where, besides=("model", "processor", "seed"))
 
     def dataset(self) -> Dataset:
         """The training examples. With an attribute `in_order` that is true they are not shuffled."""
@@ -68,8 +80,8 @@ class Task(nn.Module):
         """Called before the training where `collate` will run in so many worker processes. There the model must not
         compute: a process that was forked cannot use its parent's GPU."""
 
-    def remarks(self) -> list[str]:
-        """What to tell the user when the stage has ended."""
+    def report(self) -> list[str]:
+        """Lines for the user when the stage has ended."""
         return []
 
     def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
@@ -83,6 +95,12 @@ class Task(nn.Module):
     def forward(self, **batch: Any) -> dict[str, Any]:
         """Returns "loss", a scalar, and optionally "metrics", a dict of numbers for the log."""
         raise NotImplementedError
+
+    def restore_heads(self, trained: dict[str, torch.Tensor]) -> None:
+        """Loads those of an earlier stage's heads that have the name and the shape of one of this task's."""
+        own = self.heads.state_dict()
+        same = {name: tensor for name, tensor in trained.items() if name in own and tensor.shape == own[name].shape}
+        self.heads.load_state_dict(own | same)
 
 
 def find_task(name: str) -> type[Task]:

@@ -1,40 +1,50 @@
 """transformers' Trainer for the masked-diffusion objective."""
 
-import json
 import os
-import re
-import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers import Trainer
+from transformers.utils import is_torch_tf32_available
 
 from ..modeling.objective_vidlada import TimeSampling
-from .checkpointing import STATE_SUFFIXES, load_state, random_state, save_state, set_random_state
-from .global_batch import Average, add_masks, add_shares, add_weights, count
+from .callbacks import ElapsedTimeCallback
+from .checkpointing import (
+    gather_optimizer,
+    load_state,
+    random_state,
+    save_state,
+    scatter_optimizer,
+    scatter_weights,
+    set_random_state,
+)
+from .data.samplers import SeededLengthGroupedSampler
+from .global_batch import Average, ProcessShare, add_loss_scales, add_masks, add_weights, count_targets
 from .optimizer import OptimizerOptions, build_optimizer, freeze
-from .sharding import gather_optimizer, scatter_optimizer, scatter_weights
 from .task import Task
+
+MAX_WORKERS = 14  # that prepare batches for a GPU, if a recipe does not say how many
 
 
 class DiffusionTrainer(Trainer):
     """A `Trainer` with rates for each part of the model, and checkpoints without pickle.
 
+    The model computes its own loss; each step's masks are drawn for its global batch (see `global_batch`).
+
     Args:
         optimizer_options: the rates; the scheduler of `TrainingArguments` scales them all.
-        time_sampling: how the masking rates of a batch are drawn (see `draw_probabilities`).
-        average: whether the loss is a mean over "examples", the official rule, or over answer "tokens".
-        *args, **kwargs: as of `Trainer`. The model computes its own loss; each step's masks are drawn for its global
-            batch (see `global_batch`).
+        time_sampling: how the masking rates of a batch are drawn (see `draw_mask_probabilities`).
+        average: whether the loss is a mean over "examples", the official rule, or over answer "tokens". Where the model
+            is a `Task`, its own `time_sampling` and `average` count.
+        *args, **kwargs: as of `Trainer`.
     """
+
+    optimizer: Any
 
     def __init__(
         self,
@@ -47,12 +57,10 @@ class DiffusionTrainer(Trainer):
         self.optimizer_options = optimizer_options or OptimizerOptions()
         self.time_sampling, self.average = time_sampling, average
         self.metrics: dict[str, list[float]] = {}
-        self.stopwatch = Stopwatch()
+        self.elapsed = ElapsedTimeCallback()
         super().__init__(*args, **kwargs)
-        self.add_callback(self.stopwatch)
+        self.add_callback(self.elapsed)
         freeze(self.model, self.optimizer_options)
-
-    optimizer: Any
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Muon and AdamW with the options' rates.
@@ -72,33 +80,35 @@ class DiffusionTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, *args: Any, **kwargs: Any
     ) -> Any:
         """The model's own loss, or a task's, whose metrics are kept for the log."""
-        share = inputs.get("share", 1)
-        inputs = {name: value for name, value in inputs.items() if name != "share"}
+        scale = inputs.get("loss_scale", 1)
+        inputs = {name: value for name, value in inputs.items() if name != "loss_scale"}
         loss, outputs = super().compute_loss(model, inputs, True, *args, **kwargs)
-        loss = loss * share
+        loss = loss * scale
         for name, value in (outputs.get("metrics") or {}).items():
             self.metrics.setdefault(name, []).append(value)
         return (loss, outputs) if return_outputs else loss
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The micro-batches of a step, with the masks of their places in the global batch."""
+        """The micro-batches of a step, with the masks that their examples have in the global batch."""
         if self.state.global_step >= self.state.max_steps:  # resumed at its end, where `Trainer` would do one step more
             self.control.should_training_stop = True
             return [], None
         batches, items = super().get_batch_samples(*args, **kwargs)
         rules: Any = self.model if isinstance(self.model, Task) else self
-        sampling = getattr(rules, "time_sampling", None)
-        if sampling is not None and batches:
-            processes, repeated = self.args.world_size, self._count_repeated(batches)
-            place = (self.args.process_index, processes, repeated)
-            add_masks(batches, sampling, self.args.seed, self.state.global_step, *place)
-            add_shares(batches)
-            average: Average = getattr(rules, "average", "examples")
-            if average == "tokens" or repeated:
-                counts = count(batches, average, *place)
-                total = self.accelerator.reduce(torch.cat(counts).sum(), reduction="sum")
-                add_weights(batches, counts, int(total), processes * sum(map(len, counts)))
+        if rules.time_sampling is not None and batches:
+            self._add_masks(batches, rules.time_sampling, rules.average)
         return batches, items
+
+    def _add_masks(self, batches: Sequence[dict[str, Any]], sampling: TimeSampling, average: Average) -> None:
+        """The masks, and the weights with which the micro-batches' losses make that of the global batch."""
+        repeated = self._count_repeated(batches)
+        share = ProcessShare(self.args.process_index, self.args.world_size, repeated)
+        add_masks(batches, sampling, self.args.seed, self.state.global_step, share)
+        add_loss_scales(batches)
+        if average == "tokens" or repeated:
+            counts = count_targets(batches, average, share)
+            total = self.accelerator.reduce(torch.cat(counts).sum(), reduction="sum")
+            add_weights(batches, counts, int(total), share.processes * sum(map(len, counts)))
 
     def _count_repeated(self, batches: Sequence[dict[str, Any]]) -> int:
         """How many examples accelerate repeats to fill an epoch's last batch for all processes: the last ones."""
@@ -114,21 +124,21 @@ class DiffusionTrainer(Trainer):
             return SequentialSampler(self.train_dataset)
         return super()._get_train_sampler(*args, **kwargs)
 
-    def _by_length(self) -> "SimilarLengths":
+    def _by_length(self) -> SeededLengthGroupedSampler:
         """transformers' own grouping would open every example to measure it; our datasets know their `lengths`."""
         if not hasattr(self.train_dataset, "lengths"):
             kind = type(self.train_dataset).__name__
             raise ValueError(f"`group_by_length` needs a dataset with `lengths`, which {kind} has not: leave it out.")
         together = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return SimilarLengths(together, self.train_dataset.lengths, seed)
+        return SeededLengthGroupedSampler(together, self.train_dataset.lengths, seed)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the mean of each metric since the last line of the log (of the first process), and the seconds that the
         run has taken, without those that a kill has undone."""
         means = {name: round(float(np.nanmean(values)), 4) for name, values in self.metrics.items()}
         self.metrics.clear()
-        super().log(logs | means | {"seconds": self.stopwatch.seconds}, *args, **kwargs)
+        super().log(logs | means | {"seconds": self.elapsed.seconds}, *args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Weights and arguments; the arguments as JSON, which `Trainer` would pickle.
@@ -207,73 +217,23 @@ class DiffusionTrainer(Trainer):
         return Path(folder) / f"random_{self.args.process_index}"
 
 
-class Stopwatch(TrainerCallback):
-    """The seconds that a run has taken, also before it was resumed."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *others: Any, **kwargs: Any) -> None:
-        """Goes on from the last line of the log."""
-        before = next((line["seconds"] for line in reversed(state.log_history) if "seconds" in line), 0.0)
-        self.began = time.monotonic() - before
-
-    @property
-    def seconds(self) -> float:
-        """Until now."""
-        return round(time.monotonic() - self.began, 1)
-
-
-class SimilarLengths(LengthGroupedSampler):
-    """transformers' grouping of examples of similar lengths, whose order follows from seed and epoch alone: the same in
-    all processes and after a resume."""
-
-    def __init__(self, batch_size: int, lengths: Sequence[int], seed: int) -> None:
-        super().__init__(batch_size, lengths=list(lengths))
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return super().__iter__()
+def default_arguments() -> dict[str, Any]:
+    """`TrainingArguments` that a recipe need not give."""
+    on_cpu = not torch.cuda.is_available()
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return {
+        "use_cpu": on_cpu,
+        "ddp_backend": "gloo" if on_cpu and "WORLD_SIZE" in os.environ else None,
+        "dataloader_pin_memory": not on_cpu,
+        "dataloader_num_workers": 0 if on_cpu else max(1, min(MAX_WORKERS, cores - 2)),
+        "tf32": True if is_torch_tf32_available() else None,
+        "remove_unused_columns": False,
+        "logging_steps": 20,
+        "save_steps": 200,
+        "save_total_limit": 2,
+        "ddp_find_unused_parameters": False if "WORLD_SIZE" in os.environ else None,
+        "report_to": ["tensorboard"],
+    }
 
 
-def last_checkpoint(output_dir: str | Path, processes: int = 1) -> str | None:
-    """The newest complete checkpoint of a run, or None. Newer ones, which were being written when the run died, are
-    deleted: `Trainer` would count them among those to keep.
-
-    Args:
-        processes: of the run that wrote it; each writes a file of its own, and all call this together.
-    """
-    numbers = (re.fullmatch(r"checkpoint-(\d+)", folder.name) for folder in Path(output_dir).glob("checkpoint-*"))
-    newest_first = sorted((int(match[1]) for match in numbers if match), reverse=True)
-    folders = [Path(output_dir) / f"checkpoint-{number}" for number in newest_first]
-    place = next((i for i, folder in enumerate(folders) if is_complete(folder, processes)), len(folders))
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # half deleted, a folder could look complete to another process
-    if os.environ.get("RANK", "0") == "0":
-        for folder in folders[:place]:
-            shutil.rmtree(folder)
-    return str(folders[place]) if place < len(folders) else None
-
-
-def is_complete(checkpoint: Path, processes: int) -> bool:
-    """Whether all files of a checkpoint are there and whole; of tensors only the headers are read."""
-    needed = ["trainer_state.json", *(f"random_{i}{suffix}" for i in range(processes) for suffix in STATE_SUFFIXES)]
-    if not all((checkpoint / name).is_file() for name in needed):
-        return False
-    try:
-        for file in checkpoint.glob("*.json"):
-            json.loads(file.read_text())
-        for file in checkpoint.glob("*.safetensors"):
-            with safe_open(file, framework="pt"):
-                pass
-    except (OSError, ValueError, SafetensorError):
-        return False
-    return True
-
-
-__all__ = ["DiffusionTrainer", "SimilarLengths", "last_checkpoint"]
+__all__ = ["DiffusionTrainer", "default_arguments"]

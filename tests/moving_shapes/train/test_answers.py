@@ -7,7 +7,7 @@ from moving_shapes.train.tiny_model import build_tiny
 from tests.llava_files import write_llava
 from tests.training.helpers import losses_of
 from vidlada_hf.modeling.objective_vidlada import draw_masks
-from vidlada_hf.training.conversations import Conversations
+from vidlada_hf.training.conversation_task import ConversationTask
 
 DATA = {"source": "moving_shapes", "length": 24, "frames": [8], "types": ["color", "shape", "motion"], "long": 0.5}
 
@@ -51,7 +51,7 @@ def test_the_loss_is_the_models_own_where_nothing_is_left_out(task, batch):
         assert 0 < task(**batch)["loss"] <= expected
 
 
-@pytest.mark.parametrize("kind", [Answers, Conversations])
+@pytest.mark.parametrize("kind", [Answers, ConversationTask])
 def test_words_left_out_are_not_unlearned(task, batch, kind):
     """Their logits get no gradient, while the plain objective pushes them down."""
     logits = []

@@ -28,8 +28,8 @@ class LlavaConversations(Records):
 
     Args:
         path: of a YAML file that lists JSON files, or of one JSON or JSONL file.
-        video_folder: what the paths of videos are relative to. An entry of the list may have its own, from the list's
-            place on.
+        video_folder: what the paths of videos are relative to. An entry of the list may have its own, relative
+            to the list.
         seed: of the strategy `random`.
 
     Raises:
@@ -47,8 +47,8 @@ class LlavaConversations(Records):
             file = Path(entry["json_path"])
             records = sample_records(read_json(file), entry.get("sampling_strategy", "all"), seed + number, str(path))
             folder = Path(entry.get("video_folder", video_folder))
-            for place, record in with_progress(records, file.name):
-                yield place, as_messages(place, record, folder)
+            for origin, record in with_progress(records, file.name):
+                yield origin, as_messages(origin, record, folder)
 
 
 def entries_of(path: Path) -> list[dict[str, str]]:
@@ -115,20 +115,20 @@ def parse_strategy(strategy: Any, where: str) -> tuple[str, int, bool]:
     return kind, int(number), amount.endswith("%")
 
 
-def as_messages(place: str, record: Any, video_folder: Path) -> list[dict[str, Any]]:
+def as_messages(origin: str, record: Any, video_folder: Path) -> list[dict[str, Any]]:
     """A record as messages of the chat template, its video joined to the folder."""
     if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
-        raise RecordError(f"{place} has no list `conversations`.")
+        raise RecordError(f"{origin} has no list `conversations`.")
     if not isinstance(record.get("video"), str) or not record["video"]:
-        raise RecordError(f"{place} has no `video`: add its path, or leave the record out.")
+        raise RecordError(f"{origin} has no `video`: add its path, or leave the record out.")
     messages = []
     for turn in record["conversations"]:
         texts = [turn.get(key) for key in ("from", "value")] if isinstance(turn, dict) else [None]
         if not all(isinstance(text, str) for text in texts) or texts[0] not in SENDERS:
             known = ", ".join(SENDERS)
-            raise RecordError(f"{place} has a turn that is no `from` (of {known}) with a `value`: {str(turn)[:80]!r}.")
+            raise RecordError(f"{origin} has a turn that is no `from` (of {known}) with a `value`: {str(turn)[:80]!r}.")
         messages.append({"role": SENDERS[turn["from"]], "content": turn["value"]})
-    return add_video(place, messages, join_path(video_folder, record["video"]))
+    return add_video(origin, messages, join_path(video_folder, record["video"]))
 
 
 __all__ = ["LlavaConversations", "sample_records"]

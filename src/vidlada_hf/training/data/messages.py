@@ -27,7 +27,7 @@ class MessageConversations(Records):
 
     Raises:
         FileNotFoundError: there is no such file, or no such data set.
-        RecordError: a record that cannot be used, with its place.
+        RecordError: a record that cannot be used, with its origin.
     """
 
     def __init__(
@@ -46,15 +46,17 @@ class MessageConversations(Records):
     def _read(
         records: "list[tuple[str, Any]] | DatasetRecords", path: str, column: str, video_column: str, folder: Path
     ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        for place, record in with_progress(records, path):
+        for origin, record in with_progress(records, path):
             if not isinstance(record, dict) or record.get(column) is None:
                 has = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-                raise RecordError(f"{place} has no `{column}`, only {has}: name the column of the messages (`column`).")
-            yield place, place_videos(place, record[column], record.get(video_column), folder)
+                raise RecordError(
+                    f"{origin} has no `{column}`, only {has}: name the column of the messages (`column`)."
+                )
+            yield origin, join_videos(origin, record[column], record.get(video_column), folder)
 
 
 def load(path: str, split: str, name: str | None = None) -> "list[tuple[str, Any]] | DatasetRecords":
-    """Records with their places, by what the path is."""
+    """Records with their origins, by what the path is."""
     file = Path(path)
     if file.suffix.lower() in JSON_SUFFIXES:
         return read_json(file)
@@ -78,7 +80,7 @@ def load(path: str, split: str, name: str | None = None) -> "list[tuple[str, Any
 
 
 class DatasetRecords(Collection):
-    """The rows of a table, with their places."""
+    """The rows of a table, with their origins."""
 
     def __init__(self, table: Any, name: str) -> None:
         import datasets
@@ -98,7 +100,7 @@ class DatasetRecords(Collection):
         return ((f"{self.name}, record {i}", row) for i, row in enumerate(self.table, 1))
 
 
-def place_videos(place: str, messages: Any, video: Any, folder: Path) -> Any:
+def join_videos(origin: str, messages: Any, video: Any, folder: Path) -> Any:
     """Messages with their video's path joined to the folder; the one beside them is put in if they are plain texts."""
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return messages  # `Records` says what is wrong with them
@@ -106,8 +108,8 @@ def place_videos(place: str, messages: Any, video: Any, folder: Path) -> Any:
         if isinstance(video, dict):  # of a column of videos
             video = video.get("path")
         if not isinstance(video, str):
-            raise RecordError(f"{place} has a video that is no path: {str(video)[:80]!r}.")
-        return add_video(place, messages, join_path(folder, video))
+            raise RecordError(f"{origin} has a video that is no path: {str(video)[:80]!r}.")
+        return add_video(origin, messages, join_path(folder, video))
     return [
         message | {"content": [join_part(folder, part) for part in message["content"]]}
         if isinstance(message.get("content"), list)

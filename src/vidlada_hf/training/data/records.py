@@ -1,6 +1,6 @@
 """Users' conversations: records in files or on the Hub, checked once and kept compactly.
 
-Everything that is wrong with a text is found while its file is read, before a model is loaded. Videos are only named
+Everything that is wrong with a text is reported while its file is read, before a model is loaded. Videos are only named
 here; `videos` reads them when they are needed.
 """
 
@@ -27,10 +27,10 @@ class Records(Dataset):
     """Conversations, each with where it comes from.
 
     Args:
-        conversations: pairs of a place ("FILE, record 3") and messages in the chat template's form.
+        conversations: pairs of an origin ("FILE, record 3") and messages in the chat template's form.
         what: they are called in the message for there being none.
 
-    Items are `{"messages": [...], "place": str}`. A text that is alone in its message becomes a list of one part.
+    Items are `{"messages": [...], "origin": str}`. A text that is alone in its message becomes a list of one part.
     Attributes: `characters`, int64 (records,), of all texts of each; `videos`, the paths of each; `fingerprint`, which
     other records, or these in another order, do not have.
 
@@ -41,15 +41,15 @@ class Records(Dataset):
     def __init__(self, conversations: Iterable[tuple[str, Sequence[dict[str, Any]]]], what: str) -> None:
         from datasets import Dataset as Table  # a table's texts are no Python objects: workers share their memory
 
-        columns: dict[str, list[str]] = {"messages": [], "place": [], "video": []}
+        columns: dict[str, list[str]] = {"messages": [], "origin": [], "video": []}
         digest = hashlib.sha256()
-        for place, messages in conversations:
-            cleaned = check_messages(place, messages)
+        for origin, messages in conversations:
+            cleaned = check_messages(origin, messages)
             columns["messages"].append(json.dumps(cleaned, ensure_ascii=False))
-            columns["place"].append(place)
+            columns["origin"].append(origin)
             digest.update(columns["messages"][-1].encode() + b"\n")
             columns["video"].append(videos_of(cleaned)[0])
-        if not columns["place"]:
+        if not columns["origin"]:
             raise ValueError(f"{what} holds no records: add some, or leave it out.")
         self.characters = np.array([len(text) for text in columns["messages"]])
         self.fingerprint = digest.hexdigest()
@@ -60,7 +60,7 @@ class Records(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.table[index]
-        return {"messages": json.loads(row["messages"]), "place": row["place"]}
+        return {"messages": json.loads(row["messages"]), "origin": row["origin"]}
 
     @property
     def videos(self) -> list[str]:
@@ -68,30 +68,30 @@ class Records(Dataset):
         return list(self.table["video"])
 
 
-def check_messages(place: str, messages: Any) -> list[dict[str, Any]]:
+def check_messages(origin: str, messages: Any) -> list[dict[str, Any]]:
     """The messages with all contents as lists of parts; see `Records` for what is refused."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise RecordError(f"{place} holds no messages but {str(messages)[:80]!r}: pass a list of at least two.")
+        raise RecordError(f"{origin} holds no messages but {str(messages)[:80]!r}: pass a list of at least two.")
     cleaned = []
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES or "content" not in message:
             known = ", ".join(ROLES)
             raise RecordError(
-                f"{place} has a message that is no `role` (of {known}) with a `content`: {str(message)[:80]!r}."
+                f"{origin} has a message that is no `role` (of {known}) with a `content`: {str(message)[:80]!r}."
             )
-        cleaned.append({"role": message["role"], "content": list_parts(place, message["content"])})
-    check_answers(cleaned, place)
+        cleaned.append({"role": message["role"], "content": list_parts(origin, message["content"])})
+    check_answers(cleaned, origin)
     if (count := len(videos_of(cleaned))) != 1:
         remedy = "add one, or leave the record out" if count == 0 else "split the record"
-        raise RecordError(f"{place} has {count or 'no'} videos where one is needed: {remedy}.")
+        raise RecordError(f"{origin} has {count or 'no'} videos where one is needed: {remedy}.")
     if any(message["role"] != "user" and videos_of([message]) for message in cleaned):
-        raise RecordError(f"{place} has its video in a message that is not the user's: move it to the question.")
+        raise RecordError(f"{origin} has its video in a message that is not the user's: move it to the question.")
     for part in (part for message in cleaned for part in message["content"]):
-        check_text(place, part[part["type"]], RESERVED if part["type"] == "text" else ())
+        check_text(origin, part[part["type"]], RESERVED if part["type"] == "text" else ())
     return cleaned
 
 
-def list_parts(place: str, content: Any) -> list[dict[str, str]]:
+def list_parts(origin: str, content: Any) -> list[dict[str, str]]:
     """A content as parts with only the keys that they need (a table's columns give every part all keys)."""
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
@@ -101,19 +101,19 @@ def list_parts(place: str, content: Any) -> list[dict[str, str]]:
         values = {"text": ("text",), "video": ("video", "path", "url")}.get(str(kind), ())
         value = next((part[key] for key in values if part.get(key) is not None), None)
         if kind is None or not isinstance(value, str):
-            raise RecordError(f"{place} has a part that is neither a text nor a video's path: {str(part)[:80]!r}.")
+            raise RecordError(f"{origin} has a part that is neither a text nor a video's path: {str(part)[:80]!r}.")
         parts.append({"type": kind, kind: value})
     return parts
 
 
-def check_text(place: str, text: str, reserved: Sequence[str] = ()) -> None:
+def check_text(origin: str, text: str, reserved: Sequence[str] = ()) -> None:
     """Raises a RecordError for a text that holds a reserved token, or half a character (a lone surrogate)."""
-    if found := next((token for token in reserved if token in text), None):
-        raise RecordError(f"{place} has {found} in a text, which has a meaning of its own: take it out.")
+    if token := next((token for token in reserved if token in text), None):
+        raise RecordError(f"{origin} has {token} in a text, which has a meaning of its own: take it out.")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RecordError(f"{place} holds half a character: {text[:80]!r}. Repair the text's encoding.") from error
+        raise RecordError(f"{origin} holds half a character: {text[:80]!r}. Repair the text's encoding.") from error
 
 
 def videos_of(messages: Sequence[dict[str, Any]]) -> list[str]:
@@ -121,7 +121,7 @@ def videos_of(messages: Sequence[dict[str, Any]]) -> list[str]:
     return [part["video"] for message in messages for part in message["content"] if part["type"] == "video"]
 
 
-def add_video(place: str, messages: list[dict[str, Any]], video: str) -> list[dict[str, Any]]:
+def add_video(origin: str, messages: list[dict[str, Any]], video: str) -> list[dict[str, Any]]:
     """Puts a video where a text of the user says `<image>` or `<video>`, at the start of its message as the official
     code does; at the start of the first message of the user where none does.
 
@@ -131,19 +131,19 @@ def add_video(place: str, messages: list[dict[str, Any]], video: str) -> list[di
     Raises:
         RecordError: several placeholders, or no message of the user.
     """
-    found = [
-        (i, token)
+    holders = [
+        i
         for i, message in enumerate(messages)
         if message["role"] == "user"
         for token in PLACEHOLDERS
         for _ in range(message["content"].count(token))
     ]
-    if len(found) > 1:
-        raise RecordError(f"{place} has {len(found)} placeholders for its one video: leave one of them.")
+    if len(holders) > 1:
+        raise RecordError(f"{origin} has {len(holders)} placeholders for its one video: leave one of them.")
     users = [i for i, message in enumerate(messages) if message["role"] == "user"]
     if not users:
-        raise RecordError(f"{place} has no message of the user: add the question.")
-    at = found[0][0] if found else users[0]
+        raise RecordError(f"{origin} has no message of the user: add the question.")
+    at = holders[0] if holders else users[0]
     text = messages[at]["content"]
     for token in PLACEHOLDERS:
         text = text.replace(token, "")
@@ -152,7 +152,7 @@ def add_video(place: str, messages: list[dict[str, Any]], video: str) -> list[di
 
 
 def read_json(file: Path) -> list[tuple[str, Any]]:
-    """The records of a JSON list, or of JSON lines, each with its place.
+    """The records of a JSON list, or of JSON lines, each with its origin ("FILE, line 3").
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -166,20 +166,20 @@ def read_json(file: Path) -> list[tuple[str, Any]]:
         raise RecordError(f"{file} is no UTF-8 text: {error}. Save it as UTF-8.") from error
     if file.suffix.lower() in (".jsonl", ".ndjson"):
         lines = [(f"{file}, line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-        return [(place, parse_json(line, place)) for place, line in lines]
+        return [(origin, parse_json(line, origin)) for origin, line in lines]
     content = parse_json(text, str(file))
     if not isinstance(content, list):
         raise RecordError(f"{file} must hold a list of records, got {type(content).__name__}.")
     return [(f"{file}, record {i}", record) for i, record in enumerate(content, 1)]
 
 
-def parse_json(text: str, place: str) -> Any:
-    """What a text says; RecordError, with place, line and column, if it is no JSON."""
+def parse_json(text: str, origin: str) -> Any:
+    """What a text says; RecordError, with origin, line and column, if it is no JSON."""
     try:
         return json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise RecordError(
-            f"{place} is no JSON: {error}. Was its download cut short? (One record a line belongs into a .jsonl.)"
+            f"{origin} is no JSON: {error}. Was its download cut short? (One record a line belongs into a .jsonl.)"
         ) from error
 
 

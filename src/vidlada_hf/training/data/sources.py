@@ -15,23 +15,19 @@ SOURCES = {
 
 
 def build_dataset(source: str, **options: Any) -> Dataset:
-    """The dataset of a source, see `SOURCES`; `options` are the arguments of its class.
+    """The dataset of a source.
 
-    Raises:
-        ValueError: see `find_source`; OSError too: files that are missing or that hold mistakes.
-    """
-    return find_source(source, options)(**options)
-
-
-def find_source(source: str, options: dict[str, Any]) -> Any:
-    """The class of a source.
+    Args:
+        source: a name of `SOURCES`, or "module:Class" of another dataset.
+        options: arguments of its class.
 
     Raises:
         ValueError: an unknown source, the message lists the known ones; options that its class does not take.
+        OSError: files that are missing or hold mistakes.
     """
     build = find_named("source", source, SOURCES)
     check_arguments(options, build, f"`data` of the source {source!r}")
-    return build
+    return build(**options)
 
 
 __all__ = ["SOURCES", "build_dataset"]

@@ -29,26 +29,26 @@ from .collator import RecordError, TooLongError
 from .records import Records, with_progress
 
 Handling = Literal["skip", "stop"]  # of records that cannot be used
-# What decides which frames are read, and of what size.
-READING = (
+# Options of the video processor that decide which frames are read, and of what size.
+FRAME_OPTIONS = (
     *("num_frames", "fps", "max_frames", "force_sample"),
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb"),
 )
-GIVE_UP_AFTER = 100  # records in a row
-NOTES = "left_out.jsonl"  # in a stage's folder
+MAX_ATTEMPTS = 100  # records in a row that cannot be used
+SKIPPED_FILE = "skipped.jsonl"  # in a stage's folder
 
 logger = logging.getLogger(__name__)
 
 
-def with_reading(processor: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def with_frame_options(processor: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """A processor that samples and resizes frames as `options` say unless a call says otherwise, and the other options.
 
     Frames that it has read it leaves as they are.
     """
-    reading = {name: value for name, value in options.items() if name in READING}
+    chosen = {name: value for name, value in options.items() if name in FRAME_OPTIONS}
     changed, videos = copy.copy(processor), processor.video_processor
-    changed.video_processor = type(videos).from_dict(videos.to_dict(), **reading)
-    return changed, {name: value for name, value in options.items() if name not in READING}
+    changed.video_processor = type(videos).from_dict(videos.to_dict(), **chosen)
+    return changed, {name: value for name, value in options.items() if name not in FRAME_OPTIONS}
 
 
 class FrameReader:
@@ -69,18 +69,18 @@ class FrameReader:
 
     def __init__(self, video_processor: Any, cache: str | Path | None = None) -> None:
         self.video_processor, self.cache = video_processor, None if cache is None else Path(cache)
-        settings = {name: getattr(video_processor, name, None) for name in READING}
+        settings = {name: getattr(video_processor, name, None) for name in FRAME_OPTIONS}
         self.settings = json.dumps(settings, sort_keys=True, default=str)
 
     def __call__(self, source: str) -> tuple[torch.Tensor, VideoMetadata]:
         if self.cache is None or not os.path.isfile(source):
             return self._read(source)
-        kept = self.cache / f"{self._key(source)}.safetensors"
+        cached = self.cache / f"{self._key(source)}.safetensors"
         not_there_or_damaged = contextlib.suppress(FileNotFoundError, SafetensorError)
-        with not_there_or_damaged, safe_open(kept, framework="pt") as file:
+        with not_there_or_damaged, safe_open(cached, framework="pt") as file:
             return file.get_tensor("frames"), VideoMetadata(**json.loads(file.metadata()["video"]))
         frames, metadata = self._read(source)
-        self._keep(kept, frames, metadata)
+        self._store(cached, frames, metadata)
         return frames, metadata
 
     def _read(self, source: str) -> tuple[torch.Tensor, VideoMetadata]:
@@ -94,7 +94,7 @@ class FrameReader:
         return hashlib.sha256(repr(identity).encode()).hexdigest()
 
     @staticmethod
-    def _keep(file: Path, frames: torch.Tensor, metadata: VideoMetadata) -> None:
+    def _store(file: Path, frames: torch.Tensor, metadata: VideoMetadata) -> None:
         """Writes a file that appears whole or not at all: other workers may want it."""
         plain = asdict(metadata)
         plain["frames_indices"] = [int(index) for index in metadata.frames_indices or ()]
@@ -113,13 +113,13 @@ class VideoRecords(Dataset):
         encode: makes an example of a record with frames in place of a path, and with a third key "processor_kwargs":
             what the processor must know of frames that were sampled before. See `DiffusionCollator.encode`.
         bad_videos: "skip" takes another record in place of one whose video cannot be read, drawn by its index, so that
-            all batches stay full, and notes it in `notes`; "stop" raises.
-        too_long: the same for records that `encode` finds too long.
-        notes: a file that gets a JSON line for each record left out; all workers and processes write to it.
+            all batches stay full, and lists it in `skipped_file`; "stop" raises.
+        too_long: the same for records that `encode` refuses as too long.
+        skipped_file: gets a JSON line for each record that is skipped; all workers and processes write to it.
         tokens_per_frame: of the model, which `lengths` counts.
 
     Raises:
-        RecordError: a record that cannot be used ("stop"), or `GIVE_UP_AFTER` in a row.
+        RecordError: a record that cannot be used ("stop"), or `MAX_ATTEMPTS` in a row.
     """
 
     in_order = False
@@ -131,26 +131,26 @@ class VideoRecords(Dataset):
         encode: Callable[[dict[str, Any]], dict[str, Any]],
         bad_videos: Handling = "skip",
         too_long: Handling = "stop",
-        notes: Path | None = None,
+        skipped_file: Path | None = None,
         tokens_per_frame: int = 0,
     ) -> None:
         self.records, self.reader, self.encode = records, reader, encode
-        self.bad_videos, self.too_long, self.notes = bad_videos, too_long, notes
+        self.bad_videos, self.too_long, self.skipped_file = bad_videos, too_long, skipped_file
         self.tokens_per_frame = tokens_per_frame
         self.unusable: dict[int, str] = {}  # why, by index: of this worker
 
     @cached_property
     def lengths(self) -> list[int]:
-        """About how many rows each takes, for batches of similar lengths: a token for four characters, and the frames.
+        """About how many tokens each takes, for batches of similar lengths: one for four characters, and the frames'.
 
         Where a frame rate samples, their number depends on how long a video plays, and the heads of all files are read.
         """
-        rows, sampling = self.records.characters // 4, self.reader.video_processor
+        tokens, sampling = self.records.characters // 4, self.reader.video_processor
         if not self.tokens_per_frame or not sampling.fps or sampling.num_frames or sampling.force_sample:
-            return rows.tolist()  # all have about as many frames
+            return tokens.tolist()  # all have about as many frames
         seconds = np.array([seconds_of(video) for video in with_progress(self.records.videos, "videos' lengths")])
         frames = np.minimum(np.ceil(sampling.fps * seconds), sampling.max_frames or np.inf)
-        return (rows + self.tokens_per_frame * frames.astype(np.int64)).tolist()
+        return (tokens + self.tokens_per_frame * frames.astype(np.int64)).tolist()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -158,18 +158,19 @@ class VideoRecords(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"There is no record {index} of {len(self)}.")  # also what ends `for record in records`
-        for attempt in range(GIVE_UP_AFTER):
+        for attempt in range(MAX_ATTEMPTS):
             # Not the next one: behind a whole folder of bad videos a single record would stand in for all of them.
-            place = int(np.random.default_rng((index, attempt)).integers(len(self))) if attempt else index
-            if place not in self.unusable:
-                record = self.records[place]
+            drawn = int(np.random.default_rng((index, attempt)).integers(len(self))) if attempt else index
+            if drawn not in self.unusable:
+                record = self.records[drawn]
                 try:
                     return self.encode(self._with_frames(record))
                 except (VideoReadingError, TooLongError) as error:
-                    self.unusable[place] = self._leave_out(record["place"], error)
+                    self.unusable[drawn] = self._skip(record["origin"], error)
         raise RecordError(
-            f"{GIVE_UP_AFTER} records in a row cannot be used, the last one is {self.unusable[place]} Is "
-            f"`video_folder` right, and are there not too many frames? The first of the run are listed in {self.notes}."
+            f"{MAX_ATTEMPTS} records in a row cannot be used, the last one is {self.unusable[drawn]} Is "
+            "`video_folder` right, and are there not too many frames? The first of the run are listed in "
+            f"{self.skipped_file}."
         )
 
     def _with_frames(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -185,21 +186,22 @@ class VideoRecords(Dataset):
             messages.append(message | {"content": parts})
         return record | {"messages": messages, "processor_kwargs": read}
 
-    def _leave_out(self, place: str, error: VideoReadingError | TooLongError) -> str:
-        """Notes a record, and says why it cannot be used; or raises that, where it stops the run."""
+    def _skip(self, origin: str, error: VideoReadingError | TooLongError) -> str:
+        """Lists a record as skipped, and says why it cannot be used; or raises that, where it stops the run."""
         if isinstance(error, TooLongError):
             if self.too_long == "stop":
                 raise TooLongError(f"{error} (`too_long: skip` does that.)") from error
             reason, message = "too long", str(error)
         else:
             if self.bad_videos == "stop":
-                raise RecordError(f"{place}: {error} (`bad_videos: skip` leaves it out.)") from error
-            reason, message = "bad video", f"{place}: {error}"
-        if self.notes is None:
-            logger.warning("%s is left out: %s", place, error)
+                raise RecordError(f"{origin}: {error} (`bad_videos: skip` leaves it out.)") from error
+            reason, message = "bad video", f"{origin}: {error}"
+        if self.skipped_file is None:
+            logger.warning("%s is skipped: %s", origin, error)
         else:
-            with self.notes.open("a", encoding="utf-8") as file:  # one short write: lines of several workers do not mix
-                file.write(json.dumps({"place": place, "reason": reason, "error": str(error)}) + "\n")
+            line = json.dumps({"origin": origin, "reason": reason, "error": str(error)}) + "\n"
+            with self.skipped_file.open("a", encoding="utf-8") as file:  # short writes of workers do not mix
+                file.write(line)
         return message
 
 
@@ -208,9 +210,9 @@ def check_files(records: Records) -> None:
     videos = records.videos
     for video in dict.fromkeys(videos):
         if "://" not in video and not os.path.exists(video):
-            place = records[videos.index(video)]["place"]
+            origin = records[videos.index(video)]["origin"]
             raise RecordError(
-                f"{place}: there is no video {video}. Is `video_folder` right? (`bad_videos: skip` leaves it out.)"
+                f"{origin}: there is no video {video}. Is `video_folder` right? (`bad_videos: skip` leaves it out.)"
             )
 
 
@@ -223,15 +225,14 @@ def seconds_of(video: str) -> float:
         return 0.0
 
 
-def count_left_out(notes: Path) -> Counter[str]:
-    """How many different records of a file of notes were left out for which reason; a record is noted again in every
-    epoch."""
+def count_skipped(file: Path) -> Counter[str]:
+    """How many different records a file of skipped ones lists for which reason; each is listed again in every epoch."""
     reasons = {}
-    for line in notes.read_text(encoding="utf-8").splitlines() if notes.is_file() else ():
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         with contextlib.suppress(ValueError):  # the last line of a run that was killed
-            note = json.loads(line)
-            reasons[note["place"]] = note["reason"]
+            skipped = json.loads(line)
+            reasons[skipped["origin"]] = skipped["reason"]
     return Counter(reasons.values())
 
 
-__all__ = ["FrameReader", "Handling", "VideoRecords", "check_files", "count_left_out", "with_reading"]
+__all__ = ["FrameReader", "Handling", "VideoRecords", "check_files", "count_skipped", "with_frame_options"]
