@@ -1,6 +1,6 @@
-"""Short videos of moving shapes with questions whose answers are known: see README.md beside this file."""
+"""Short videos of moving shapes, with questions whose answers are known. README.md beside this file describes them."""
 
-from .dataset import Example, Lesson, MovingShapes
+from .dataset import Example, MovingShapes
 from .questions import BENCHMARK_TYPES, CROSS_FRAME_TYPES, QUESTION_TYPES, TEMPORAL_TYPES, Question, ask
 from .scenes.rendering import render, write_video
 from .scenes.sampling import sample_scene
@@ -15,7 +15,6 @@ __all__ = [
     "TEMPORAL_TYPES",
     "VOCABULARY",
     "Example",
-    "Lesson",
     "MovingShapes",
     "Question",
     "Scene",

@@ -1,7 +1,7 @@
 """The benchmark as a sequence: an index gives a video, a question and its answer, always the same ones.
 
-Everything follows from (seed, split, index): the scene and the question do not depend on how many frames are sampled
-(from eight on), on the picture's size, or on what was drawn before.
+An example follows from (seed, split, index) alone: its scene and its question do not depend on the number of sampled
+frames (from eight on), on their size, or on the examples drawn before.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,48 +10,49 @@ from pathlib import Path
 
 import numpy as np
 
+from vidlada_hf.evaluation.questions import VideoQuestion
+
 from .questions import BENCHMARK_TYPES, CHOICE_TYPES, YES_NO_TYPES, Question, ask, check_style, check_type
-from .scenes.cells import Cells, label_cells
 from .scenes.rendering import render, write_video
 from .scenes.sampling import sample_scene
 from .scenes.scene import Scene, frame_times
 from .scenes.splits import Split, get_split
 
-# type -> the kinds of scenes that it is asked about, with weights, and how many shapes they have (None: as it comes)
+# type -> the kinds of scenes that it is asked about, with weights, and how many shapes they have (None: any number)
 SCENES_OF_TYPE: dict[str, tuple[dict[str, float], tuple[int, ...] | None]] = {
-    "color": ({"steady": 3, "arrivals": 3, "departures": 2, "turns": 1, "blinks": 1, "reruns": 1}, None),
-    "shape": ({"steady": 3, "arrivals": 3, "departures": 2, "turns": 1, "blinks": 1, "reruns": 1}, None),
+    "color": ({"steady": 3, "arrivals": 3, "departures": 2, "color_changes": 1, "reappearances": 1, "sequences": 1}, None),
+    "shape": ({"steady": 3, "arrivals": 3, "departures": 2, "color_changes": 1, "reappearances": 1, "sequences": 1}, None),
     "existence": (
-        {"steady": 3, "arrivals": 3, "departures": 2, "turns": 2, "blinks": 1, "reruns": 1, "groups": 1},
+        {"steady": 3, "arrivals": 3, "departures": 2, "color_changes": 2, "reappearances": 1, "sequences": 1, "groups": 1},
         None,
     ),
     "counting": ({"steady": 2, "arrivals": 2, "departures": 1}, (1, 2, 3, 4)),
-    "motion": ({"steady": 4, "arrivals": 2, "departures": 2, "turns": 1}, (1, 2, 3)),
+    "motion": ({"steady": 4, "arrivals": 2, "departures": 2, "color_changes": 1}, (1, 2, 3)),
     "first": ({"arrivals": 1}, (2, 3, 4)),
-    "last": ({"arrivals": 4, "meetings": 1}, (2, 3)),
+    "last": ({"arrivals": 4, "changes_and_arrivals": 1}, (2, 3)),
     "ordinal": ({"arrivals": 4, "steady": 1, "departures": 1}, (2, 3)),
-    "start_color": ({"turns": 3, "meetings": 1}, None),
-    "end_color": ({"turns": 3, "meetings": 1}, None),
-    "change": ({"turns": 5, "meetings": 1, "steady": 2, "arrivals": 2}, (2, 3)),
+    "start_color": ({"color_changes": 3, "changes_and_arrivals": 1}, None),
+    "end_color": ({"color_changes": 3, "changes_and_arrivals": 1}, None),
+    "change": ({"color_changes": 5, "changes_and_arrivals": 1, "steady": 2, "arrivals": 2}, (2, 3)),
     "disappearance": ({"departures": 2, "arrivals": 1}, (2, 3)),
-    "presence": ({"arrivals": 2, "departures": 2, "blinks": 1, "reruns": 1, "groups": 1}, None),
-    "distinct": ({"reruns": 1}, (1, 2, 3, 4)),
+    "presence": ({"arrivals": 2, "departures": 2, "reappearances": 1, "sequences": 1, "groups": 1}, None),
+    "distinct": ({"sequences": 1}, (1, 2, 3, 4)),
     "again": ({"groups": 1}, None),
-    "when": ({"meetings": 1}, None),
-    "appearances": ({"blinks": 1}, None),
-    "mover": ({"steady": 3, "departures": 1, "turns": 1}, (2, 3)),
-    "choice": ({"steady": 2, "arrivals": 3, "departures": 1, "turns": 3, "meetings": 1}, (2, 3)),
+    "when": ({"changes_and_arrivals": 1}, None),
+    "appearances": ({"reappearances": 1}, None),
+    "mover": ({"steady": 3, "departures": 1, "color_changes": 1}, (2, 3)),
+    "choice": ({"steady": 2, "arrivals": 3, "departures": 1, "color_changes": 3, "changes_and_arrivals": 1}, (2, 3)),
     "caption": (
-        {"steady": 3, "arrivals": 2, "departures": 2, "turns": 2, "meetings": 1, "blinks": 1, "stories": 2},
+        {"steady": 3, "arrivals": 2, "departures": 2, "color_changes": 2, "changes_and_arrivals": 1, "reappearances": 1, "many_events": 2},
         None,
     ),
-    "detail": ({"steady": 2, "arrivals": 3, "departures": 2, "turns": 2, "blinks": 1, "stories": 2}, None),
+    "detail": ({"steady": 2, "arrivals": 3, "departures": 2, "color_changes": 2, "reappearances": 1, "many_events": 2}, None),
     "position": ({"steady": 2, "arrivals": 1, "departures": 1}, None),
     "direction": ({"steady": 2, "arrivals": 1, "departures": 1}, None),
     "pick": ({"steady": 2, "arrivals": 3, "departures": 1}, (2, 3)),
 }
 
-ENOUGH_FRAMES = 8  # evenly sampled, they tell every answer
+ENOUGH_FRAMES = 8  # evenly sampled, they determine every answer
 _ATTEMPTS = 1000
 
 
@@ -62,10 +63,11 @@ class Example:
     Args:
         frames: uint8 RGB (T, size, size, 3); None where the video is a file.
         path: of the H.264 file; None where the video is an array.
-        question, answer: texts of the asked styles.
+        question: its text, in the style of the data set.
+        answer: in a few words.
         type: of `questions.QUESTION_TYPES`.
-        details: both wordings, the facts of the answer and what it is about.
-        scene: the truth.
+        details: both wordings, the facts of the answer and the shapes that it is about.
+        scene: that the video shows.
     """
 
     frames: np.ndarray | None
@@ -76,15 +78,11 @@ class Example:
     details: Question
     scene: Scene
 
-
-@dataclass(frozen=True)
-class Lesson:
-    """A video with several questions, for training: frames uint8 (T, size, size, 3) and the labels of their cells."""
-
-    frames: np.ndarray
-    cells: Cells
-    questions: tuple[Question, ...]
-    scene: Scene
+    def as_question(self) -> VideoQuestion:
+        """The example as the package's evaluation takes it; both wordings of the answer are right."""
+        video = self.frames if self.path is None else self.path
+        assert video is not None
+        return VideoQuestion(video, self.question, tuple(dict.fromkeys(self.details.answers)), self.type)
 
 
 class MovingShapes(Sequence[Example]):
@@ -93,13 +91,13 @@ class MovingShapes(Sequence[Example]):
     Args:
         split: "train", "validation" or "test".
         length: how many examples; the first ones are the same for every length.
-        num_frames: how many evenly sampled frames the arrays show. From eight on all questions are determined; with
-            fewer, scenes and questions are drawn that are, and some types have none.
+        num_frames: how many evenly sampled frames the arrays hold. Eight or more determine every answer; with fewer,
+            only scenes and questions that they determine are drawn, and some types have none.
         types: question types in turn: example `i` is of type `types[i % len(types)]`, so all are as frequent. Repeat
             a type to give it more weight.
         size: height and width in pixels.
-        question_style, answer_style: "compact" (a few words) or "sentence".
-        video_folder: write an H.264 file a scene there, once, and give its path instead of an array.
+        question_style: "compact" (a few words) or "sentence".
+        video_folder: where each video is written as an H.264 file, once; its path then stands in for the array.
         seed: another benchmark of the same kind.
 
     Raises:
@@ -114,7 +112,6 @@ class MovingShapes(Sequence[Example]):
         types: Sequence[str] = BENCHMARK_TYPES,
         size: int = 64,
         question_style: str = "sentence",
-        answer_style: str = "compact",
         video_folder: Path | str | None = None,
         seed: int = 0,
     ) -> None:
@@ -125,9 +122,8 @@ class MovingShapes(Sequence[Example]):
         for type in types:
             check_type(type)
         check_style(question_style)
-        check_style(answer_style)
         self.split, self.length, self.types, self.size, self.seed = get_split(split), length, tuple(types), size, seed
-        self.question_style, self.answer_style = question_style, answer_style
+        self.question_style = question_style
         self.times = frame_times(num_frames)
         self.video_folder = None if video_folder is None else Path(video_folder)
 
@@ -147,36 +143,17 @@ class MovingShapes(Sequence[Example]):
             path = self.video_folder / f"{self.split.name}-{self.seed}-{index:06d}-{question.type}-{self.size}.mp4"
             if not path.is_file():
                 write_video(scene, path, self.size)
-        text, answer = question.question(self.question_style), question.answer(self.answer_style)
-        return Example(frames, path, text, answer, question.type, question, scene)
+        text = question.question(self.question_style)
+        return Example(frames, path, text, question.answer(), question.type, question, scene)
 
     def __iter__(self) -> Iterator[Example]:
         return (self[i] for i in range(self.length))
 
     def draw(self, index: int) -> tuple[Scene, Question]:
-        """The scene and the question of an example, without its pictures."""
+        """The scene and the question of an example, without its frames."""
         index = self._check(index)
         rng = self._generator(index)
         return draw_question(rng, self.split, self.types[index % len(self.types)], self.times)
-
-    def lesson(self, index: int, questions: int = 20, grid: int = 4) -> Lesson:
-        """The scene of example `index` with up to that many different questions of `types`, its own first.
-
-        A scene of few shapes has fewer questions. Types that more kinds of scenes answer come more often here than in
-        the examples.
-        """
-        index = self._check(index)
-        rng = self._generator(index)
-        scene, first = draw_question(rng, self.split, self.types[index % len(self.types)], self.times)
-        asked = {first.questions[0]: first}
-        for _ in range(3 * questions):
-            if len(asked) >= questions:
-                break
-            question = ask(scene, self.types[rng.integers(len(self.types))], rng)
-            if question is not None and question.is_determined(self.times):
-                asked.setdefault(question.questions[0], question)
-        frames = render(scene, self.times, self.size)
-        return Lesson(frames, label_cells(scene, self.times, grid), tuple(asked.values()), scene)
 
     def _check(self, index: int) -> int:
         if not -self.length <= index < self.length:
@@ -188,14 +165,14 @@ class MovingShapes(Sequence[Example]):
 
 
 def draw_question(rng: np.random.Generator, split: str | Split, type: str, times: np.ndarray) -> tuple[Scene, Question]:
-    """Draws a scene and a question of a type about it whose answer can be seen at `times` (T,).
+    """Draws a scene and a question of a type about it, whose answer frames at `times` (T,) determine.
 
     Raises:
         ValueError: for an unknown type, or one that cannot be answered from so few frames.
     """
     kinds, counts = SCENES_OF_TYPE[check_type(type)]
     names, weights = list(kinds), np.array(list(kinds.values()), float)
-    coin = float(rng.random())  # kept while scenes are drawn again, so that neither answer is preferred
+    coin = float(rng.random())  # the same for each attempt, so that neither answer is preferred
     for _ in range(_ATTEMPTS):
         kind = names[rng.choice(len(names), p=weights / weights.sum())]
         scene = sample_scene(rng, split, kind, None if counts is None else int(counts[rng.integers(len(counts))]))
@@ -208,4 +185,4 @@ def draw_question(rng: np.random.Generator, split: str | Split, type: str, times
     )
 
 
-__all__ = ["SCENES_OF_TYPE", "Example", "Lesson", "MovingShapes", "draw_question"]
+__all__ = ["ENOUGH_FRAMES", "SCENES_OF_TYPE", "Example", "MovingShapes", "draw_question"]

@@ -1,6 +1,6 @@
-"""What is true of a shape, a sentence a fact, and which moments of the clip show it.
+"""Facts about shapes, one sentence each, and the intervals of the clip that show them.
 
-A caption is the facts of all shapes in reading order. Every sentence names its shape, so that a caption can be scored
+A caption is the facts of all shapes in reading order. Each sentence names its shape, so that a caption can be scored
 fact by fact, as a set.
 """
 
@@ -16,44 +16,49 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Fact:
-    """A sentence, and the intervals of the clip (fractions; an end of 1 is included) that must each be sampled once."""
+    """A sentence, and its evidence: intervals of the clip, fractions, each of which must be sampled at least once. An end
+    of 1 is included."""
 
     sentence: str
     evidence: tuple[Interval, ...]
 
 
-def is_shown(evidence: tuple[Interval, ...], times: np.ndarray) -> bool:
-    """Whether sampling at `times` (T,) catches every interval."""
+def is_covered(evidence: tuple[Interval, ...], times: np.ndarray) -> bool:
+    """Whether `times` (T,) sample each interval."""
     return all(bool(((times >= start) & ((times < end) | (end >= 1))).any()) for start, end in evidence)
 
 
-def seen(shape: MovingShape) -> tuple[Interval, ...]:
-    """Every stay of a shape, and with a change of color each color of it."""
-    stays = [(span.start, span.end) for span in shape.spans]
-    if shape.turn_time is not None:
-        (start, end) = stays[0]
-        stays = [(start, shape.turn_time), (shape.turn_time, end)]
-    return tuple(stays)
+def shape_evidence(shape: MovingShape) -> tuple[Interval, ...]:
+    """Each visit of a shape; of one that changes color, the times of either color."""
+    if shape.change_time is None:
+        return tuple((span.start, span.end) for span in shape.spans)
+    (span,) = shape.spans
+    return (span.start, shape.change_time), (shape.change_time, span.end)
 
 
-def gaps_of(shape: MovingShape) -> tuple[Interval, ...]:
-    """The times between its stays."""
+def scene_evidence(scene: Scene) -> tuple[Interval, ...]:
+    """`shape_evidence` of all shapes."""
+    return tuple(interval for shape in scene.shapes for interval in shape_evidence(shape))
+
+
+def absences(shape: MovingShape) -> tuple[Interval, ...]:
+    """The intervals between its visits."""
     return tuple((before.end, after.start) for before, after in zip(shape.spans, shape.spans[1:], strict=False))
 
 
-def has_comings(scene: Scene) -> bool:
-    """Whether the scene is of a kind in which shapes come back, so that what is told is how often each appears."""
-    return scene.kind in ("blinks", "reruns", "groups")
+def has_returning_shapes(scene: Scene) -> bool:
+    """Whether the scene is of a kind in which shapes come back: the facts then say how often each appears."""
+    return scene.kind in ("reappearances", "sequences", "groups")
 
 
-def stay_edges(shape: MovingShape) -> tuple[Interval, ...]:
-    """The first and the last beat of a shape's only stay: a good part of its way lies between."""
+def motion_evidence(shape: MovingShape) -> tuple[Interval, ...]:
+    """The first and the last beat of a shape's only visit: most of its path lies between."""
     (span,) = shape.spans
     return (span.start, span.start + BEAT), (span.end - BEAT, span.end)
 
 
 def order_evidence(scene: Scene) -> tuple[Interval, ...]:
-    """The times between appearances, each of which must be sampled for the order to be seen."""
+    """The intervals between appearances: the order is known if each is sampled."""
     starts = sorted({shape.appears for shape in scene.shapes})
     return tuple(zip(starts, [*starts[1:], 1.0], strict=True))
 
@@ -64,20 +69,21 @@ def motion_clause(motion: str) -> str:
 
 
 def facts_of(shape: MovingShape, scene: Scene) -> list[Fact]:
-    """What is told of one shape of a scene, one to four, in the order in which they are told."""
+    """The facts about one shape of a scene, one to four, in the order of a caption."""
     name, facts = f"the {shape.name}", []
-    if has_comings(scene):
+    if has_returning_shapes(scene):
         number = len(shape.spans)
-        return [Fact(f"{name} appears {NUMBERS[number - 1]} time{'s' * (number > 1)}.", seen(shape) + gaps_of(shape))]
-    place = scene.shapes.index(shape)
-    if shape.appears > 0 or shape.motion is None or scene.kind == "stories":
-        facts.append(Fact(f"{name} appears {ORDINALS[place]}.", seen(shape) + order_evidence(scene)))
+        sentence = f"{name} appears {NUMBERS[number - 1]} time{'s' * (number > 1)}."
+        return [Fact(sentence, shape_evidence(shape) + absences(shape))]
+    index = scene.shapes.index(shape)
+    if shape.appears > 0 or shape.motion is None or scene.kind == "many_events":
+        facts.append(Fact(f"{name} appears {ORDINALS[index]}.", shape_evidence(shape) + order_evidence(scene)))
     if shape.motion is not None:
-        facts.append(Fact(f"{name} {motion_clause(shape.motion)}.", stay_edges(shape)))
+        facts.append(Fact(f"{name} {motion_clause(shape.motion)}.", motion_evidence(shape)))
     if shape.new_color is not None:
-        facts.append(Fact(f"{name} turns {shape.new_color}.", seen(shape)))
+        facts.append(Fact(f"{name} turns {shape.new_color}.", shape_evidence(shape)))
     if shape.disappears < 1:
-        facts.append(Fact(f"{name} disappears.", (*seen(shape), (shape.disappears, 1.0))))
+        facts.append(Fact(f"{name} disappears.", (*shape_evidence(shape), (shape.disappears, 1.0))))
     return facts
 
 
@@ -94,14 +100,15 @@ def split_facts(text: str) -> list[str]:
 __all__ = [
     "Fact",
     "Interval",
+    "absences",
     "caption_of",
     "facts_of",
-    "gaps_of",
-    "has_comings",
-    "is_shown",
+    "has_returning_shapes",
+    "is_covered",
     "motion_clause",
-    "stay_edges",
+    "motion_evidence",
     "order_evidence",
-    "seen",
+    "scene_evidence",
+    "shape_evidence",
     "split_facts",
 ]

@@ -1,4 +1,4 @@
-"""The words of the benchmark: what a word-level tokenizer must know, and how a text is cut into them."""
+"""The words of the benchmark: the vocabulary of a word-level tokenizer, and how a text is split into words."""
 
 import re
 
@@ -22,12 +22,12 @@ PIECES = r"\([a-d]\)|[a-z]+|[?.,]"
 
 
 def words(text: str) -> list[str]:
-    """Cuts a text into words and marks, in lower case: "The circle is red." is `the circle is red .`, five words."""
+    """Splits a text into words and marks, in lower case: "The circle is red." is `the circle is red .`, five words."""
     return re.findall(PIECES, text.lower())
 
 
 def normalize(text: str) -> str:
-    """A text as its words with a blank between them, without the last full stop: how answers are compared."""
+    """The form in which answers are compared: words with a blank between them, without a final full stop."""
     return " ".join(words(text)).removesuffix(".").strip()
 
 

@@ -1,7 +1,7 @@
-"""Scenes to pictures, at any moments and any size, with smooth edges; and to real H.264 files.
+"""Scenes to frames, at any times and any size, with smooth edges; and to H.264 files.
 
-A frame depends on the scene, its time and its size alone, not on which other frames are drawn, so the frames of an
-array and those sampled from a file are the same but for the codec.
+A frame depends on the scene, its time and its size alone, not on which other frames are drawn. So the frames of an
+array and those sampled from a file differ by the codec alone.
 """
 
 import os
@@ -25,7 +25,7 @@ PALETTE = {
     "cyan": (44, 214, 224),
     "pink": (252, 146, 200),
 }
-NAMELESS_SHAPES = ("diamond", "half", "corner")  # never in the benchmark: for training what a color is
+UNNAMED_SHAPES = ("diamond", "half", "corner")  # never in the benchmark: they train colors apart from shapes
 CLIP_FPS = 8
 
 _TONES = {"dark": (12, 55), "gray": (80, 125), "light": (205, 240)}
@@ -37,7 +37,7 @@ def render(scene: Scene, times: np.ndarray, size: int = 64, palette: np.ndarray 
     """Draws a scene.
 
     Args:
-        times: moments, fractions of the clip, (T,); see `frame_times`.
+        times: fractions of the clip, (T,); see `frame_times`.
         size: height and width in pixels.
         palette: RGB, 0..255, (8, 3), in place of the colors of `COLORS`.
 
@@ -51,7 +51,7 @@ def render(scene: Scene, times: np.ndarray, size: int = 64, palette: np.ndarray 
     if size < 16 or size % 2:
         raise ValueError(f"`size={size}` is impossible: pass an even number of pixels, at least 16.")
     if times.ndim != 1 or not len(times):
-        raise ValueError(f"`times` of shape {times.shape} are impossible: pass at least one moment, as (T,).")
+        raise ValueError(f"`times` of shape {times.shape} are impossible: pass at least one time, as (T,).")
     rng = np.random.Generator(np.random.Philox(scene.seed))
     frames = np.repeat(_background(rng, scene.background, size)[None], len(times), 0)
     tints = rng.uniform(-9, 9, (len(scene.shapes), 3)).astype(np.float32)
@@ -71,7 +71,7 @@ def write_video(
     fps: Fraction | int = CLIP_FPS,
     crf: int = 12,
 ) -> Path:
-    """Encodes a scene as an H.264 file (4:2:0, as every player wants it) that appears whole or not at all.
+    """Encodes a scene as an H.264 file (4:2:0, as every player wants it) that is complete or not there at all.
 
     Args:
         path: of the file; its suffix chooses the container.
@@ -107,7 +107,7 @@ def coverage(shape: str, x: np.ndarray, y: np.ndarray, sharpness: float) -> np.n
     """How much of a pixel a shape covers.
 
     Args:
-        shape: of `scenes.SHAPES` or `NAMELESS_SHAPES`.
+        shape: of `scenes.SHAPES` or `UNNAMED_SHAPES`.
         x, y: the pixel's center relative to the shape's, in radii, y down; shapes that broadcast.
         sharpness: pixels a radius: edges are one pixel wide.
 
@@ -144,29 +144,29 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _paint(frames: np.ndarray, shape: MovingShape, tint: np.ndarray, times: np.ndarray, palette: np.ndarray) -> None:
     """Draws one shape into the frames (T, size, size, 3) where it is visible: only the square around it is computed."""
     size = frames.shape[1]
-    shown = np.flatnonzero(shape.visible(times))
-    if not len(shown):
+    visible = np.flatnonzero(shape.visible(times))
+    if not len(visible):
         return
-    centers = shape.centers(times[shown]) * size - 0.5  # pixel 0 has its center at half a pixel
+    centers = shape.centers(times[visible]) * size - 0.5  # pixel 0 has its center at half a pixel
     radius = shape.radius * size
     width = min(size, int(2 * radius) + 4)
     corners = np.clip(np.ceil(centers - width / 2).astype(int), 0, size - width)
     steps = np.arange(width)
-    columns, rows = corners[:, :1] + steps, corners[:, 1:] + steps  # (shown, width) each
+    columns, rows = corners[:, :1] + steps, corners[:, 1:] + steps  # (visible frames, width) each
     x = ((columns - centers[:, :1]) / radius).astype(np.float32)[:, None, :]
     y = ((rows - centers[:, 1:]) / radius).astype(np.float32)[:, :, None]
     alpha = coverage(shape.shape, x, y, radius)[..., None]
-    color = (palette[shape.color_numbers(times[shown])] + tint)[:, None, None, :]
-    where = shown[:, None, None], rows[:, :, None], columns[:, None, :]
+    color = (palette[shape.color_indices(times[visible])] + tint)[:, None, None, :]
+    where = visible[:, None, None], rows[:, :, None], columns[:, None, :]
     below = frames[where]
     frames[where] = below + alpha * (color - below)
 
 
 def _background(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
-    """A grayish picture, float32 (size, size, 3): its texture and tone are the name's, the rest is random."""
+    """A grayish frame, float32 (size, size, 3): its texture and tone are the name's, the rest is random."""
     texture, tone = name.split()
-    place = (np.arange(size, dtype=np.float32) + 0.5) / size
-    x, y = place[None, :], place[:, None]
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = axis[None, :], axis[:, None]
     base = rng.uniform(*_TONES[tone]) + rng.uniform(-9, 9, 3)
     angle, period, phase, strength = (
         rng.uniform(0, 2 * np.pi),
@@ -186,7 +186,7 @@ def _background(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
 
 
 def _add_noise(rng: np.random.Generator, frames: np.ndarray, times: np.ndarray) -> None:
-    """Brightness of the scene, and noise of each frame: a piece of one field, at a place that follows from the time."""
+    """Brightness of the scene, and noise of each frame: a crop of one field, whose offset follows from the time."""
     size = frames.shape[1]
     frames *= np.float32(rng.uniform(0.92, 1.06))
     strength = np.float32(rng.uniform(0, 6))
@@ -206,4 +206,4 @@ def _soften_colors(frames: np.ndarray) -> None:
     blocks[:] = brightness.reshape(count, size // 2, 2, size // 2, 2, 1) + coarse[:, :, None, :, None]
 
 
-__all__ = ["CLIP_FPS", "NAMELESS_SHAPES", "PALETTE", "coverage", "render", "write_video"]
+__all__ = ["CLIP_FPS", "UNNAMED_SHAPES", "PALETTE", "coverage", "render", "write_video"]

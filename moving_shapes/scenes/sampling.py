@@ -1,12 +1,12 @@
-"""Drawing scenes: first what happens (`timelines`), then what the shapes look like, then where they are.
+"""Drawing scenes: first the events (`timelines`), then the appearance of the shapes, then their positions.
 
-What happens and what it looks like is drawn once and kept: only the places are drawn again when shapes would touch. So
-crowded scenes are as frequent as empty ones, and the distribution of answers is the one that was asked for.
+Events and appearance are drawn once and kept: only positions are drawn again when shapes would touch. So crowded scenes
+are as frequent as empty ones, and the distribution of answers is the intended one.
 """
 
 import numpy as np
 
-from .appearance import draw_looks
+from .appearance import draw_appearance
 from .scene import BEAT, CLIP_FRAMES, DIRECTIONS, MovingShape, Scene, Span, frame_times
 from .splits import Split, get_split
 from .timelines import TIMELINES, Role
@@ -14,7 +14,7 @@ from .timelines import TIMELINES, Role
 RADII = (0.11, 0.13)
 TRAVEL = (0.34, 0.48)
 CLEARANCE = 0.26  # of centers on the longer axis: more than a cell of a 4x4 grid
-ORDER_CLEARANCE = 0.1  # along x, of shapes that appear together, so that left to right can be told
+ORDER_CLEARANCE = 0.1  # along x, of shapes that appear together, so that their order from left to right is clear
 KINDS = tuple(TIMELINES)
 
 _CANDIDATES = 64
@@ -28,14 +28,14 @@ def sample_scene(
     """Draws a scene.
 
     Args:
-        rng: where all randomness comes from.
+        rng: the source of all randomness.
         split: whose combinations and backgrounds are used.
-        kind: what happens, of `KINDS`; None draws one.
+        kind: which events, of `KINDS`; None draws one.
         count: how many different shapes; None draws a number that the kind allows.
 
     Returns:
-        A scene in which no two shapes touch, all are wholly in the picture, and events are at the same moment or at
-        least 1.5 `BEAT` apart.
+        A scene in which no two shapes touch, all are wholly in the frame, and events are at the same time or at least
+        1.5 `BEAT` apart.
 
     Raises:
         ValueError: for an unknown split or kind, or a count that the kind cannot have.
@@ -50,66 +50,76 @@ def sample_scene(
         count = int(counts[rng.integers(len(counts))])
     if count not in counts:
         raise ValueError(f"A scene of kind {kind!r} cannot have {count} shapes: pass one of {counts}.")
-    roles = draw_looks(rng, split, draw_timeline(rng, count))
-    shapes = place(rng, roles)
+    roles = draw_appearance(rng, split, draw_timeline(rng, count))
+    shapes = arrange(rng, roles)
     background = split.backgrounds[rng.integers(len(split.backgrounds))]
     return Scene(split.name, kind, shapes, background, int(rng.integers(2**31)))
 
 
-def place(rng: np.random.Generator, roles: list[Role]) -> tuple[MovingShape, ...]:
-    """Gives every role a size and places that keep clear of each other; the result is in reading order."""
+def arrange(rng: np.random.Generator, roles: list[Role]) -> tuple[MovingShape, ...]:
+    """Gives each role a size and positions that keep clear of the others; the result is in reading order."""
     for _ in range(_ATTEMPTS):
-        shapes = _try_to_place(rng, roles)
+        shapes = _try_to_arrange(rng, roles)
         if shapes is not None:
             return tuple(sorted(shapes, key=lambda shape: (shape.appears, shape.spans[0].origin[0])))
     raise RuntimeError(f"No room for {roles} after {_ATTEMPTS} attempts.")
 
 
-def _try_to_place(rng: np.random.Generator, roles: list[Role]) -> list[MovingShape] | None:
-    """One attempt; the longest ways are placed first, since they need the most room."""
+def _try_to_arrange(rng: np.random.Generator, roles: list[Role]) -> list[MovingShape] | None:
+    """One attempt. Moving shapes come first, since they need the most room; None if one finds none."""
     radii = rng.uniform(*RADII, len(roles))
     noise = rng.random(len(roles))
     order = sorted(range(len(roles)), key=lambda i: (roles[i].motion in (None, "still"), noise[i]))
-    placed: list[tuple[Span, float, np.ndarray, np.ndarray]] = []
+    arranged: list[tuple[Span, float, np.ndarray, np.ndarray]] = []
     shapes: dict[int, MovingShape] = {}
     for i in order:
         role, radius = roles[i], float(radii[i])
         spans: list[Span] = []
-        for number, (start, end) in enumerate(role.stays):
-            span = _find_span(rng, start * BEAT, end * BEAT, role.motion or "still", radius, placed, spans, number == 0)
+        for number, (start, end) in enumerate(role.visits):
+            motion = role.motion or "still"
+            span = _draw_span(rng, (start * BEAT, end * BEAT), motion, radius, arranged, spans, number == 0)
             if span is None:
                 return None
             spans.append(span)
         for span in spans:
-            placed.append((span, radius, span.covers(_TIMES), span.centers(_TIMES)))
-        turn = None if role.turn is None else role.turn * BEAT
-        shapes[i] = MovingShape(role.color, role.shape, radius, tuple(spans), role.motion, role.new_color, turn)
+            arranged.append((span, radius, span.covers(_TIMES), span.centers(_TIMES)))
+        change = None if role.change is None else role.change * BEAT
+        shapes[i] = MovingShape(role.color, role.shape, radius, tuple(spans), role.motion, role.new_color, change)
     return [shapes[i] for i in range(len(roles))]
 
 
-def _find_span(
+def _draw_span(
     rng: np.random.Generator,
-    start: float,
-    end: float,
+    visit: tuple[float, float],
     motion: str,
     radius: float,
-    placed: list[tuple[Span, float, np.ndarray, np.ndarray]],
+    arranged: list[tuple[Span, float, np.ndarray, np.ndarray]],
     own: list[Span],
     is_first: bool,
 ) -> Span | None:
-    """The first of some random ways that keeps clear of what is placed, and of where the shape itself was before."""
-    end = min(end, 1.0)
+    """The first of some random paths that keeps clear of the shapes arranged so far and of the shape's own earlier spans.
+
+    Args:
+        visit: start and end, fractions of the clip.
+        arranged: (span, radius, whether it is visible, centers) of each span so far, at the times of all frames.
+        own: earlier spans of the same shape.
+        is_first: whether it is the shape's first span.
+
+    Returns:
+        None if no path does.
+    """
+    start, end = visit[0], min(visit[1], 1.0)
     origins, targets = _candidates(rng, motion, radius)
     good = np.ones(_CANDIDATES, bool)
     for before in own:  # a shape comes back elsewhere
         good &= np.abs(origins - np.array(before.target)).max(-1) >= CLEARANCE
-    shown = Span(start, end, (0, 0), (0, 0)).covers(_TIMES)
+    visible = Span(start, end, (0, 0), (0, 0)).covers(_TIMES)
     passed = (_TIMES - start) / (end - start)
-    for span, other_radius, other_shown, other_centers in placed:
-        both = shown & other_shown
+    for span, other_radius, other_visible, other_centers in arranged:
+        both = visible & other_visible
         if both.any():
-            ways = origins[:, None] + (targets - origins)[:, None] * passed[both][None, :, None]
-            gaps = np.abs(ways - other_centers[both]).max(-1).min(-1)
+            paths = origins[:, None] + (targets - origins)[:, None] * passed[both][None, :, None]
+            gaps = np.abs(paths - other_centers[both]).max(-1).min(-1)
             good &= gaps >= max(CLEARANCE, radius + other_radius + 0.01)
         if is_first and span.start == start:
             good &= np.abs(origins[:, 0] - span.origin[0]) >= ORDER_CLEARANCE
@@ -121,7 +131,7 @@ def _find_span(
 
 
 def _candidates(rng: np.random.Generator, motion: str, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Random ways wholly in the picture: origins and targets, float64 (candidates, 2) each."""
+    """Random paths wholly in the frame: origins and targets, float64 (candidates, 2) each."""
     low, high = radius + 0.01, 1 - radius - 0.01
     origins = rng.uniform(low, high, (_CANDIDATES, 2))
     direction = np.array(DIRECTIONS[motion], float)
@@ -134,4 +144,4 @@ def _candidates(rng: np.random.Generator, motion: str, radius: float) -> tuple[n
     return origins, origins + travel[:, None] * direction
 
 
-__all__ = ["CLEARANCE", "KINDS", "RADII", "place", "sample_scene"]
+__all__ = ["CLEARANCE", "KINDS", "RADII", "arrange", "sample_scene"]

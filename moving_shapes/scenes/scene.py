@@ -1,8 +1,8 @@
-"""What a video shows: shapes, where each is at what time, and what happens to it.
+"""A video before it is drawn: shapes, their positions over time, and the events that happen to them.
 
-Times are fractions of the clip, 0 (first frame) to 1 (last frame). Places are fractions of the picture's side, x to the
-right and y down. `BEAT` is the time between two of eight evenly sampled frames: nothing that a question asks about is
-shorter, so that eight frames, and any larger number of them, tell the same.
+Times are fractions of the clip, 0 (first frame) to 1 (last frame). Positions are fractions of the frame's side, x to the
+right and y down. `BEAT` is the time between two of eight evenly sampled frames. Nothing that a question asks about is
+shorter, so the answer is the same from eight frames and from any larger number of them.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ CLIP_FRAMES = 64
 
 @dataclass(frozen=True)
 class Span:
-    """One stay in the picture: visible from `start` until just before `end`, moving evenly between two places.
+    """One visit to the frame: visible from `start` until just before `end`, moving at constant speed.
 
     Args:
         start, end: fractions of the clip; an `end` of 1 includes the last frame.
-        origin, target: (x, y) of the center at `start` and at `end`, fractions of the picture's side.
+        origin, target: (x, y) of the center at `start` and at `end`, fractions of the frame's side.
     """
 
     start: float
@@ -33,7 +33,7 @@ class Span:
     target: tuple[float, float]
 
     def covers(self, times: np.ndarray) -> np.ndarray:
-        """Whether each of `times` (T,) is within the stay: bool (T,)."""
+        """Whether the shape is visible at each of `times` (T,): bool (T,)."""
         return (times >= self.start) & ((times < self.end) | (self.end >= 1))
 
     def centers(self, times: np.ndarray) -> np.ndarray:
@@ -45,14 +45,14 @@ class Span:
 
 @dataclass(frozen=True)
 class MovingShape:
-    """A shape and its life in the clip. What looks the same is the same shape, however often it comes back.
+    """A shape over the whole clip. What looks the same is the same shape, however often it comes back.
 
     Args:
         color, shape: of `COLORS` and `SHAPES`.
-        radius: half of its width, a fraction of the picture's side.
-        spans: its stays in the picture, in order, with time between them.
-        motion: of `MOTIONS`; None where it comes back or stays too briefly for its motion to be asked about.
-        new_color, turn_time: the color that it turns to and when; None if it keeps its color.
+        radius: half of its width, a fraction of the frame's side.
+        spans: its visits to the frame, in order, with time between them.
+        motion: of `MOTIONS`; None where the shape comes back, or is visible too briefly for a question about its motion.
+        new_color, change_time: the color that it changes to, and when; None if it keeps its color.
     """
 
     color: str
@@ -61,47 +61,47 @@ class MovingShape:
     spans: tuple[Span, ...]
     motion: str | None
     new_color: str | None = None
-    turn_time: float | None = None
+    change_time: float | None = None
 
     @property
     def name(self) -> str:
-        """What it is called: "red circle", with its first color."""
+        """Its first color and its shape: "red circle"."""
         return f"{self.color} {self.shape}"
 
     @property
-    def looks(self) -> tuple[tuple[str, str], ...]:
-        """Every (color, shape) that it has in the clip."""
+    def combinations(self) -> tuple[tuple[str, str], ...]:
+        """Each (color, shape) that it has in the clip."""
         first = (self.color, self.shape)
         return (first,) if self.new_color is None else (first, (self.new_color, self.shape))
 
     @property
     def appears(self) -> float:
-        """When it is first seen, a fraction of the clip."""
+        """When it is first visible, a fraction of the clip."""
         return self.spans[0].start
 
     @property
     def disappears(self) -> float:
-        """When it is gone for good, a fraction of the clip; 1 if it stays to the end."""
+        """When it leaves for the last time, a fraction of the clip; 1 if it stays to the end."""
         return self.spans[-1].end
 
     def visible(self, times: np.ndarray) -> np.ndarray:
-        """Whether it is in the picture at `times` (T,): bool (T,)."""
+        """Whether it is in the frame at `times` (T,): bool (T,)."""
         return np.any([span.covers(times) for span in self.spans], axis=0)
 
     def centers(self, times: np.ndarray) -> np.ndarray:
-        """Centers at `times` (T,): float64 (T, 2), NaN where it is not in the picture."""
-        places = np.full((len(times), 2), np.nan)
+        """Centers at `times` (T,): float64 (T, 2), NaN where it is not in the frame."""
+        centers = np.full((len(times), 2), np.nan)
         for span in self.spans:
-            shown = span.covers(times)
-            places[shown] = span.centers(times[shown])
-        return places
+            visible = span.covers(times)
+            centers[visible] = span.centers(times[visible])
+        return centers
 
-    def color_numbers(self, times: np.ndarray) -> np.ndarray:
-        """Its color at `times` (T,), visible or not, as places in `COLORS`: int64 (T,)."""
-        numbers = np.full(len(times), COLORS.index(self.color), np.int64)
-        if self.new_color is not None and self.turn_time is not None:
-            numbers[times >= self.turn_time] = COLORS.index(self.new_color)
-        return numbers
+    def color_indices(self, times: np.ndarray) -> np.ndarray:
+        """Its color at `times` (T,), visible or not, as indices into `COLORS`: int64 (T,)."""
+        indices = np.full(len(times), COLORS.index(self.color), np.int64)
+        if self.new_color is not None and self.change_time is not None:
+            indices[times >= self.change_time] = COLORS.index(self.new_color)
+        return indices
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ class Scene:
 
     Args:
         split: the split that it belongs to.
-        kind: what happens in it, of `sampling.KINDS`.
+        kind: which events it has, of `sampling.KINDS`.
         shapes: in reading order: as they appear, and from left to right where some appear together.
         background: of `splits.BACKGROUNDS`.
-        seed: of what only the picture depends on: tints, textures, noise.
+        seed: of what only the rendering depends on: tints, textures, noise.
     """
 
     split: str
@@ -124,7 +124,7 @@ class Scene:
 
 
 def frame_times(num_frames: int, clip_frames: int = CLIP_FRAMES) -> np.ndarray:
-    """When evenly sampled frames are shown.
+    """Times of evenly sampled frames.
 
     Args:
         num_frames: how many are sampled.

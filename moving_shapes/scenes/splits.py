@@ -1,16 +1,15 @@
-"""Train, validation and test: what each may show.
+"""Train, validation and test: which combinations and backgrounds each contains.
 
-A combination is a (color, shape). Eight of the 48 are only ever shown in the test split and eight others only in the
-validation split: every color once, every shape at least once. Every test scene shows at least one of the test's own,
-beside combinations of training, so no test scene could be a training scene. Backgrounds are disjoint altogether, and so
-are the seeds.
+A combination is a (color, shape). Eight of the 48 are held out for the test split and eight others for the validation
+split: each color once, each shape at least once. Each test scene contains at least one combination that is held out for
+it, beside those of training, so no test scene could be a training scene. Backgrounds and seeds are disjoint.
 """
 
 from dataclasses import dataclass
 
 from .scene import COLORS, SHAPES
 
-Look = tuple[str, str]
+Combination = tuple[str, str]
 
 TEXTURES = ("plain", "gradient", "stripes", "checks")
 TONES = ("dark", "gray", "light")
@@ -20,14 +19,14 @@ _TEST_BACKGROUNDS = ("stripes dark", "gradient light")
 _VALIDATION_BACKGROUNDS = ("checks gray", "stripes light")
 
 
-def _diagonal(offset: int) -> tuple[Look, ...]:
+def _diagonal(offset: int) -> tuple[Combination, ...]:
     """One shape for each color."""
     return tuple((color, SHAPES[(i + offset) % len(SHAPES)]) for i, color in enumerate(COLORS))
 
 
-_TEST_LOOKS, _VALIDATION_LOOKS = _diagonal(0), _diagonal(2)
-_TRAIN_LOOKS = tuple(
-    (color, shape) for color in COLORS for shape in SHAPES if (color, shape) not in _TEST_LOOKS + _VALIDATION_LOOKS
+_TEST_ONLY, _VALIDATION_ONLY = _diagonal(0), _diagonal(2)
+_TRAIN = tuple(
+    (color, shape) for color in COLORS for shape in SHAPES if (color, shape) not in _TEST_ONLY + _VALIDATION_ONLY
 )
 
 
@@ -37,21 +36,21 @@ class Split:
 
     Args:
         name: "train", "validation" or "test".
-        number: what sets its seeds apart from those of other splits.
-        held_out: combinations that no other split shows; every scene shows at least one. Empty for training.
-        shared: combinations that training shows too.
-        backgrounds: that no other split shows.
+        number: part of its seeds, another one for each split.
+        held_out: combinations of this split alone; each scene contains at least one. Empty for training.
+        shared: combinations of training.
+        backgrounds: of this split alone.
     """
 
     name: str
     number: int
-    held_out: tuple[Look, ...]
-    shared: tuple[Look, ...]
+    held_out: tuple[Combination, ...]
+    shared: tuple[Combination, ...]
     backgrounds: tuple[str, ...]
 
     @property
-    def looks(self) -> tuple[Look, ...]:
-        """All combinations that its scenes and its questions may name."""
+    def combinations(self) -> tuple[Combination, ...]:
+        """All combinations that its scenes and its questions may contain."""
         return self.shared + self.held_out
 
 
@@ -62,11 +61,11 @@ SPLITS = {
             "train",
             0,
             (),
-            _TRAIN_LOOKS,
+            _TRAIN,
             tuple(b for b in BACKGROUNDS if b not in _TEST_BACKGROUNDS + _VALIDATION_BACKGROUNDS),
         ),
-        Split("validation", 1, _VALIDATION_LOOKS, _TRAIN_LOOKS, _VALIDATION_BACKGROUNDS),
-        Split("test", 2, _TEST_LOOKS, _TRAIN_LOOKS, _TEST_BACKGROUNDS),
+        Split("validation", 1, _VALIDATION_ONLY, _TRAIN, _VALIDATION_BACKGROUNDS),
+        Split("test", 2, _TEST_ONLY, _TRAIN, _TEST_BACKGROUNDS),
     )
 }
 
@@ -78,4 +77,4 @@ def get_split(name: str) -> Split:
     return SPLITS[name]
 
 
-__all__ = ["BACKGROUNDS", "SPLITS", "Look", "Split", "get_split"]
+__all__ = ["BACKGROUNDS", "SPLITS", "Combination", "Split", "get_split"]

@@ -1,11 +1,11 @@
-"""What can be scored without looking: `python -m moving_shapes.baselines.priors`.
+"""Accuracy of guesses without the video: `python -m moving_shapes.baselines.answer_priors`.
 
-Three guesses a question type, none of which sees a video:
+Three guesses for each question type:
 
-- prior: always the answer that is most frequent in the split;
-- text: the answer that is most frequent in the training split for exactly these words (for the type, if the words are
-  new), which is what a blind model can learn;
-- oracle: the same, but learned on the split itself with the example left out: what its held-out combinations give away.
+- prior: the most frequent answer of the split;
+- text: the most frequent answer in the training split to exactly these words (of the type, if the words are new), which
+  is what a model without the video can learn;
+- oracle: the same, learned on the split itself with the example left out: what its held-out combinations give away.
 """
 
 import argparse
@@ -24,14 +24,14 @@ Answer = TypeVar("Answer", bound=Hashable)
 
 @dataclass(frozen=True)
 class Prior:
-    """The blind accuracies, 0..1, of a question type.
+    """Accuracies, 0..1, of guesses about a question type.
 
     Args:
         type: of `questions.QUESTION_TYPES`.
         questions: how many were drawn.
-        answers: how many different answers there are.
+        answers: how many of their answers differ.
         most_frequent: the most frequent answer.
-        prior, text, oracle: see the module.
+        prior, text, oracle: the guesses described in the module.
     """
 
     type: str
@@ -61,12 +61,12 @@ def measure_prior(split: str, type: str, questions: int = 1000, seed: int = 0) -
 
 def _draw(split: str, type: str, questions: int, seed: int) -> list[tuple[str, str]]:
     dataset = MovingShapes(split, questions, types=(type,), seed=seed)
-    found = (dataset.draw(index)[1] for index in range(questions))
-    return [(question.questions[0], question.answers[0]) for question in found]
+    drawn = (dataset.draw(index)[1] for index in range(questions))
+    return [(question.questions[0], question.answers[0]) for question in drawn]
 
 
 def learn(pairs: Sequence[tuple[Given, Answer]]) -> tuple[dict[Given, Counter[Answer]], Counter[Answer]]:
-    """How often each answer was right, for each thing that is given, and over all."""
+    """How often each answer was right, for each given observation, and over all."""
     by_given: defaultdict[Given, Counter[Answer]] = defaultdict(Counter)
     for given, answer in pairs:
         by_given[given][answer] += 1
@@ -83,10 +83,10 @@ def table(priors: list[Prior]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Accuracy of guesses that see no video, by question type.")
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description="Accuracy of guesses without the video, by question type.")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--questions", type=int, default=1000, help="a type")
+    parser.add_argument("--questions", type=int, default=1000, help="of each type")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a Markdown table")
     options = parser.parse_args(arguments)
