@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
+from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, pipeline
 
 import vidlada_hf  # noqa: F401  # registers
 from tests.tiny_models import write_tiny_checkpoint
@@ -72,6 +73,12 @@ pipe.save_pretrained(scratch + "/pipe")
 report["pipe"], _ = load(scratch + "/pipe")
 
 messages = [{"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": question}]}]
+model, processor = (auto.from_pretrained(exported, **trust) for auto in (AutoModel, AutoProcessor))
+inputs = processor.apply_chat_template(
+    messages, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
+)
+sequences = model.generate(**inputs, max_new_tokens=8)
+report["step by step"] = processor.decode(sequences[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).strip()
 for task in ("image-text-to-text", "any-to-any"):
     built_in = pipeline(task, model=exported, **trust)
     options = {"return_full_text": False, "generate_kwargs": {"max_new_tokens": 8}}
@@ -125,7 +132,7 @@ def report(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
 def test_it_loads_without_the_package(report: dict, answer: str, folder: str) -> None:
     remote = {
         "AutoConfig": "VidLaDAConfig",
-        "AutoModel": "VidLaDAModel",
+        "AutoModel": "VidLaDAForConditionalGeneration",
         "AutoModelForImageTextToText": "VidLaDAForConditionalGeneration",
         "AutoModelForMultimodalLM": "VidLaDAForConditionalGeneration",
         "AutoProcessor": "VidLaDAProcessor",
@@ -154,15 +161,32 @@ def test_built_in_pipelines_answer_the_same(report: dict, answer: str, task: str
     assert report[task] == [name, answer]
 
 
+def test_auto_model_answers_without_the_package(report: dict, answer: str) -> None:
+    assert report["step by step"] == answer
+
+
+@pytest.mark.parametrize("trust", [{}, {"trust_remote_code": True}], ids=["plain", "trusted"])
 @pytest.mark.parametrize("which", ["checkpoint", "exported"])
-def test_with_the_package_nothing_asks_for_trust(request: pytest.FixtureRequest, answer: str, which: str) -> None:
+def test_with_the_package_its_own_classes_load(
+    request: pytest.FixtureRequest, answer: str, which: str, trust: dict
+) -> None:
     folder = str(request.getfixturevalue(which))
     video = torch.arange(4 * 20 * 30 * 3).remainder(251).to(torch.uint8).view(4, 20, 30, 3)
-    assert type(AutoProcessor.from_pretrained(folder)) is vidlada_hf.VidLaDAProcessor
-    assert type(AutoModelForImageTextToText.from_pretrained(folder)) is vidlada_hf.VidLaDAForConditionalGeneration
-    pipe = pipeline("video-text-to-text", model=folder)
+    assert type(AutoProcessor.from_pretrained(folder, **trust)) is vidlada_hf.VidLaDAProcessor
+    for auto in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
+        assert type(auto.from_pretrained(folder, **trust)) is vidlada_hf.VidLaDAForConditionalGeneration
+    pipe = pipeline("video-text-to-text", model=folder, **trust)
     assert type(pipe) is vidlada_hf.VideoTextToTextPipeline
     assert pipe(video, text=QUESTION, max_new_tokens=8)[0]["generated_text"] == answer
+
+
+def test_only_the_checkpoint_goes_along(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
+    crowded = Path(shutil.copytree(checkpoint, tmp_path / "crowded"))
+    (crowded / "demo").mkdir()
+    for name in ("demo/clip.mp4", "heads.safetensors", "notes.txt", "optimizer.pt"):
+        (crowded / name).write_bytes(b"not the model's")
+    again = export_checkpoint(crowded, tmp_path / "out")
+    assert {path.name for path in again.iterdir()} == {path.name for path in exported.iterdir()}
 
 
 def test_weights_are_the_same_and_independent(checkpoint: Path, exported: Path) -> None:

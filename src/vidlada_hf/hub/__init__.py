@@ -1,1 +1,1 @@
-"""What moves between disk, the Hub and us: the official checkpoint, a folder for the Hub, the model card."""
+"""Checkpoints on disk and on the Hub: conversion of the official one, export, model card."""

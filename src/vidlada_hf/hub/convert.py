@@ -35,7 +35,7 @@ from ..processing.video_processing_vidlada import VidLaDAVideoProcessor
 
 logger = logging.get_logger(__name__)
 
-CHUNK_BYTES = 16 << 20  # what is in memory at a time
+CHUNK_BYTES = 16 << 20  # of a shard, in memory at a time
 INDEX_NAME = "model.safetensors.index.json"
 
 
@@ -54,7 +54,7 @@ def convert_official_checkpoint(
 
     Args:
         official_dir: folder with the official config.json and *.safetensors, one file or many.
-        out_dir: folder to write; it may hold an interrupted conversion of the same checkpoint, and no checkpoint else.
+        out_dir: folder to write; of checkpoints it may hold only an interrupted conversion of the same one.
         vision_config: the vision tower's own config: a dict, a config.json or a folder with one. None: its sizes are
             read off the tensors' shapes, and its number of heads is SigLIP2 so400m's if its width is.
         tokenizer_dir: folder with the tokenizer; None: `official_dir`.
@@ -91,8 +91,10 @@ def convert_official_checkpoint(
             else:
                 bar.update(shard.data_bytes)
     if len(shards) > 1:
-        homes = {rename(tensor): name for shard, name in zip(shards, names, strict=True) for tensor in shard.shapes}
-        write_json(out_dir / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": homes})
+        weight_map = {
+            rename(tensor): name for shard, name in zip(shards, names, strict=True) for tensor in shard.shapes
+        }
+        write_json(out_dir / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weight_map})
     processor.save_pretrained(out_dir)
     VidLaDAGenerationConfig.from_model_config(config).save_pretrained(out_dir)
     config.save_pretrained(out_dir)
@@ -159,7 +161,7 @@ def read_vision_config(source: str | os.PathLike | Mapping[str, Any] | None) -> 
 
 
 def build_processor(official: Mapping[str, Any], config: VidLaDAConfig, tokenizer_dir: Path) -> VidLaDAProcessor:
-    """The processor of a converted checkpoint: its own tokenizer, and what its config.json says about prompts.
+    """The processor of a converted checkpoint: its tokenizer, and what its config.json says about prompts.
 
     Time stamps are written as in the official code, which the model saw in training.
     """
@@ -185,13 +187,13 @@ def build_processor(official: Mapping[str, Any], config: VidLaDAConfig, tokenize
 
 
 def warn_of_other_template(tokenizer: Any) -> None:
-    """Our chat template writes what LLaDA's does, and also takes videos: says so where it writes something else."""
+    """Warns where the tokenizer's own chat template, usually LLaDA's, writes another prompt than ours."""
     if tokenizer.chat_template is None:
         return
     chat = [{"role": "system", "content": DEFAULT_SYSTEM_PROMPT}, {"role": "user", "content": " What happens?\n"}]
-    theirs = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    own = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     processor = VidLaDAProcessor(tokenizer=tokenizer)
-    if processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) != theirs:
+    if processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) != own:
         logger.warning(
             "The tokenizer's chat template writes another prompt than the official code for VidLaDA does. The "
             "converted processor writes the latter; pass `chat_template=` to `apply_chat_template` for the former."
@@ -202,10 +204,10 @@ def warn_of_other_template(tokenizer: Any) -> None:
 
 
 def rename(name: str) -> str:
-    """Official name of a tensor -> ours."""
-    for pattern, ours in WEIGHT_RENAMINGS:
-        name, found = re.subn(pattern, ours, name)
-        if found:
+    """This package's name of a tensor with an official name."""
+    for pattern, replacement in WEIGHT_RENAMINGS:
+        name, count = re.subn(pattern, replacement, name)
+        if count:
             break
     return name
 
@@ -232,8 +234,8 @@ def check_tensors(shapes: Mapping[str, tuple[int, ...]], config: VidLaDAConfig) 
         if given[name][1] != wanted[name]
     ]
     problems = (("Missing", missing), ("Unexpected", unexpected), ("Of another shape", mismatched))
-    if any(found for _, found in problems):
-        lists = "\n".join(f"{what} ({len(found)}):\n  " + "\n  ".join(found) for what, found in problems if found)
+    if any(names for _, names in problems):
+        lists = "\n".join(f"{what} ({len(names)}):\n  " + "\n  ".join(names) for what, names in problems if names)
         raise ValueError(
             "The checkpoint's tensors are not those of the model that its config.json describes, so nothing was "
             f"converted.\n{lists}"
@@ -256,7 +258,7 @@ def check_output(out_dir: Path, names: list[str]) -> None:
 
 
 def shard_names(count: int) -> list[str]:
-    """The names that transformers gives so many shards."""
+    """The names that transformers gives to `count` shards."""
     if count == 1:
         return ["model.safetensors"]
     return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
@@ -316,10 +318,10 @@ class Shard:
         header = self.converted_header
         if not target.is_file() or target.stat().st_size != len(header) + self.data_bytes:
             return False
-        with open(self.path, "rb") as ours, open(target, "rb") as theirs:
-            ours.seek(self.data_start)
-            return theirs.read(len(header)) == header and all(
-                a == b for a, b in zip(chunks_of(ours), chunks_of(theirs), strict=True)
+        with open(self.path, "rb") as source, open(target, "rb") as file:
+            source.seek(self.data_start)
+            return file.read(len(header)) == header and all(
+                a == b for a, b in zip(chunks_of(source), chunks_of(file), strict=True)
             )
 
     def convert(self, target: Path, bar: Any) -> None:

@@ -26,7 +26,7 @@ from .model_card import fill_model_card
 
 MODEL_AUTO_MAP = {
     "AutoConfig": "configuration_vidlada.VidLaDAConfig",
-    "AutoModel": "modeling_vidlada.VidLaDAModel",
+    "AutoModel": "modeling_vidlada.VidLaDAForConditionalGeneration",
     "AutoModelForImageTextToText": "modeling_vidlada.VidLaDAForConditionalGeneration",
     "AutoModelForMultimodalLM": "modeling_vidlada.VidLaDAForConditionalGeneration",
 }
@@ -39,7 +39,7 @@ PIPELINE = {
         "type": "multimodal",
     }
 }
-# Where the Hub's loader starts to look for files; it follows their imports, one flat folder deep.
+# The Hub's loader starts from these files and follows their imports, one flat folder deep.
 ENTRY_MODULES = (
     Path(modeling.__path__[0]) / "modeling_vidlada.py",
     Path(processing.__path__[0]) / "processing_vidlada.py",
@@ -55,8 +55,9 @@ def export_checkpoint(
 ) -> Path:
     """Writes the folder, all of it or nothing.
 
-    Weights are copied file by file and not read. (They are not hard-linked: a later `save_pretrained` into one of the
-    two folders would then change the other.)
+    Only what makes the checkpoint goes along; other files beside it, such as a demo clip, do not. Weights are copied
+    and not read. (They are not hard-linked: a later `save_pretrained` into one of the two folders would then change
+    the other.)
 
     Args:
         model_dir: a checkpoint in this package's format, with its processor.
@@ -112,7 +113,9 @@ def find_weights(model_dir: Path) -> list[Path]:
         raise FileNotFoundError(
             f"{model_dir} holds no processor_config.json: save the processor there too, by `processor.save_pretrained`."
         )
-    shards = sorted(model_dir.glob("model*.safetensors"))  # not the heads of a training stage, which may lie beside
+    shards = sorted(
+        model_dir.glob("model*.safetensors")
+    )  # not weights of something else, such as heads of a training stage
     if not shards:
         raise FileNotFoundError(f"{model_dir} holds no model*.safetensors: pass the folder with the weights.")
     return [*shards, *model_dir.glob("*.safetensors.index.json")]
@@ -127,7 +130,7 @@ def save_generation_config(model_dir: Path, config: VidLaDAConfig, folder: Path)
 
 
 def add_auto_map(folder: Path) -> None:
-    """Writes where each Auto class finds its class. transformers itself would keep only the last one registered."""
+    """Names the class of each Auto class. transformers itself would keep only the last one registered."""
     edit_json(folder / "config.json", {"auto_map": MODEL_AUTO_MAP, "custom_pipelines": PIPELINE})
     path = folder / "processor_config.json"
     video_processor = json.loads(path.read_text(encoding="utf-8"))["video_processor"]
@@ -142,7 +145,7 @@ def edit_json(path: Path, fields: dict[str, Any]) -> None:
 
 
 def copy_code(folder: Path) -> None:
-    """Copies the modules that the Hub's loader will look for, all into one folder."""
+    """Copies the modules that the Hub's loader needs, all into one folder."""
     for entry in ENTRY_MODULES:
         for source in (entry, *map(Path, get_relative_import_files(entry))):
             shutil.copyfile(source, folder / source.name)

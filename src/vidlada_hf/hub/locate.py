@@ -9,20 +9,22 @@ from ..modeling.official_checkpoint_vidlada import is_official_config
 EMBEDDED_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "vidlada-tiny"
 
 
-def embedded_checkpoint() -> Path | None:
-    """The checkpoint that comes with the package, if one does."""
-    return EMBEDDED_CHECKPOINT if (EMBEDDED_CHECKPOINT / "config.json").is_file() else None
-
-
 def find_checkpoint(model: str | None) -> str:
-    """The folder or id to load; raises where it can be seen that it will not load."""
+    """The folder or id to load.
+
+    Args:
+        model: a checkpoint's folder or its id on the Hub; None: the checkpoint that comes with the package.
+
+    Raises:
+        FileNotFoundError: it is neither a folder with a config.json nor like an id.
+        ValueError: it is an official checkpoint, which must be converted first.
+    """
     if model is None:
-        embedded = embedded_checkpoint()
-        if embedded is None:
+        if not (EMBEDDED_CHECKPOINT / "config.json").is_file():
             raise FileNotFoundError(
                 "No checkpoint comes with this version of the package: pass a folder or an id on the Hub (`--model`)."
             )
-        return str(embedded)
+        return str(EMBEDDED_CHECKPOINT)
     path = Path(model)
     if not path.is_dir():
         if path.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", model):
@@ -35,4 +37,4 @@ def find_checkpoint(model: str | None) -> str:
     return model
 
 
-__all__ = ["EMBEDDED_CHECKPOINT", "embedded_checkpoint", "find_checkpoint"]
+__all__ = ["EMBEDDED_CHECKPOINT", "find_checkpoint"]

@@ -12,7 +12,7 @@ from ..processing.processing_vidlada import VidLaDAProcessor
 from ..registration import TASK
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
-# What the published 8B model grew out of.
+# The published 8B model was made from these.
 OFFICIAL_BASE_MODELS = ("GSAI-ML/LLaDA-V", "google/siglip2-so400m-patch14-384")
 
 
@@ -29,7 +29,7 @@ def fill_model_card(
 
     Args:
         config, processor: of the checkpoint.
-        parameters: how many numbers its weights are.
+        parameters: their number.
         size_bytes: of its weights on disk.
         name: its title, and its id in the examples ("user/name" for the Hub).
         base_models: ids on the Hub of the models it was made from. None: those of the published model if it has that
@@ -81,7 +81,7 @@ def describe_sampling(video_processor: Any) -> str:
 
 
 def human(number: float, units: Sequence[str]) -> str:
-    """A number with three digits and its unit; each unit is a thousand of the one before."""
+    """A number with three digits and its unit; each unit is a thousand times the one before."""
     for unit in units[:-1]:
         if number < 1000:
             return f"{number:.3g}{unit}"
