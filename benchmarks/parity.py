@@ -1,9 +1,10 @@
 """How far our numbers are from those recorded from the official code, with the same weights.
 
-    VIDLADA_GOLDEN=DIR python benchmarks/parity.py [--output benchmarks/parity.json]
+    [VIDLADA_GOLDEN=DIR] python benchmarks/parity.py [--output benchmarks/parity.json]
 
 Prints, and writes as JSON, the largest absolute difference of each quantity and the number of recorded generations
-whose tokens are equal. It reads the recorded cases as the tests do.
+whose tokens are equal. It reads the recorded cases as the tests do: the full recording where there is one, else the
+selection in `tests/golden`.
 """
 
 import argparse
@@ -17,35 +18,49 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.conftest import GOLDEN  # noqa: E402
-from tests.golden_model import golden_inputs, golden_model, load_json, load_tensors, pixels  # noqa: E402
-from tests.modeling.test_generation import GOLDEN_CASES, run_golden  # noqa: E402
+from tests.golden_model import (  # noqa: E402
+    GOLDEN,
+    SELECTION,
+    case_names,
+    golden_inputs,
+    golden_model,
+    load_json,
+    pixels,
+    recorded_difference,
+)
+from tests.modeling.test_generation import run_golden  # noqa: E402
+
+SOURCE = "the selection in the repository" if GOLDEN.samefile(SELECTION) else "the full recording"
 
 
 @torch.no_grad()
 def measure() -> dict[str, float | str]:
     """Quantity -> largest absolute difference, or "equal of all"."""
-    model, vision = golden_model(GOLDEN), load_tensors(GOLDEN, "vision")
-    tower = model.model.vision_tower(pixels(GOLDEN, "fa")).last_hidden_state
-    pooled = model.model._encode(pixels(GOLDEN, "fa"), pool=True, vision_batch_size=None).flatten(1, 2)
-    figures: dict[str, float | str] = {
-        "vision tower": (tower - vision["fa.tower_out"]).abs().max().item(),
-        "pooled video features": (pooled - vision["fa.pooled_bilinear"]).abs().max().item(),
+    model, frames = golden_model(GOLDEN), pixels(GOLDEN, "fa")
+    tower = model.model.vision_tower(frames).last_hidden_state
+    model.config.newline_position = "no_token"
+    pooled = torch.stack(model.model.get_video_features(frames, [1] * len(frames)))
+    differences = {
+        "vision tower": recorded_difference(tower, GOLDEN, "vision", "fa.tower_out"),
+        "pooled video features": recorded_difference(pooled, GOLDEN, "vision", "fa.pooled_bilinear"),
     }
     for case in load_json(GOLDEN, "forward"):
-        if case["name"] == "text":
+        if "frames" not in case:
             continue
         inputs = golden_inputs(GOLDEN, case | {"input_ids": case["prompt_input_ids"] + case["appended_ids"]})
         logits = model(**inputs, logits_to_keep=torch.tensor(case["positions"])).logits[0]
-        recorded = load_tensors(GOLDEN, "forward")[f"{case['name']}.logits"]
-        figures[f"logits, {case['name']}"] = (logits - recorded).abs().max().item()
-    equal = 0
-    strict = [name for name in GOLDEN_CASES if name != "quirk_stop_overwrites_decoded_tokens"]
-    for name in strict:
-        case, _, answer = run_golden(GOLDEN, name, official_stop_search=name.startswith("quirk_stop_list"))
-        equal += answer == case["output_ids"]
-    figures["generations with equal tokens"] = f"{equal} of {len(strict)}"
-    return figures
+        name = case["name"]
+        differences[f"logits, {name}"] = recorded_difference(logits, GOLDEN, "forward", f"{name}.logits")
+    figures: dict[str, float | str] = {name: difference.abs().max().item() for name, difference in differences.items()}
+    names = case_names("generate", strict=True)
+    equal = sum(has_equal_tokens(name) for name in names)
+    return figures | {"generations with equal tokens": f"{equal} of {len(names)}"}
+
+
+def has_equal_tokens(name: str) -> bool:
+    """Whether our answer is that of a recorded generation."""
+    case, _, answer = run_golden(GOLDEN, name, official_stop_search=name.startswith("quirk_stop_list"))
+    return answer == case["output_ids"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -54,10 +69,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "parity.json")
     args = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    print(f"Measuring on {SOURCE}: {GOLDEN}")
     figures = measure()
     for name, value in figures.items():
         print(f"{name:32s} {value if isinstance(value, str) else format(value, '.1e')}")
-    args.output.write_text(json.dumps({"torch": torch.__version__, "figures": figures}, indent=2) + "\n")
+    args.output.write_text(
+        json.dumps({"torch": torch.__version__, "measured_on": SOURCE, "figures": figures}, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

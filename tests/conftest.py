@@ -1,4 +1,4 @@
-"""What all tests share: the golden data recorded from the official code, and quiet, repeatable torch."""
+"""What all tests share: the numbers recorded from the official code, and repeatable torch."""
 
 import os
 from pathlib import Path
@@ -6,18 +6,26 @@ from pathlib import Path
 import pytest
 import torch
 
-GOLDEN = Path(os.environ.get("VIDLADA_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+from .golden_model import GOLDEN, RECORDING, SELECTION
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of golden data. It is not part of the repository: without it these tests skip, except in CI."""
-    if not (GOLDEN / "manifest.json").is_file():
-        message = f"no golden data at {GOLDEN} (set VIDLADA_GOLDEN)"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+    """The full recording, or where there is none the selection of it in the repository."""
+    if RECORDING is None and os.environ.get("VIDLADA_REQUIRE_GOLDEN"):
+        pytest.fail("VIDLADA_REQUIRE_GOLDEN is set, but there is no full recording (set VIDLADA_GOLDEN).")
     return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def recording() -> Path:
+    """The full recording, of which the selection was made. Without it a test skips."""
+    if RECORDING is not None and not RECORDING.samefile(SELECTION):
+        return RECORDING
+    message = "needs the full recording of the official code (set VIDLADA_GOLDEN)"
+    if os.environ.get("VIDLADA_REQUIRE_GOLDEN"):
+        pytest.fail(f"VIDLADA_REQUIRE_GOLDEN is set: {message}")
+    pytest.skip(message)
 
 
 @pytest.fixture(autouse=True)

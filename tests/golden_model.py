@@ -1,8 +1,17 @@
-"""The golden checkpoint and its inputs, as our model takes them."""
+"""The numbers recorded from the official code, its tiny checkpoint, and its inputs as our model takes them.
+
+`RECORDING` is the full recording (the folder of the environment variable VIDLADA_GOLDEN, or shared/golden beside the
+repository), which not everybody has. `tests/golden` is a selection of it with the same layout. `GOLDEN` is the
+recording where it is there, else the selection.
+"""
 
 import json
+import os
+import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,18 +21,82 @@ from transformers import PreTrainedTokenizerFast
 
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 
-PLACEHOLDER, IMAGE, VIDEO = -200, 512, 513  # recorded placeholder; ours, the first ids outside the vocabulary
+SELECTION = Path(__file__).with_name("golden")
+PLACEHOLDER = -200  # the recorded id of an image or a video
 
 
-def load_json(golden: Path, name: str):
-    """A recorded file of cases."""
-    return json.loads((golden / "cases" / f"{name}.json").read_text())
+def find_recording() -> Path | None:
+    """The full recording, if there is one.
+
+    Raises:
+        FileNotFoundError: VIDLADA_GOLDEN is set to a folder that holds none.
+    """
+    named = os.environ.get("VIDLADA_GOLDEN")
+    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "golden"
+    if (folder / "manifest.json").is_file():
+        return folder
+    if named:
+        raise FileNotFoundError(f"VIDLADA_GOLDEN={named}: there is no recording (no manifest.json).")
+    return None
+
+
+RECORDING = find_recording()
+GOLDEN = RECORDING or SELECTION
+
+
+# --- recorded cases --------------------------------------------------------------------------------------------------
+
+
+@cache
+def load_json(golden: Path, name: str) -> Any:
+    """A recorded file of cases. Texts that are written as token ids are decoded."""
+
+    def decode(item: dict) -> Any:
+        return golden_tokenizer(golden).decode(item["text_as_ids"]) if "text_as_ids" in item else item
+
+    return json.loads((golden / "cases" / f"{name}.json").read_text(), object_hook=decode)
+
+
+def case_names(name: str, **fields: Any) -> list[str]:
+    """The cases of a file of `GOLDEN`, to parametrize a test with: all that have these fields."""
+    return [case["name"] for case in load_json(GOLDEN, name) if all(case.get(k) == v for k, v in fields.items())]
+
+
+def find_case(golden: Path, file: str, name: str, **fields: Any) -> dict:
+    """One recorded case.
+
+    Raises:
+        KeyError: there is none of that name (and with these fields).
+    """
+    for case in load_json(golden, file):
+        if case.get("name") == name and all(case.get(k) == v for k, v in fields.items()):
+            return case
+    raise KeyError(f"{golden} has no case {name!r} in {file}.json.")
 
 
 @cache
 def load_tensors(golden: Path, name: str) -> dict[str, torch.Tensor]:
     """The recorded tensors of a file of cases."""
     return load_file(golden / "cases" / f"{name}.safetensors")
+
+
+def recorded_difference(actual: torch.Tensor, golden: Path, file: str, name: str) -> torch.Tensor:
+    """`actual` minus the recorded tensor, at the rows (vectors of the last axis) that were recorded."""
+    tensors = load_tensors(golden, file)
+    rows = tensors.get(f"{name}.rows")
+    if rows is not None:
+        actual = actual.flatten(0, -2)[rows]
+    assert actual.shape == tensors[name].shape, (name, actual.shape, tensors[name].shape)
+    return actual - tensors[name]
+
+
+def assert_recorded(actual: torch.Tensor, golden: Path, file: str, name: str, atol: float) -> None:
+    """`actual` is the recorded tensor, up to `atol`."""
+    largest = recorded_difference(actual, golden, file, name).abs().max().item()
+    assert largest <= atol, f"{name} differs by {largest:.1e} from the recorded one, more than {atol:.1e}."
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -33,49 +106,83 @@ def golden_tokenizer(golden: Path) -> PreTrainedTokenizerFast:
 
 
 @cache
+def golden_ids(golden: Path) -> dict[str, int]:
+    """The ids of special tokens: mask, end_of_text_and_pad, start_header, eot ..."""
+    return load_json(golden, "id_map")["names"]
+
+
+@cache
+def tower_settings(golden: Path) -> dict[str, Any]:
+    """The configuration of the vision tower: image_size, patch_size, num_attention_heads ..."""
+    return json.loads((golden / "siglip-tiny" / "config.json").read_text())
+
+
+@cache
 def golden_model(golden: Path) -> VidLaDAForConditionalGeneration:
     """The official checkpoint, loaded as it is."""
-    vision_config = json.loads((golden / "siglip-tiny" / "config.json").read_text())
+    vision_config = tower_settings(golden)
     return VidLaDAForConditionalGeneration.from_pretrained(golden / "checkpoint", vision_config=vision_config).eval()
+
+
+# --- its inputs ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def resized_frames(golden: Path, name: str) -> torch.Tensor:
+    """Recorded frames "fa", "fb" or "fc" after the resize, uint8 (frames, 3, size, size).
+
+    Where only sums and a crop of them are recorded, they are resized again by the library that the official code
+    uses, and compared with what is recorded.
+    """
+    recorded = load_tensors(golden, "preprocess")
+    if f"{name}.resized_u8_nchw" in recorded:
+        return recorded[f"{name}.resized_u8_nchw"]
+    size = (tower_settings(golden)["image_size"],) * 2
+    images = [Image.fromarray(frame.numpy()) for frame in recorded[f"{name}.frames_u8_nhwc"]]
+    resized = np.stack([np.array(image.resize(size, Image.Resampling.BICUBIC)) for image in images])
+    frames = torch.from_numpy(resized).permute(0, 3, 1, 2).contiguous()
+    assert torch.equal(frames.long().sum((2, 3)), recorded[f"{name}.resized_u8_channel_sums"])
+    for (rows, columns), crop in recorded_crops(golden, name):
+        assert torch.equal(frames[:, :, rows, columns], crop)
+    return frames
+
+
+def recorded_crops(golden: Path, name: str) -> Iterator[tuple[tuple[slice, slice], torch.Tensor]]:
+    """Crops of resized frames: rows and columns, and the uint8 pixels (frames, 3, rows, columns)."""
+    for key, crop in load_tensors(golden, "preprocess").items():
+        if found := re.fullmatch(rf"{name}\.resized_u8_rows(\d+)_(\d+)_cols(\d+)_(\d+)", key):
+            top, bottom, left, right = map(int, found.groups())
+            yield (slice(top, bottom), slice(left, right)), crop
 
 
 def pixels(golden: Path, name: str) -> torch.Tensor:
     """Recorded frames "fa", "fb", "fc" or a slice such as "fa[0:1]", as the official code makes them.
 
-    (frames, 3, 384, 384), float32.
-
-    Of "fc" only the raw frame and sums over the resized one are recorded: it is resized again by the library that the
-    official code uses, and checked against the sums.
+    (frames, 3, size, size), float32.
     """
-    recorded = load_tensors(golden, "preprocess")
     key, _, bounds = name.partition("[")
-    if key == "fc":
-        image = Image.fromarray(recorded["fc.frames_u8_nhwc"][0].numpy()).resize((384, 384), Image.Resampling.BICUBIC)
-        resized = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        assert torch.equal(resized.long().sum((2, 3)), recorded["fc.resized_u8_channel_sums"])
-    else:
-        resized = recorded[f"{key}.resized_u8_nchw"]
-    frames = recorded["lut"][resized.long()]
+    frames = load_tensors(golden, "preprocess")["lut"][resized_frames(golden, key).long()]
     start, stop = (int(i) for i in bounds.rstrip("]").split(":")) if bounds else (0, len(frames))
     return frames[start:stop]
 
 
 def golden_inputs(golden: Path, case: dict) -> dict:
-    """Our inputs for a recorded case: its placeholder becomes as many ids as its visual features take rows.
+    """Our inputs for a recorded case: its placeholder becomes as many ids as it has visual features.
 
     Sets the newline position of the shared model to the case's.
     """
     model = golden_model(golden)
+    video_id = model.config.video_token_id
     model.config.newline_position = case.get("config_overrides", {}).get("mm_newline_position", "grid")
     names = case["frames"] if isinstance(case["frames"], list) else [case["frames"]] if case["frames"] else []
     videos = [pixels(golden, name) for name in names]
     one_token = model.config.newline_position == "one_token"
-    rows = iter([len(video) * model.model.tokens_per_frame + one_token for video in videos])
+    counts = iter([len(video) * model.model.tokens_per_frame + one_token for video in videos])
     ids, mask = [], []
     attended = case.get("attention_mask") or [1] * len(case["input_ids"])
     for token, keep in zip(case["input_ids"], attended, strict=True):
-        times = next(rows) if token == PLACEHOLDER else 1
-        ids += [VIDEO if token == PLACEHOLDER else token] * times
+        times = next(counts) if token == PLACEHOLDER else 1
+        ids += [video_id if token == PLACEHOLDER else token] * times
         mask += [keep] * times
     inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.tensor([mask])}
     if videos:

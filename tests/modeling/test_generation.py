@@ -3,7 +3,6 @@ import json
 import pytest
 import torch
 from transformers import (
-    AutoTokenizer,
     GenerationConfig,
     LogitsProcessorList,
     StoppingCriteriaList,
@@ -16,25 +15,20 @@ from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from vidlada_hf.modeling.unmasking_vidlada import FixedQuotaUnmasking
 
-from ..golden_model import golden_inputs, golden_model, golden_tokenizer, load_json, load_tensors
+from ..golden_model import (
+    assert_recorded,
+    case_names,
+    find_case,
+    golden_inputs,
+    golden_model,
+    golden_tokenizer,
+)
 from ..tiny_models import EOT, MASK, PAD, batch, example, tiny_model
-
-GOLDEN_CASES = (
-    "gen16_b16_s16", "gen16_b8_s8", "gen32_b8_s32", "gen16_b16_s16_grid", "gen16_b8_s8_grid", "gen16_b16_s16_frame",
-    "gen16_b16_s16_no_token", "gen2_b2_s2_wrapper_default", "gen16_b16_s5_uneven", "gen8_b8_s16_more_steps_than_tokens",
-    "cfg0.5_gen16_b16_s16", "cfg0.5_gen16_b8_s8", "text_only_gen16_b8_s16", "text_only_gen16_b16_s8_cfg1.5",
-    "stop_single_gen16_b16_s16", "stop_single_gen32_b8_s32_block2", "stop_two_tokens_gen16_b16_s16",
-    "stop_second_in_list_gen16_b16_s16", "stop_not_found_gen16_b8_s16", "stop_two_per_step_gen16_b16_s8",
-    "quirk_mask_id_emitted_gen8", "quirk_stop_list_order_1", "quirk_stop_list_order_2", "suffix_gen16_b16_s16",
-    "suffix_gen16_b8_s8_cfg0.5", "suffix_stop_gen16_b16_s16", "context_ids_gen16_b8_s8",
-    "attention_mask_drops_pads_gen8", "temp0.7_gen4_b4_s4", "random_remask_gen16_b8_s16",
-    "quirk_stop_overwrites_decoded_tokens",
-)  # fmt: skip
 
 
 def run_golden(golden, name: str, **changes):
     """Our output for a recorded case, called with the official argument names."""
-    case = next(c for c in load_json(golden, "generate") if c["name"] == name)
+    case = find_case(golden, "generate", name)
     model, inputs = golden_model(golden), golden_inputs(golden, case)
     arguments = {"eos_token_id": [], "tokenizer": golden_tokenizer(golden), "return_dict_in_generate": True}
     arguments |= case["params"] | changes
@@ -53,14 +47,9 @@ def run_golden(golden, name: str, **changes):
 # --- the same tokens as the official code ----------------------------------------------------------------------------
 
 
-def test_no_golden_case_is_left_out(golden):
-    assert {case["name"] for case in load_json(golden, "generate")} == set(GOLDEN_CASES)
-
-
-@pytest.mark.parametrize("name", [name for name in GOLDEN_CASES if name != "quirk_stop_overwrites_decoded_tokens"])
+@pytest.mark.parametrize("name", case_names("generate", strict=True))
 def test_tokens_and_every_step_are_the_recorded_ones(golden, name):
     case, output, answer = run_golden(golden, name, official_stop_search=name.startswith("quirk_stop_list"))
-    assert case["strict"]
     assert answer == case["output_ids"]
     recorded = [step for block in case["trace"] for step in block["steps"] if step["k"]]
     assert len(output.trace) == len(recorded)
@@ -74,10 +63,10 @@ def test_tokens_and_every_step_are_the_recorded_ones(golden, name):
         torch.testing.assert_close(mine.confidence[0][eligible].double(), confidence[eligible], rtol=5e-3, atol=0)
 
 
-def test_decoded_tokens_are_never_overwritten(golden):
-    """The one case that is no parity target: there the official code replaces tokens that it had decoded."""
-    case, output, answer = run_golden(golden, "quirk_stop_overwrites_decoded_tokens")
-    assert not case["strict"]
+@pytest.mark.parametrize("name", case_names("generate", strict=False))
+def test_decoded_tokens_are_never_overwritten(golden, name):
+    """No parity target: there the official code replaces tokens that it had decoded."""
+    case, output, answer = run_golden(golden, name)
     overwritten = {place: before for place, before, _ in case["overwritten"]}
     expected = [overwritten.get(place, token) for place, token in enumerate(case["output_ids"])]
     assert answer == expected
@@ -87,19 +76,18 @@ def test_decoded_tokens_are_never_overwritten(golden):
 
 def test_all_stops_are_looked_for_whatever_their_order(golden):
     """The official code forgets all but the first; ours gives the earliest for both orders."""
-    answers = [run_golden(golden, f"quirk_stop_list_order_{i}")[2] for i in (1, 2)]
-    assert answers[0] == answers[1]
-    assert 30 not in answers[0] and 367 not in answers[0]
+    (case, _, first), (_, _, second) = (run_golden(golden, f"quirk_stop_list_order_{i}") for i in (1, 2))
+    assert first == second
+    assert not {id for stop in case["stop_token_ids"] for id in stop} & set(first)
 
 
 def test_logits_of_the_first_step_are_the_recorded_ones(golden):
-    case = next(c for c in load_json(golden, "generate") if c["name"] == "cfg0.5_gen16_b16_s16")
+    case = find_case(golden, "generate", "cfg0.5_gen16_b16_s16")
     model, inputs, seen = golden_model(golden), golden_inputs(golden, case), []
     hook = model.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits.clone()))
     model.generate(**inputs, **case["params"], eos_token_id=[])
     hook.remove()
-    recorded = load_tensors(golden, "generate")["cfg0.5_gen16_b16_s16.step0_lm_head_out"]
-    torch.testing.assert_close(seen[0], recorded, atol=2e-3, rtol=0)
+    assert_recorded(seen[0], golden, "generate", f"{case['name']}.step0_lm_head_out", atol=2e-3)
 
 
 # --- each example its own result -------------------------------------------------------------------------------------
@@ -279,7 +267,7 @@ def test_stock_logits_processors_apply_to_every_position(model):
 
 def test_logits_processors_see_no_id_outside_the_vocabulary(golden):
     model = golden_model(golden)
-    case = next(c for c in load_json(golden, "generate") if c["name"] == "gen2_b2_s2_wrapper_default")
+    case = find_case(golden, "generate", "gen2_b2_s2_wrapper_default")
     seen = []
 
     def look(ids, scores):
@@ -363,7 +351,7 @@ def test_a_streamer_is_ended_after_an_error(model):
 
 
 def test_the_stock_diffusion_streamer_prints_the_answer(golden, capsys):
-    case = next(c for c in load_json(golden, "generate") if c["name"] == "gen16_b8_s8")
+    case = find_case(golden, "generate", "gen16_b8_s8")
     streamer = TextDiffusionStreamer(golden_tokenizer(golden), skip_prompt=True)
     golden_model(golden).generate(
         **golden_inputs(golden, case), max_new_tokens=16, block_length=8, max_denoising_steps=8, streamer=streamer
@@ -550,6 +538,5 @@ def test_a_cache_strategy_is_free_again_when_the_streamer_refuses(model):
 
 
 def test_text_only_prompts_work(golden):
-    tokenizer = AutoTokenizer.from_pretrained(golden / "tokenizer")
-    ids = tokenizer("Name the three colors.", return_tensors="pt").input_ids
+    ids = golden_tokenizer(golden)("Name the three colors.", return_tensors="pt").input_ids
     assert golden_model(golden).generate(ids, max_new_tokens=4).shape[1] <= ids.shape[1] + 4

@@ -6,12 +6,19 @@ from torch import nn
 from vidlada_hf.modeling.modeling_vidlada import (
     VidLaDAForConditionalGeneration,
     VidLaDAModel,
-    add_newlines,
-    pool_patches,
 )
+from vidlada_hf.modeling.vision_vidlada import add_newlines, pool_patches
 
-from ..golden_model import IMAGE, PLACEHOLDER, golden_inputs, golden_model, load_json, load_tensors, pixels
-from ..golden_model import VIDEO as GOLDEN_VIDEO
+from ..golden_model import (
+    PLACEHOLDER,
+    assert_recorded,
+    find_case,
+    golden_ids,
+    golden_inputs,
+    golden_model,
+    load_tensors,
+    pixels,
+)
 from ..tiny_models import PAD, VIDEO, batch, example, tiny_model
 
 TOWER, HIDDEN, NOISE = 2e-4, 2e-3, 2e-4  # tolerances of the golden README; float32 noise of the tiny model
@@ -22,75 +29,73 @@ TOWER, HIDDEN, NOISE = 2e-4, 2e-3, 2e-4  # tolerances of the golden README; floa
 
 @pytest.mark.parametrize("name", ["fa", "fb", "fc"])
 def test_pooled_features_are_the_recorded_ones(golden, name):
-    recorded = load_tensors(golden, "vision")
     model = golden_model(golden).model
     with torch.no_grad():
         pooled = model._encode(pixels(golden, name), pool=True, vision_batch_size=None)
-    torch.testing.assert_close(pooled.flatten(1, 2), recorded[f"{name}.pooled_bilinear"], atol=TOWER, rtol=0)
+    assert_recorded(pooled.flatten(1, 2), golden, "vision", f"{name}.pooled_bilinear", TOWER)
 
 
 def test_tower_and_projector_are_the_recorded_ones(golden):
-    recorded, model = load_tensors(golden, "vision"), golden_model(golden).model
+    model = golden_model(golden).model
     with torch.no_grad():
-        outputs = model.vision_tower(pixels(golden, "fa"), output_hidden_states=True)
-        projected = model.multi_modal_projector(outputs.last_hidden_state)
-    torch.testing.assert_close(outputs.last_hidden_state, recorded["fa.tower_out"], atol=TOWER, rtol=0)
-    torch.testing.assert_close(projected[0], recorded["fa.frame0.projector_out"], atol=TOWER, rtol=0)
+        features = model.vision_tower(pixels(golden, "fa")).last_hidden_state
+        projected = model.multi_modal_projector(features)
+    assert_recorded(features, golden, "vision", "fa.tower_out", TOWER)
+    assert_recorded(projected[0], golden, "vision", "fa.frame0.projector_out", TOWER)
     for mode in ("average", "max"):
         pooled = pool_patches(projected[:1], 2, mode).flatten(0, 2)
-        torch.testing.assert_close(pooled, recorded[f"fa.frame0.pooled_{mode}"], atol=TOWER, rtol=0)
+        assert_recorded(pooled, golden, "vision", f"fa.frame0.pooled_{mode}", TOWER)
 
 
 @pytest.mark.parametrize("name", ["one_token", "grid", "frame", "no_token"])
 def test_merged_embeddings_are_the_recorded_ones(golden, name):
-    case = next(c for c in load_json(golden, "merge") if c["name"] == f"video_fa.{name}")
+    case = find_case(golden, "merge", f"video_fa.{name}")
     inputs = golden_inputs(golden, case)
     inputs.pop("attention_mask")
+    model = golden_model(golden).model
     with torch.no_grad():
-        merged = golden_model(golden).model.merge_features(**inputs)[0]
-    if name == "no_token":  # recorded as the one_token case without its newline
-        recorded = load_tensors(golden, "merge")["video_fa.one_token.inputs_embeds"]
-        recorded = torch.cat([recorded[:656], recorded[657:]])
-    else:
-        recorded = load_tensors(golden, "merge")[case["tensor"]]
-    assert len(merged) == case["total"]
-    torch.testing.assert_close(merged, recorded, atol=TOWER, rtol=0)
+        merged = model.merge_features(**inputs)[0]
+        assert len(merged) == case["total"]
+        if name == "no_token":  # recorded as the one_token case without its newline
+            end = case["input_ids"].index(PLACEHOLDER) + case["visual_tokens"]
+            merged = torch.cat([merged[:end], model.image_newline.weight.view(1, -1), merged[end:]])
+    assert_recorded(merged, golden, "merge", case["tensor"] or "video_fa.one_token.inputs_embeds", TOWER)
 
 
 def test_two_videos_in_one_prompt_are_the_recorded_ones(golden):
-    case = next(c for c in load_json(golden, "merge") if c["name"] == "two_videos")
+    case = find_case(golden, "merge", "two_videos")
     inputs = golden_inputs(golden, case)
     inputs.pop("attention_mask")
     with torch.no_grad():
         merged = golden_model(golden).model.merge_features(**inputs)[0]
-    torch.testing.assert_close(merged, load_tensors(golden, "merge")[case["tensor"]], atol=TOWER, rtol=0)
+    assert_recorded(merged, golden, "merge", case["tensor"], TOWER)
 
 
 @pytest.mark.parametrize("name", ["video_one_token", "video_grid"])
 def test_logits_of_a_video_prompt_are_the_recorded_ones(golden, name):
-    case = next(c for c in load_json(golden, "forward") if c["name"] == name)
+    case = find_case(golden, "forward", name)
     inputs = golden_inputs(golden, case | {"input_ids": case["prompt_input_ids"] + case["appended_ids"]})
-    recorded, rows = load_tensors(golden, "forward"), torch.tensor(case["positions"])
+    positions = torch.tensor(case["positions"])
     with torch.no_grad():
-        outputs = golden_model(golden)(**inputs, logits_to_keep=rows, output_hidden_states=True)
+        outputs = golden_model(golden)(**inputs, logits_to_keep=positions, output_hidden_states=True)
     assert inputs["input_ids"].shape[1] == case["total"]
-    torch.testing.assert_close(outputs.logits[0], recorded[f"{name}.logits"], atol=HIDDEN, rtol=0)
-    for depth in range(5):
-        if f"{name}.hidden_states.{depth}" in recorded:
-            mine = outputs.hidden_states[depth][0, rows]
-            torch.testing.assert_close(mine, recorded[f"{name}.hidden_states.{depth}"], atol=HIDDEN, rtol=0)
+    assert_recorded(outputs.logits[0], golden, "forward", f"{name}.logits", HIDDEN)
+    for depth, hidden_states in enumerate(outputs.hidden_states):
+        tensor = f"{name}.hidden_states.{depth}"
+        if tensor in load_tensors(golden, "forward"):
+            assert_recorded(hidden_states[0, positions], golden, "forward", tensor, HIDDEN)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_logits_of_a_text_prompt_are_the_recorded_ones(golden, attention):
-    case = next(c for c in load_json(golden, "forward") if c["name"] == "text")
+    case = find_case(golden, "forward", "text")
     model = golden_model(golden)
     before = model.config._attn_implementation
     model.set_attn_implementation(attention)
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([case["token_ids"]])).logits[0]
     model.set_attn_implementation(before)
-    torch.testing.assert_close(logits, load_tensors(golden, "forward")["text.logits"], atol=HIDDEN, rtol=0)
+    assert_recorded(logits, golden, "forward", "text.logits", HIDDEN)
 
 
 # --- what must not change the result ---------------------------------------------------------------------------------
@@ -258,13 +263,13 @@ def test_images_take_all_patches_and_one_newline(model):
 def test_image_features_are_the_recorded_ones(golden):
     """One base view, the golden case `image_fc`."""
     model = golden_model(golden)
-    case = next(c for c in load_json(golden, "merge") if c["name"] == "image_fc")
+    case = find_case(golden, "merge", "image_fc")
     ids = []
     for token in case["input_ids"]:
-        ids += [IMAGE] * case["visual_tokens"] if token == PLACEHOLDER else [token]
+        ids += [model.config.image_token_id] * case["visual_tokens"] if token == PLACEHOLDER else [token]
     with torch.no_grad():
         merged = model.model.merge_features(torch.tensor([ids]), pixel_values=pixels(golden, "fc"))
-    torch.testing.assert_close(merged[0], load_tensors(golden, "merge")[case["tensor"]], atol=TOWER, rtol=0)
+    assert_recorded(merged[0], golden, "merge", case["tensor"], TOWER)
 
 
 # --- layout of rows --------------------------------------------------------------------------------------------------
@@ -323,7 +328,7 @@ def test_an_official_checkpoint_is_saved_in_our_names(golden, tmp_path):
     model.save_pretrained(tmp_path)
     assert set(load_file(tmp_path / "model.safetensors")) == set(model.state_dict())
     again = VidLaDAForConditionalGeneration.from_pretrained(tmp_path).eval()
-    ids = torch.tensor([[5, 6, 384]])
+    ids = torch.tensor([[5, 6, golden_ids(golden)["mask"]]])
     torch.testing.assert_close(again(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
@@ -385,8 +390,9 @@ def test_resized_embeddings_keep_the_old_tokens():
 
 
 def test_placeholders_may_lie_outside_the_vocabulary(golden):
-    model = golden_model(golden)
-    assert model.config.video_token_id == GOLDEN_VIDEO >= model.config.text_config.vocab_size
+    config = golden_model(golden).config
+    size = config.text_config.vocab_size
+    assert (config.image_token_id, config.video_token_id) == (size, size + 1)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

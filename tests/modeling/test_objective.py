@@ -3,16 +3,21 @@ import math
 import pytest
 import torch
 
-from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_masks, draw_mask_probabilities
+from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_mask_probabilities, draw_masks
 
-from ..golden_model import PLACEHOLDER, golden_model, load_json, load_tensors, pixels
+from ..golden_model import (
+    PLACEHOLDER,
+    assert_recorded,
+    case_names,
+    find_case,
+    golden_ids,
+    golden_model,
+    load_tensors,
+    pixels,
+)
 from ..tiny_models import batch, example, tiny_model
 
-CASES = (
-    "batch2_no_attention_mask", "batch2_no_attention_mask_one_token", "batch2_padding_and_conversation_mask",
-    "multi_turn_conversation_mask", "multi_turn_no_mask", "force_mask_first_row", "train_pad_token",
-    "video_plus_text_only", "time_instruction_no_think",
-)  # fmt: skip
+CASES = case_names("train")
 
 
 def merged_inputs(golden, case: dict) -> dict:
@@ -38,8 +43,9 @@ def merged_inputs(golden, case: dict) -> dict:
         rows.append(torch.cat([*parts, text(torch.tensor(after, dtype=torch.long))]))
     embeddings = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     if case["config_overrides"].get("train_pad_token"):
+        pad_embedding = model.get_input_embeddings()(torch.tensor(golden_ids(golden)["end_of_text_and_pad"]))
         padding = torch.tensor([[i >= len(row) for i in range(embeddings.shape[1])] for row in rows])
-        embeddings = torch.where(padding[..., None], model.get_input_embeddings()(torch.tensor(129)), embeddings)
+        embeddings = torch.where(padding[..., None], pad_embedding, embeddings)
     inputs = {"inputs_embeds": embeddings, "labels": labels}
     key = f"{case['name']}.model_attention_mask_u8"
     if key in recorded:
@@ -48,28 +54,20 @@ def merged_inputs(golden, case: dict) -> dict:
     return inputs
 
 
-def recorded_case(golden, name: str) -> dict:
-    return next(case for case in load_json(golden, "train") if case["name"] == name)
-
-
-def test_no_golden_case_is_left_out(golden):
-    assert {case["name"] for case in load_json(golden, "train")} == set(CASES)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_the_loss_is_the_recorded_one(golden, name):
-    case, recorded = recorded_case(golden, name), load_tensors(golden, "train")
+    case, recorded = find_case(golden, "train", name), load_tensors(golden, "train")
     masked, probabilities = recorded[f"{name}.masked_indices"].bool(), recorded[f"{name}.p_mask_row"]
     with torch.no_grad():
         outputs = golden_model(golden)(**merged_inputs(golden, case), masked=masked, mask_probabilities=probabilities)
     torch.testing.assert_close(outputs.loss.item(), case["loss"], rtol=2e-4, atol=0)
     if f"{name}.masked_logits" in recorded:
-        torch.testing.assert_close(outputs.logits, recorded[f"{name}.masked_logits"], atol=2e-3, rtol=0)
+        assert_recorded(outputs.logits, golden, "train", f"{name}.masked_logits", atol=2e-3)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "force_mask_first_row"])
+@pytest.mark.parametrize("name", case_names("train", force_mask=None))
 def test_the_masks_drawn_are_the_recorded_ones(golden, name):
-    case, recorded = recorded_case(golden, name), load_tensors(golden, "train")
+    case, recorded = find_case(golden, "train", name), load_tensors(golden, "train")
     labels = recorded[f"{name}.merged_labels"]
     generator = torch.Generator().manual_seed(case["torch_manual_seed"])
     probabilities = draw_mask_probabilities(len(labels), labels.device, generator)
@@ -81,7 +79,7 @@ def test_the_masks_drawn_are_the_recorded_ones(golden, name):
 @pytest.mark.parametrize("name", ["batch2_no_attention_mask", "multi_turn_conversation_mask"])
 def test_gradients_are_the_recorded_ones(golden, name, checkpointing):
     model, recorded = golden_model(golden), load_tensors(golden, "train")
-    case = recorded_case(golden, name)
+    case = find_case(golden, "train", name)
     model.train()
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

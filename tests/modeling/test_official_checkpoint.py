@@ -12,7 +12,7 @@ from vidlada_hf.modeling.official_checkpoint_vidlada import (
     translate_config,
 )
 
-from ..golden_model import golden_model, load_json
+from ..golden_model import golden_ids, golden_model, load_json, tower_settings
 
 
 def test_every_field_is_mapped(golden):
@@ -27,7 +27,7 @@ def test_every_field_is_mapped(golden):
     assert config.text_config.rope_parameters["rope_theta"] == official["rope_theta"]
     assert config.vision_config.hidden_size == official["mm_hidden_size"]
     assert config.pooling_mode == official["mm_spatial_pool_mode"]
-    ids = load_json(golden, "id_map")["names"]
+    ids = golden_ids(golden)
     assert config.mask_token_id == ids["mask"]
     assert config.suppress_tokens == load_json(golden, "tables")["suppressed_token_ids"]["mapped"]
     assert config.text_config.eos_token_id == [ids["end_of_text_and_pad"], ids["eot"]]
@@ -36,7 +36,7 @@ def test_every_field_is_mapped(golden):
 
 
 def test_generation_config_stops_at_the_end_of_a_turn(golden):
-    ids = load_json(golden, "id_map")["names"]
+    ids = golden_ids(golden)
     assert golden_model(golden).generation_config.eos_token_id == [ids["end_of_text_and_pad"], ids["eot"]]
 
 
@@ -47,10 +47,14 @@ def test_parameter_names_are_exactly_the_recorded_ones(golden):
 
 
 def test_tower_sizes_come_from_the_tensors_then_from_siglip2(golden):
-    shapes = local_tensor_shapes(golden / "checkpoint")
-    tower = tower_config(shapes, {"num_attention_heads": 4, "num_hidden_layers": 3})
-    assert (tower["hidden_size"], tower["intermediate_size"], tower["num_hidden_layers"]) == (32, 64, 2)
-    assert (tower["image_size"], tower["patch_size"]) == (384, 14)
+    recorded = tower_settings(golden)
+    given = {name: recorded[name] for name in ("num_attention_heads", "num_hidden_layers")}
+    tower = tower_config(local_tensor_shapes(golden / "checkpoint"), given)
+    for field in ("hidden_size", "intermediate_size", "patch_size"):
+        assert tower[field] == recorded[field]
+    assert tower["num_hidden_layers"] == recorded["num_hidden_layers"] - 1  # the last one is dropped
+    side = recorded["image_size"] // recorded["patch_size"]
+    assert tower["image_size"] // tower["patch_size"] == side
     assert tower_config(None, None) == SIGLIP2_WITHOUT_LAST_LAYER
 
 
