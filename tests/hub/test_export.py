@@ -190,8 +190,8 @@ def test_only_the_checkpoint_goes_along(checkpoint: Path, exported: Path, tmp_pa
 
 
 def test_weights_are_the_same_and_independent(checkpoint: Path, exported: Path) -> None:
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (checkpoint, exported))
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    before, after = (load_file(folder / "model.safetensors") for folder in (checkpoint, exported))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     assert not (checkpoint / "model.safetensors").samefile(exported / "model.safetensors")
 
 
@@ -259,8 +259,7 @@ def test_sharded_weights_come_along_with_their_index(checkpoint: Path, tmp_path:
     exported = export_checkpoint(sharded, tmp_path / "exported")
     again, info = AutoModelForImageTextToText.from_pretrained(exported, output_loading_info=True)
     assert not any(info.values())
-    ours, theirs = model.state_dict(), again.state_dict()
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert (
-        f"{sum(tensor.numel() for tensor in ours.values()) / 1000:.3g} thousand" in (exported / "README.md").read_text()
-    )
+    before, after = model.state_dict(), again.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    parameters = sum(tensor.numel() for tensor in before.values())
+    assert f"{parameters / 1000:.3g} thousand" in (exported / "README.md").read_text()

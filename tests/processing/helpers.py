@@ -1,5 +1,6 @@
-"""A small processor, and conversations for it."""
+"""A small processor and conversations for it; what tests of reading videos share."""
 
+from pathlib import Path
 from typing import Any
 
 from tests.tiny_models import byte_tokenizer, tiny_processor
@@ -28,3 +29,22 @@ def inputs_of(processor: VidLaDAProcessor, conversation: Any, **options: Any) ->
     return processor.apply_chat_template(
         conversation, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=options, **template
     )
+
+
+def every_frame(metadata):
+    return range(metadata.total_num_frames)
+
+
+def cut(path: Path, share: float) -> Path:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    return path
+
+
+FAST_START = {"movflags": "faststart"}  # the index first, so that a file cut short still opens
+
+
+def assert_names_source_and_remedy(error, name):
+    message = str(error)
+    assert message.startswith(f"Cannot read the video {name}: ")
+    assert any(verb in message.lower() for verb in ("check", "fetch", "pass", "open", "resize", "replace", "choose"))
+    assert message.endswith(".") and not message.endswith("..") and len(message) < 600

@@ -224,7 +224,7 @@ def test_recorded_answers_from_frames_to_text(golden: Path, index: int, monkeypa
         ({"thinkmode": "think"}, "think_mode"),
     ],
 )
-def test_a_misspelt_option_raises_with_the_nearest_name(
+def test_a_misspelled_option_raises_with_the_nearest_name(
     pipe: VideoTextToTextPipeline, wrong: dict[str, Any], near: str
 ) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*{near}"):

@@ -237,7 +237,7 @@ def test_decoded_frames_are_sampled_as_files_are(processor, stills, options, ind
         assert torch.equal(batch["pixel_values_videos"], expected)
 
 
-def test_frames_sampled_before_keep_their_place(processor, stills):
+def test_frames_sampled_before_keep_their_indices(processor, stills):
     """An excerpt is not sampled a second time, which would also confuse its clock."""
     metadata = VideoMetadata(total_num_frames=60, fps=10.0, duration=6.0, frames_indices=[0, 10, 20, 30, 40, 50])
     batch = processor(stills, video_metadata=metadata, do_sample_frames=False, return_metadata=True)
@@ -290,7 +290,7 @@ def test_fetch_videos_reads_with_this_reader(tmp_path, processor):
 # Configuration
 
 
-def test_a_given_option_puts_aside_the_configured_one(tmp_path, processor):
+def test_a_given_option_overrides_the_configured_one(tmp_path, processor):
     path = clips.encode(tmp_path / "clip.mp4", frames=40, fps=10)
 
     def count(processor, **options):
@@ -328,7 +328,7 @@ def test_load_with_another_way_of_sampling(tmp_path):
     assert (changed.fps, changed.num_frames) == (None, 8)
 
 
-def test_misspelt_options_are_refused_where_the_processor_is_made(tmp_path):
+def test_misspelled_options_are_refused_where_the_processor_is_made(tmp_path):
     with pytest.raises(TypeError, match="`num_frame`.*Did you mean `num_frames`"):
         VidLaDAVideoProcessor(num_frame=3)
     VidLaDAVideoProcessor().save_pretrained(tmp_path)
