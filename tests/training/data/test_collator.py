@@ -2,12 +2,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
 
-from tests.golden_model import PLACEHOLDER, load_json, load_tensors
+from tests.golden_model import (
+    PLACEHOLDER,
+    find_case,
+    golden_ids,
+    golden_tokenizer,
+    load_json,
+    load_tensors,
+    pixels,
+    tower_settings,
+)
 from tests.tiny_models import tiny_model, write_tiny_checkpoint
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
-from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
+from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor, count_frame_tokens
 from vidlada_hf.training.data.collator import PRESETS, DiffusionCollator, LabelOptions, conversation_mask
 
 ROLES = {"human": "user", "gpt": "assistant"}
@@ -40,37 +48,32 @@ def conversation(*texts: str, frames: int = 0) -> dict:
 
 @pytest.fixture(scope="module")
 def official(golden) -> DiffusionCollator:
-    return DiffusionCollator(
-        VidLaDAProcessor(tokenizer=PreTrainedTokenizerFast.from_pretrained(golden / "tokenizer")), "official"
-    )
+    return DiffusionCollator(VidLaDAProcessor(tokenizer=golden_tokenizer(golden)), "official")
 
 
 def test_labels_are_the_recorded_ones(golden, official):
-    checked = 0
-    for case in load_json(golden, "prompts"):
-        if case["kind"] != "train_sample":
-            continue
+    cases = [case for case in load_json(golden, "prompts") if case["kind"] == "train_sample"]
+    assert cases
+    for case in cases:
         labels, _ = official.label(torch.tensor(case["input_ids"]))
         expected = [
             -100 if token == PLACEHOLDER else label
             for token, label in zip(case["input_ids"], case["labels"], strict=True)
         ]
         assert labels.tolist() == expected, case["name"]
-        checked += 1
-    assert checked == 7
 
 
 def test_turns_are_the_recorded_ones(golden, official):
     """The table gives labels; where they hide a token, any text stands."""
     for case in load_json(golden, "tables")["conversation_ids"]:
         ids = torch.tensor([200 if label == -100 else label for label in case["labels"]])
-        if (ids == 394).any():
+        if (ids == golden_ids(golden)["start_header"]).any():
             _, turns = official.label(ids)
             assert turns.tolist() == case["out"]
 
 
 def test_the_conversation_mask_is_the_recorded_one(golden, official):
-    case = next(c for c in load_json(golden, "train") if c["name"] == "batch2_padding_and_conversation_mask")
+    case = find_case(golden, "train", "batch2_padding_and_conversation_mask")
     recorded = load_tensors(golden, "train")[f"{case['name']}.model_attention_mask_u8"]
     bits = recorded[..., None].bitwise_right_shift(torch.arange(7, -1, -1)).bitwise_and(1).flatten(-2).bool()
     length = case["merged_shape"][1]
@@ -79,12 +82,15 @@ def test_the_conversation_mask_is_the_recorded_one(golden, official):
         ids = torch.cat([torch.full((count,), turn) for turn, count in runs])
         turns[i] = ids
     keep = [[k for k, m in zip(range(len(m)), m, strict=True) if m] for m in case["attention_mask"]]
-    real = [len(k) - 1 + 420 for k in keep]  # one placeholder becomes two frames of 210 rows
-    for i, rows in enumerate(real):
-        turns[i, rows:] = -1
-    mine = conversation_mask(turns)[:, 0]
-    for i, rows in enumerate(real):
-        assert torch.equal(mine[i, :rows], bits[i, :rows, :length])
+    size, patch = tower_settings(golden)["image_size"], tower_settings(golden)["patch_size"]
+    per_frame = count_frame_tokens(size, size, patch, 2, "bilinear", "grid")
+    frames = [len(pixels(golden, name)) for name in case["frames"]]
+    real = [len(k) - 1 + n * per_frame for k, n in zip(keep, frames, strict=True)]  # one placeholder becomes a video
+    for i, count in enumerate(real):
+        turns[i, count:] = -1
+    ours = conversation_mask(turns)[:, 0]
+    for i, count in enumerate(real):
+        assert torch.equal(ours[i, :count], bits[i, :count, :length])
 
 
 def test_the_official_preset_learns_its_padding(processor):
@@ -167,7 +173,7 @@ def test_bad_conversations_are_refused(processor, example, options, message):
 
 def test_an_unknown_preset_lists_the_known_ones(processor):
     with pytest.raises(ValueError, match="'answers', 'official'"):
-        DiffusionCollator(processor, "mine")
+        DiffusionCollator(processor, "unknown")
     with pytest.raises(ValueError, match="Unknown key `header` in `labels`: did you mean `headers`"):
         DiffusionCollator(processor, {"header": True})
 
@@ -192,9 +198,9 @@ def test_a_canvas_is_filled_to_one_of_the_lengths_asked_for(processor):
 
 def test_a_canvas_does_not_exceed_the_context(processor):
     asked = [conversation("Why?", "No.", frames=1), conversation("Why is it so?", "Because.", frames=1)]
-    rows = DiffusionCollator(processor)(asked)["input_ids"].shape[1]
-    for canvas, room, expected in (([400], 0, rows), ([400], 300, rows), ([24, 400], 100, None)):
-        options = {"padding": True, "canvas": canvas, "max_length": rows + room}
+    tokens = DiffusionCollator(processor)(asked)["input_ids"].shape[1]
+    for canvas, room, expected in (([400], 0, tokens), ([400], 300, tokens), ([24, 400], 100, None)):
+        options = {"padding": True, "canvas": canvas, "max_length": tokens + room}
         batch = DiffusionCollator(processor, options)(asked)
         prompt = max(int((row != -100).nonzero()[0]) for row in batch["labels"])
         assert batch["input_ids"].shape[1] == (expected or prompt + 24)
