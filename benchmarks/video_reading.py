@@ -16,8 +16,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from vidlada_hf.processing.video_file_vidlada import VideoFile
 from vidlada_hf.processing.video_processing_vidlada import sample_frame_indices
-from vidlada_hf.processing.video_reading_vidlada import VideoFile
 
 MINUTES, FPS, WIDTH, HEIGHT, PAIRS = 10, 25, 640, 360, 5
 

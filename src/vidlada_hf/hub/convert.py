@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast, SiglipImageProcessor
 from transformers.utils import logging
 
 from ..modeling.configuration_vidlada import VidLaDAConfig
-from ..modeling.generation_vidlada import VidLaDAGenerationConfig
+from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..modeling.official_checkpoint_vidlada import (
     OFFICIAL_MODEL_TYPE,

@@ -18,7 +18,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import modeling, processing
 from ..modeling.configuration_vidlada import VidLaDAConfig
-from ..modeling.generation_vidlada import VidLaDAGenerationConfig
+from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.official_checkpoint_vidlada import is_official_config
 from ..processing.processing_vidlada import VidLaDAProcessor
 from ..registration import TASK
