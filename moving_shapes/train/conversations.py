@@ -8,7 +8,6 @@ import numpy as np
 from pydantic import Field
 from torch.utils.data import Dataset
 
-from vidlada_hf.evaluation.answering import as_messages
 from vidlada_hf.training.schema import Count, Counts, Share
 
 from ..dataset import ENOUGH_FRAMES, MovingShapes
@@ -23,12 +22,15 @@ class ShapeConversations(Dataset):
         group: so many in a row have the same number of frames, and all long answers or all short ones: the batch size
             of all processes together, so that little is padded and no process waits for one with more frames.
         frames: how many frames a group may have, each as likely: repeat a number for more weight.
-        long: how many groups have captions and descriptions, 0..1.
-        compact: how many groups ask in a few words instead of a sentence, 0..1.
+        long: share of the groups with captions and descriptions, 0..1.
+        compact: share of the groups that ask in a few words instead of a sentence, 0..1.
         types: those of the short answers; None: all of the benchmark.
         split, seed: as of `MovingShapes`.
 
-    Items have the "example" beside their messages.
+    Items are `{"messages": [...], "example": Example}`.
+
+    Raises:
+        ValueError: `types` without short answers, or that cannot be answered from so few frames.
     """
 
     in_order: ClassVar[bool] = True  # shuffled, groups would fall apart
@@ -46,21 +48,24 @@ class ShapeConversations(Dataset):
     ) -> None:
         self.length, self.group, self.seed = length, group, seed
         self.frames, self.long, self.compact = tuple(frames), long, compact
-        short = tuple(type for type in types or BENCHMARK_TYPES if type not in LONG_TYPES)
-        if not short:
+        self.short_types = tuple(type for type in types or BENCHMARK_TYPES if type not in LONG_TYPES)
+        if not self.short_types:
             raise ValueError(f"`types` are {', '.join(types or ())}: name one with short answers, or leave it out.")
         self.parts = {
             (count, types, style): MovingShapes(split, length, count, types, question_style=style, seed=seed)
             for count in self.frames
-            for types in (short, LONG_TYPES)
+            for types in (self.short_types, LONG_TYPES)
             for style in ("sentence", "compact")
         }
-        self.kinds = (short, LONG_TYPES)
-        asked = [kind for kind, share in zip(self.kinds, (1 - long, long), strict=True) if share]
+        self._check_few_frames()
+
+    def _check_few_frames(self) -> None:
+        """Raises now for types without an answer in so few frames, not in the middle of a run."""
+        used = [types for types, share in ((self.short_types, 1 - self.long), (LONG_TYPES, self.long)) if share]
         few = [count for count in set(self.frames) if count < ENOUGH_FRAMES]
-        for count, types in product(few, asked):  # some types have no answer then, which is better told now
-            for place in range(min(length, len(types))):
-                self.parts[count, types, "sentence"].draw(place)
+        for count, types in product(few, used):
+            for index in range(min(self.length, len(types))):
+                self.parts[count, types, "sentence"].draw(index)
 
     def __len__(self) -> int:
         return self.length
@@ -68,10 +73,10 @@ class ShapeConversations(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, index // self.group))
         count = self.frames[rng.integers(len(self.frames))]
-        types = self.kinds[int(rng.random() < self.long)]
+        types = LONG_TYPES if rng.random() < self.long else self.short_types
         style = "compact" if rng.random() < self.compact else "sentence"
         example = self.parts[count, types, style][index]
-        return {"messages": as_messages(example, example.details.taught), "example": example}
+        return {"messages": example.as_question().messages(example.details.training_answer), "example": example}
 
 
 __all__ = ["ShapeConversations"]

@@ -1,9 +1,9 @@
 """Many questions about one video in one sequence.
 
-A sequence is what the chat template makes of one question, with the part behind the video repeated: every turn
-stands at the positions right behind the video and sees the video and itself. So one video, which takes most of the
-rows, serves all its questions. Most empty cells and newlines, and most of the padding behind an answer, are left out of
-the sequence; rows keep their positions.
+A sequence is what the chat template makes of one question, with the part behind the video repeated: each turn has the
+positions right behind the video, and attends to the video and to itself. So one video, which takes most of the tokens,
+serves all its questions. Most empty cells and newlines, and most of the padding behind an answer, are left out of the
+sequence; the other tokens keep their positions.
 """
 
 from collections.abc import Sequence
@@ -15,151 +15,154 @@ import torch
 
 from ..questions import LONG_TYPES
 from .cells import GRID
-from .timelines import TIMELINES
+from .dense_labels import LABELS
 from .turns import Turn, TurnWriter
 
-FRAME_ROWS = GRID * (GRID + 1)
-# What a sequence says of each row, and what it says of rows behind its end: see `Packer.pack`.
-FILLERS = dict.fromkeys(("position", "ids", "weight", "answers", "codes", "said"), 0) | {"segment": -1, "cell": -1}
+FRAME_TOKENS = GRID * (GRID + 1)
+TEXT, NEWLINE = -1, -2  # in `cell`, where a token is none
+# The entries of a sequence for each token, see `Packer.pack`, and their values behind its end.
+FILLERS = dict.fromkeys(
+    ("position_ids", "input_ids", "loss_weight", "answer_length", "exclusion_codes", "in_answer"), 0
+) | {"segment": -1, "cell": TEXT}
 
 
 @dataclass(frozen=True)
-class Material:
-    """What the tower made of a scene, and what its cells show: nothing here depends on a stage's options.
+class EncodedScene:
+    """The tower's features of a scene, and the labels of its cells. Both are the same for all stages.
 
     Args:
         features: (cells of all frames, hidden), float16.
-        labels: (cells, timelines), int8.
-        filled: (cells,), bool.
+        labels: (cells, labels), int8.
+        is_filled: whether a cell holds a shape, (cells,), bool.
         frames: how many there are.
     """
 
     features: torch.Tensor
     labels: np.ndarray
-    filled: np.ndarray
+    is_filled: np.ndarray
     frames: int
 
 
 @dataclass(frozen=True)
 class Packer:
-    """Chooses what of a video and which turns are in a sequence.
+    """Chooses which tokens of a video and which turns are in a sequence.
 
     Args:
         writer: of the turns.
-        text_rows, options, long_turns, kept, canvas, padding: see `PackedQATask`.
+        text_tokens, option_turns, long_answers, kept_empty, canvas, padding: as of `PackedQAOptions`.
     """
 
     writer: TurnWriter
-    text_rows: int
-    options: int
-    long_turns: float
-    kept: float
+    text_tokens: int
+    option_turns: int
+    long_answers: float
+    kept_empty: float
     canvas: Sequence[int]
     padding: int
 
-    def pack(
-        self, material: Material, turns: list[Turn], nameless: str | None, rng: np.random.Generator
-    ) -> dict[str, Any]:
+    def pack(self, scene: EncodedScene, turns: list[Turn], kind: str | None, rng: np.random.Generator) -> dict[str, Any]:
         """One sequence, the video and some of the turns.
 
         Args:
-            nameless: the kind of words that answers may not name.
+            kind: of words that no answer may hold.
 
         Returns:
-            Of each row `segment` (0 for what all turns see, k for turn k), `position`, `ids`, `cell` (its number, -2
-            for newlines, -1 for text), `weight` in the loss (0 unless it is masked), `answers` (the answer's length,
-            where one starts), `codes` (of `code_answer`), `said` (bool: in an answer or behind it). Of each turn
-            `types` and `lives` (turns, timelines).
+            For each token `segment` (0 for what all turns attend to, k for turn k), `position_ids`, `input_ids`, `cell`
+            (its index, `NEWLINE` or `TEXT`), `loss_weight` (0 unless it is masked), `answer_length` (at the first token
+            of an answer, else 0), `exclusion_codes`, and `in_answer` (bool: in an answer or its padding). For each turn
+            `types`, and `shape_labels` (turns, labels).
         """
-        parts = {name: [value] for name, value in self._show(material, rng).items()}
-        chosen = self._choose(turns, nameless, rng)
-        behind = len(self.writer.opening) + material.frames * FRAME_ROWS
+        parts = {name: [value] for name, value in self._video_tokens(scene, rng).items()}
+        chosen = self._choose(turns, kind, rng)
+        behind = len(self.writer.opening) + scene.frames * FRAME_TOKENS
         for number, (turn, padding) in enumerate(chosen, 1):
-            for name, value in self._tell(turn, padding, number, behind, rng).items():
+            for name, value in self._turn_tokens(turn, padding, number, behind, rng).items():
                 parts[name].append(value)
-        lives = np.stack([turn.life for turn, _ in chosen]) if chosen else np.empty((0, len(TIMELINES)), np.int64)
+        labels = np.stack([turn.shape_labels for turn, _ in chosen]) if chosen else np.empty((0, len(LABELS)), np.int64)
         joined: dict[str, Any] = {name: np.concatenate(values) for name, values in parts.items()}
-        return joined | {"types": [turn.type for turn, _ in chosen], "lives": lives}
+        return joined | {"types": [turn.type for turn, _ in chosen], "shape_labels": labels}
 
-    def _show(self, material: Material, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """The rows of the opening and of what is kept of the video."""
-        places = np.arange(material.frames * FRAME_ROWS)
-        column = places % (GRID + 1)
-        newline = column == GRID
-        cell = np.where(newline, -2, places // (GRID + 1) * GRID + column)
-        kept = (rng.random(len(places)) < self.kept) | (~newline & material.filled[np.maximum(cell, 0)])
-        cell, places = cell[kept], places[kept]
+    def _video_tokens(self, scene: EncodedScene, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """The opening, and the tokens of the video that are kept."""
+        positions = np.arange(scene.frames * FRAME_TOKENS)
+        column = positions % (GRID + 1)
+        is_newline = column == GRID
+        cell = np.where(is_newline, NEWLINE, positions // (GRID + 1) * GRID + column)
+        is_filled = ~is_newline & scene.is_filled[np.maximum(cell, 0)]
+        is_kept = (rng.random(len(positions)) < self.kept_empty) | is_filled
+        cell, positions = cell[is_kept], positions[is_kept]
         opening = len(self.writer.opening)
         size = opening + len(cell)
         return {
             "segment": np.zeros(size, np.int64),
-            "position": np.concatenate([np.arange(opening), opening + places]),
-            "ids": np.pad(self.writer.opening, (0, len(cell))),
-            "cell": np.concatenate([np.full(opening, -1), cell]),
-            "weight": np.zeros(size, np.float32),
-            "answers": np.zeros(size, np.int64),
-            "codes": np.zeros(size, np.int64),
-            "said": np.zeros(size, bool),
+            "position_ids": np.concatenate([np.arange(opening), opening + positions]),
+            "input_ids": np.pad(self.writer.opening, (0, len(cell))),
+            "cell": np.concatenate([np.full(opening, TEXT), cell]),
+            "loss_weight": np.zeros(size, np.float32),
+            "answer_length": np.zeros(size, np.int64),
+            "exclusion_codes": np.zeros(size, np.int64),
+            "in_answer": np.zeros(size, bool),
         }
 
-    def _tell(
+    def _turn_tokens(
         self, turn: Turn, padding: np.ndarray, number: int, behind: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """The rows of a turn and of its padding."""
-        size = len(turn.ids) + len(padding)
-        first = len(turn.ids) - turn.answer
+        """The tokens of a turn and of its padding, which has the positions `behind + padding`."""
+        size = len(turn.input_ids) + len(padding)
+        first = len(turn.input_ids) - turn.answer_length
         return {
             "segment": np.full(size, number),
-            "position": behind + np.concatenate([np.arange(len(turn.ids)), padding]),
-            "ids": np.pad(turn.ids, (0, len(padding)), constant_values=self.writer.pad),
-            "cell": np.full(size, -1),
-            "weight": np.pad(draw_weights(turn, len(padding), rng), (first, 0)),
-            "answers": (np.arange(size) == first) * turn.answer,
-            "codes": np.pad(turn.codes, (0, len(padding))),
-            "said": np.arange(size) >= first,
+            "position_ids": behind + np.concatenate([np.arange(len(turn.input_ids)), padding]),
+            "input_ids": np.pad(turn.input_ids, (0, len(padding)), constant_values=self.writer.pad),
+            "cell": np.full(size, TEXT),
+            "loss_weight": np.pad(draw_loss_weights(turn, len(padding), rng), (first, 0)),
+            "answer_length": (np.arange(size) == first) * turn.answer_length,
+            "exclusion_codes": np.pad(turn.exclusion_codes, (0, len(padding))),
+            "in_answer": np.arange(size) >= first,
         }
 
-    def _choose(
-        self, turns: list[Turn], nameless: str | None, rng: np.random.Generator
-    ) -> list[tuple[Turn, np.ndarray]]:
-        """At most one long turn, and short ones until the rows are used up; each with the places of its padding."""
-        order = self.writer.without([turns[i] for i in rng.permutation(len(turns))], nameless)
-        long = [turn for turn in order if turn.type in LONG_TYPES][: int(rng.random() < self.long_turns)]
-        options = self.writer.without([self.writer.list_options(rng) for _ in range(self.options)], nameless)
-        chosen, room = [], self.text_rows
+    def _choose(self, turns: list[Turn], kind: str | None, rng: np.random.Generator) -> list[tuple[Turn, np.ndarray]]:
+        """At most one long answer, and short ones while there is room; each with the positions of its padding."""
+        order = self.writer.without_kind([turns[i] for i in rng.permutation(len(turns))], kind)
+        long = [turn for turn in order if turn.type in LONG_TYPES][: int(rng.random() < self.long_answers)]
+        options = self.writer.without_kind([self.writer.list_options(rng) for _ in range(self.option_turns)], kind)
+        chosen, room = [], self.text_tokens
         for turn in options + long + [turn for turn in order if turn.type not in LONG_TYPES]:
-            if len(turn.ids) <= room:
-                padding = self._draw_padding(turn, rng)[: room - len(turn.ids)]
+            if len(turn.input_ids) <= room:
+                padding = self._draw_padding(turn, rng)[: room - len(turn.input_ids)]
                 chosen.append((turn, padding))
-                room -= len(turn.ids) + len(padding)
+                room -= len(turn.input_ids) + len(padding)
         return chosen
 
     def _draw_padding(self, turn: Turn, rng: np.random.Generator) -> np.ndarray:
-        """Places behind the video of what is shown of an answer's padding."""
-        unused = int(rng.choice(self.canvas)) - turn.answer
+        """Positions, from the end of the video, of those padding tokens of an answer that are in the sequence."""
+        unused = int(rng.choice(self.canvas)) - turn.answer_length
         if unused <= 0:
             return np.empty(0, np.int64)
-        shown = min(unused, int(rng.integers(1, self.padding + 1)))
-        return len(turn.ids) + np.sort(rng.permutation(unused)[:shown])
+        count = min(unused, int(rng.integers(1, self.padding + 1)))
+        return len(turn.input_ids) + np.sort(rng.permutation(unused)[:count])
 
 
-def draw_weights(turn: Turn, padding: int, rng: np.random.Generator) -> np.ndarray:
+def draw_loss_weights(turn: Turn, padding: int, rng: np.random.Generator) -> np.ndarray:
     """Draws which tokens of an answer and its padding are masked: the weight of each in the loss, 0 where it is not.
 
-    Some of the answer always is. Padding is masked as often, and weighs as much as the answer altogether.
+    At least one token of the answer is. Padding is masked at the same rate, and weighs as much as the answer in all.
+
+    Returns:
+        (answer and padding,), float32.
     """
-    masked = int(rng.integers(1, turn.answer + 1))
-    places = rng.permutation(turn.answer)[:masked] if turn.asked is None else [turn.asked]
-    weights = np.zeros(turn.answer + padding, np.float32)
-    weights[places] = turn.answer**0.5 / len(places)
+    count = int(rng.integers(1, turn.answer_length + 1))
+    masked = rng.permutation(turn.answer_length)[:count] if turn.masked_token is None else [turn.masked_token]
+    weights = np.zeros(turn.answer_length + padding, np.float32)
+    weights[masked] = turn.answer_length**0.5 / len(masked)
     if padding:
-        share = len(places) / turn.answer
-        weights[turn.answer :] = (rng.random(padding) < share) * turn.answer**0.5 / share / padding
+        rate = len(masked) / turn.answer_length
+        weights[turn.answer_length :] = (rng.random(padding) < rate) * turn.answer_length**0.5 / rate / padding
     return weights
 
 
-def stack(sequences: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Sequences of `Packer.pack` as one batch: (batch, rows) of each, the shorter ones filled up."""
+def stack_sequences(sequences: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Sequences of `Packer.pack` as one batch: (batch, tokens) of each entry in `FILLERS`, the shorter ones filled up."""
     length = max(len(sequence["segment"]) for sequence in sequences)
 
     def fill(values: np.ndarray, filler: int) -> np.ndarray:
@@ -171,13 +174,20 @@ def stack(sequences: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     }
 
 
-def who_sees_whom(segment: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Segments (batch, rows), -1 for padding, and the turn that the video sees (batch,), 0 for none -> (batch, 1, rows,
-    rows), bool: all see segment 0, and each its own."""
+def packed_attention_mask(segment: torch.Tensor, attended_turn: torch.Tensor) -> torch.Tensor:
+    """The mask of packed turns: all tokens attend to segment 0, and each to its own segment.
+
+    Args:
+        segment: (batch, tokens), -1 for padding.
+        attended_turn: the turn that the video attends to, (batch,); 0 for none.
+
+    Returns:
+        bool (batch, 1, tokens, tokens), true where a query (third) attends to a key (fourth).
+    """
     own = segment[:, :, None] == segment[:, None, :]
-    shown = (segment == 0)[:, None, :]
-    shown_to_video = (segment == 0)[:, :, None] & (segment == seen[:, None])[:, None, :]
-    return (own | shown | shown_to_video)[:, None]
+    video = (segment == 0)[:, None, :]
+    from_video = (segment == 0)[:, :, None] & (segment == attended_turn[:, None])[:, None, :]
+    return (own | video | from_video)[:, None]
 
 
-__all__ = ["FRAME_ROWS", "Material", "Packer", "stack", "who_sees_whom"]
+__all__ = ["FRAME_TOKENS", "NEWLINE", "TEXT", "EncodedScene", "Packer", "packed_attention_mask", "stack_sequences"]

@@ -1,4 +1,4 @@
-"""The model that `recipes/vidlada_tiny.yaml` starts from: the 8B's architecture at two million parameters."""
+"""The model that `recipe.yaml` starts from: the 8B's architecture with two million parameters."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ TINY_CHAT_TEMPLATE = CHAT_TEMPLATE.replace(_SYSTEM_BLOCK, "")
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word of the benchmark, LLaDA's special tokens, and one for any other word."""
+    """One token for each word of the benchmark, LLaDA's special tokens, and one for all other words."""
     names = [*SPECIAL_TOKENS, UNKNOWN, "user", "assistant", "system", *VOCABULARY]
     tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
