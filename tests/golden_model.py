@@ -18,8 +18,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
+from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
+from vidlada_hf.processing.video_processing_vidlada import VidLaDAVideoProcessor
 
 SELECTION = Path(__file__).with_name("golden")
 PLACEHOLDER = -200  # the recorded id of an image or a video
@@ -122,6 +125,19 @@ def golden_model(golden: Path) -> VidLaDAForConditionalGeneration:
     """The official checkpoint, loaded as it is."""
     vision_config = tower_settings(golden)
     return VidLaDAForConditionalGeneration.from_pretrained(golden / "checkpoint", vision_config=vision_config).eval()
+
+
+def golden_processor(golden: Path, **options: Any) -> VidLaDAProcessor:
+    """A processor with the recorded tokenizer and the sizes of the recorded tower; `options` of `VidLaDAProcessor`."""
+    tower = tower_settings(golden)
+    size = {"height": tower["image_size"], "width": tower["image_size"]}
+    return VidLaDAProcessor(
+        image_processor=SiglipImageProcessor(size=size),
+        tokenizer=golden_tokenizer(golden),
+        video_processor=VidLaDAVideoProcessor(size=size),
+        patch_size=tower["patch_size"],
+        **options,
+    )
 
 
 # --- its inputs ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from vidlada_hf import VidLaDAForConditionalGeneration, convert_official_checkpoint
 from vidlada_hf.hub import convert as convert_module
 
+from ..golden_model import assert_recorded, find_case
+
 
 @pytest.fixture(scope="module")
 def official(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -68,13 +70,11 @@ def test_it_is_the_same_model(official: Path, converted: Path, golden: Path) -> 
 
 def test_recorded_logits_and_ids(converted: Path, golden: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(converted)
-    case = next(c for c in json.loads((golden / "cases" / "forward.json").read_text()) if c["name"] == "text")
+    case = find_case(golden, "forward", "text")
     logits = model(input_ids=torch.tensor([case["token_ids"]])).logits[0, case["positions"]]
-    recorded = load_file(golden / "cases" / "forward.safetensors")["text.logits"]
-    torch.testing.assert_close(logits, recorded, atol=2e-3, rtol=0)
+    assert_recorded(logits, golden, "forward", "text.logits", atol=2e-3)
 
-    cases = json.loads((golden / "cases" / "generate.json").read_text())
-    case = next(c for c in cases if c["name"] == "text_only_gen16_b8_s16")
+    case = find_case(golden, "generate", "text_only_gen16_b8_s16")
     ids = torch.tensor([case["input_ids"]])
     answer = model.generate(ids, eos_token_id=[], **case["params"])[0, ids.shape[1] :]
     assert answer.tolist() == case["output_ids"]
@@ -95,9 +95,9 @@ def test_the_processor_comes_along(converted: Path, official: Path) -> None:
     chat = [{"role": "user", "content": [{"type": "video", "video": frames}, {"type": "text", "text": "What?"}]}]
     options = {"num_frames": 2, "add_time_instruction": False, "return_tensors": "pt"}
     inputs = processor.apply_chat_template(chat, tokenize=True, return_dict=True, processor_kwargs=options)
-    assert (inputs["input_ids"] == config.video_token_id).sum() == 2 * 210
-    logits = AutoModelForImageTextToText.from_pretrained(converted)(**inputs).logits
-    assert logits.isfinite().all()
+    model = AutoModelForImageTextToText.from_pretrained(converted)
+    assert (inputs["input_ids"] == config.video_token_id).sum() == 2 * model.model.tokens_per_frame
+    assert model(**inputs).logits.isfinite().all()
 
 
 def test_single_file_and_tokenizer_elsewhere(golden: Path, converted: Path, tmp_path: Path) -> None:

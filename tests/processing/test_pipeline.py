@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.numpy import load_file
 from torch.utils.data import Dataset
-from transformers import AutoTokenizer, pipeline
+from transformers import pipeline
 
 from vidlada_hf.processing.pipeline_vidlada import VideoTextToTextPipeline
-from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
 
 from ..clips import noise
-from ..golden_model import golden_model
+from ..golden_model import case_names, find_case, golden_model, golden_processor, load_tensors
 from ..tiny_models import build_tiny
 from .helpers import ask
 
@@ -179,20 +177,15 @@ def test_datasets_and_generators_are_answered_one_by_one(pipe: VideoTextToTextPi
 # -- parity with the official evaluation ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("index", range(4))
-def test_recorded_answers_from_frames_to_text(golden: Path, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = json.loads((golden / "cases" / "e2e.json").read_text())[index]
-    video = load_file(golden / "cases" / "e2e.safetensors")[case["video"]]
+@pytest.mark.parametrize("name", case_names("e2e"))
+def test_recorded_answers_from_frames_to_text(golden: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = find_case(golden, "e2e", name)
+    video = load_tensors(golden, "e2e")[case["video"]].numpy()
     settings = case["wrapper_settings"]
     newlines = settings.get("mm_newline_position", "grid")
     model = golden_model(golden)
     monkeypatch.setattr(model.config, "newline_position", newlines)
-    processor = VidLaDAProcessor(
-        tokenizer=AutoTokenizer.from_pretrained(golden / "tokenizer"),
-        newline_position=newlines,
-        timestamps="ordinal",
-        official_prompt="inference",
-    )
+    processor = golden_processor(golden, newline_position=newlines, timestamps="ordinal", official_prompt="inference")
     pipe = VideoTextToTextPipeline(model=model, processor=processor, device="cpu")
     arguments = case["generate_kwargs"]
     (output,) = pipe(

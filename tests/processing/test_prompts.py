@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.numpy import load_file
-from transformers import AutoTokenizer
 from transformers.video_utils import VideoMetadata
 
 from vidlada_hf.processing.processing_vidlada import (
@@ -17,6 +15,7 @@ from vidlada_hf.processing.processing_vidlada import (
 from vidlada_hf.processing.prompts_vidlada import DEFAULT_SYSTEM_PROMPT, official_times, time_sentence, written_times
 
 from ..clips import noise
+from ..golden_model import PLACEHOLDER, case_names, find_case, golden_tokenizer, load_json, load_tensors
 from .helpers import ask, inputs_of, small_processor
 
 HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
@@ -37,34 +36,26 @@ def processor() -> VidLaDAProcessor:
 
 @pytest.fixture
 def official(golden: Path) -> VidLaDAProcessor:
-    return small_processor(AutoTokenizer.from_pretrained(golden / "tokenizer"), timestamps="ordinal")
-
-
-def prompt_case(golden: Path, name: str) -> dict[str, Any]:
-    cases = json.loads((golden / "cases" / "prompts.json").read_text())
-    return next(case for case in cases if case.get("name") == name)
+    return small_processor(golden_tokenizer(golden), timestamps="ordinal")
 
 
 def official_clip(golden: Path, name: str | None) -> dict[str, Any]:
     """The options that hand a recorded clip to the processor."""
     if name is None:
         return {}
-    frames = load_file(golden / "cases" / "preprocess.safetensors")
-    clips = {
-        "clip_a.mp4": (frames["fa.frames_u8_nhwc"], 1.0),
-        "clip_b.mp4": (frames["fb.frames_u8_nhwc"], 1.0),
-        "clip_v.mp4": (load_file(golden / "cases" / "e2e.safetensors")["video_u8_nhwc"], 2.0),
-    }
-    video, fps = clips[name]
-    return {"videos": [video], "video_metadata": [{"total_num_frames": len(video), "fps": fps}]}
+    frames = load_tensors(golden, "preprocess") | load_tensors(golden, "e2e")
+    tensors = {"clip_a.mp4": "fa.frames_u8_nhwc", "clip_b.mp4": "fb.frames_u8_nhwc", "clip_v.mp4": "video_u8_nhwc"}
+    (recorded,) = (case["clips"][name] for case in load_json(golden, "prompts") if case["kind"] == "clips")
+    video = frames[tensors[name]].numpy()
+    return {"videos": [video], "video_metadata": [{"total_num_frames": len(video), "fps": recorded["avg_fps"]}]}
 
 
 def collapsed(ids: torch.Tensor, placeholder: int) -> list[int]:
-    """Ids with each run of placeholders as the official single -200."""
+    """Ids with each run of placeholders as the official single one."""
     out: list[int] = []
     for token in ids.tolist():
-        token = -200 if token == placeholder else token
-        if not (token == -200 and out[-1:] == [-200]):
+        token = PLACEHOLDER if token == placeholder else token
+        if not (token == PLACEHOLDER and out[-1:] == [PLACEHOLDER]):
             out.append(token)
     return out
 
@@ -74,45 +65,26 @@ def official_text(text: str) -> str:
     return text.replace("<video>", "<image>")
 
 
-TRAIN_SAMPLES = [
-    "single_turn_video",
-    "multi_turn_video",
-    "time_instruction",
-    "no_think",
-    "think",
-    "text_only",
-    "image_tag_in_the_middle",
-]
-EVAL_PROMPTS = [
-    "one_turn_video",
-    "one_turn_video_no_think",
-    "one_turn_video_think",
-    "time_instruction_no_think",
-    "context_already_has_image_tag",
-    "text_only",
-    "json_conversation",
-]
-TEMPLATES = ["template_one_turn_video", "template_two_turns_video"]
+def assert_recorded_text(text: str, case: dict[str, Any], field: str) -> None:
+    """`text` is the recorded one; the selection in the repository holds ids only, which are compared anyway."""
+    assert text == case.get(field, text)
 
 
 def test_every_recorded_prompt_is_compared(golden: Path) -> None:
-    cases = json.loads((golden / "cases" / "prompts.json").read_text())
-    recorded = [(case["kind"], case["name"]) for case in cases if case["kind"] != "clips"]
-    compared = [("train_sample", name) for name in TRAIN_SAMPLES]
-    compared += [("eval_wrapper", name) for name in EVAL_PROMPTS] + [("template", name) for name in TEMPLATES]
-    assert recorded == compared
+    kinds = {case["kind"] for case in load_json(golden, "prompts")}
+    assert kinds == {"train_sample", "eval_wrapper", "template", "clips"}
 
 
-@pytest.mark.parametrize("name", TRAIN_SAMPLES)
+@pytest.mark.parametrize("name", case_names("prompts", kind="train_sample"))
 def test_training_sample_equals_the_official_one(golden: Path, official: VidLaDAProcessor, name: str) -> None:
-    case = prompt_case(golden, name)
+    case = find_case(golden, "prompts", name, kind="train_sample")
     roles = {"human": "user", "gpt": "assistant"}
     messages = [{"role": roles[turn["from"]], "content": turn["value"]} for turn in case["conversations"]]
     text = official.apply_chat_template(
         messages, think_mode=case["options"].get("think_mode"), official_prompt="training"
     )
     if not case["options"].get("add_time_instruction"):
-        assert text == case["text_of_input_ids"]
+        assert_recorded_text(text, case, "text_of_input_ids")
     inputs = official(
         text=text,
         **official_clip(golden, case["clip"]),
@@ -123,7 +95,7 @@ def test_training_sample_equals_the_official_one(golden: Path, official: VidLaDA
     ids = inputs["input_ids"][0]
     assert collapsed(ids, official.video_token_id) == case["input_ids"]
     runs = official.tokenizer.decode(ids).replace("<video>" * 4, "<image>")
-    assert runs == case["text_of_input_ids"]
+    assert_recorded_text(runs, case, "text_of_input_ids")
 
 
 def eval_messages(case: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,10 +109,9 @@ def eval_messages(case: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": context}]}]
 
 
-@pytest.mark.parametrize("name", EVAL_PROMPTS)
+@pytest.mark.parametrize("name", case_names("prompts", kind="eval_wrapper"))
 def test_evaluation_prompt_equals_the_official_one(golden: Path, official: VidLaDAProcessor, name: str) -> None:
-    cases = json.loads((golden / "cases" / "prompts.json").read_text())
-    case = next(case for case in cases if case["kind"] == "eval_wrapper" and case["name"] == name)
+    case = find_case(golden, "prompts", name, kind="eval_wrapper")
     settings_, arguments = case["wrapper_settings"], case["gen_kwargs"]
     text = official.apply_chat_template(
         eval_messages(case),
@@ -149,7 +120,7 @@ def test_evaluation_prompt_equals_the_official_one(golden: Path, official: VidLa
         official_prompt="inference",
     )
     if not settings_.get("add_time_instruction"):
-        assert official_text(text) == case["prompt"]
+        assert_recorded_text(official_text(text), case, "prompt")
     inputs = official(
         text=text,
         **official_clip(golden, case["clip"]),
@@ -161,23 +132,21 @@ def test_evaluation_prompt_equals_the_official_one(golden: Path, official: VidLa
     assert collapsed(inputs["input_ids"][0], official.video_token_id) == case["input_ids"]
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", case_names("prompts", kind="template"))
 def test_template_equals_the_official_one(golden: Path, official: VidLaDAProcessor, name: str) -> None:
-    case = prompt_case(golden, name)
+    case = find_case(golden, "prompts", name, kind="template")
     messages = [{"role": ("user", "assistant")[at % 2], "content": content} for at, content in enumerate(case["turns"])]
     text = official.apply_chat_template(messages, add_generation_prompt=True)
-    assert text == case["prompt"]
+    assert_recorded_text(text, case, "prompt")
     inputs = official(text=text, videos=noise(1), official_prompt="inference", return_tensors="pt")
     assert collapsed(inputs["input_ids"][0], official.video_token_id) == case["input_ids"]
 
 
-@pytest.mark.parametrize("index", range(4))
-def test_end_to_end_prompt_equals_the_official_one(golden: Path, official: VidLaDAProcessor, index: int) -> None:
-    cases = json.loads((golden / "cases" / "e2e.json").read_text())
-    assert len(cases) == 4
-    case = cases[index]
+@pytest.mark.parametrize("name", case_names("e2e"))
+def test_end_to_end_prompt_equals_the_official_one(golden: Path, official: VidLaDAProcessor, name: str) -> None:
+    case = find_case(golden, "e2e", name)
     settings_ = case["wrapper_settings"]
-    video = load_file(golden / "cases" / "e2e.safetensors")[case["video"]]
+    video = load_tensors(golden, "e2e")[case["video"]].numpy()
     inputs = official.apply_chat_template(
         ask(video, case["question"]),
         tokenize=True,
@@ -199,7 +168,7 @@ def test_end_to_end_prompt_equals_the_official_one(golden: Path, official: VidLa
 
 
 def test_golden_tokenizer_gets_its_placeholders(golden: Path, official: VidLaDAProcessor) -> None:
-    size = len(AutoTokenizer.from_pretrained(golden / "tokenizer"))
+    size = load_json(golden, "id_map")["vocab_size"]
     assert (official.image_token_id, official.video_token_id) == (size, size + 1)
 
 
@@ -299,7 +268,7 @@ def test_official_times_count_frames_unless_resampled() -> None:
 
 def test_time_sentence_of_recorded_samplings_is_the_official_one(golden: Path) -> None:
     compared = 0
-    for case in json.loads((golden / "cases" / "frame_sampling.json").read_text()):
+    for case in load_json(golden, "frame_sampling"):
         recorded = case.get("eval", {})
         if "frame_time" not in recorded:
             continue

@@ -1,7 +1,6 @@
 """Which frames are sampled and what becomes of their pixels: against the recorded official code, and by properties."""
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -9,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file
 from transformers.video_utils import VideoMetadata
 
 from tests import clips
+from tests.golden_model import assert_recorded, golden_processor, load_json, load_tensors, pixels, resized_frames
 from vidlada_hf.processing.video_processing_vidlada import (
     VidLaDAVideoProcessor,
     frame_stride,
@@ -32,7 +31,7 @@ counts = st.integers(1, 300)
 
 def test_official_sampling(golden):
     """Indices and times of the evaluation wrapper and the training loader, which agree."""
-    cases = json.loads((golden / "cases" / "frame_sampling.json").read_text())
+    cases = load_json(golden, "frame_sampling")
     assert cases
     for case in cases:
         total, average_fps = case["total_frames"], case["avg_fps"]
@@ -140,26 +139,26 @@ def processor():
     return VidLaDAVideoProcessor()
 
 
-def test_official_pixels(golden, processor):
-    recorded = load_file(golden / "cases" / "preprocess.safetensors")
-    for name in ("fa", "fb"):
-        pixels = processor(recorded[f"{name}.frames_u8_nhwc"])["pixel_values_videos"]
-        expected = recorded["lut"][recorded[f"{name}.resized_u8_nchw"].long()]
-        torch.testing.assert_close(pixels, expected, atol=1e-6, rtol=0)
-    corner = processor(recorded["fa.frames_u8_nhwc"])["pixel_values_videos"][0, :, :64, :64]
-    torch.testing.assert_close(corner, recorded["fa.pixel_values_frame0_rows0_64_cols0_64"], atol=1e-6, rtol=0)
+@pytest.fixture(scope="module")
+def official(golden):
+    return golden_processor(golden).video_processor
 
 
-def test_official_resize(golden, processor):
+def test_official_pixels(golden, official):
+    recorded = load_tensors(golden, "preprocess")
+    for name in ("fa", "fb", "fc"):
+        frames = official(recorded[f"{name}.frames_u8_nhwc"])["pixel_values_videos"]
+        torch.testing.assert_close(frames, pixels(golden, name), atol=1e-6, rtol=0)
+    corner = official(recorded["fa.frames_u8_nhwc"])["pixel_values_videos"][0, :, :64, :64]
+    assert_recorded(corner, golden, "preprocess", "fa.pixel_values_frame0_rows0_64_cols0_64", atol=1e-6)
+
+
+def test_official_resize(golden, official):
     """Bit for bit, since it is Pillow's on a CPU; torch's own kernel is off by one level here and there."""
-    recorded = load_file(golden / "cases" / "preprocess.safetensors")
-    plain = {"do_rescale": False, "do_normalize": False}
-    for name in ("fa", "fb"):
-        resized = processor(recorded[f"{name}.frames_u8_nhwc"], **plain)["pixel_values_videos"]
-        assert torch.equal(resized, recorded[f"{name}.resized_u8_nchw"])
-    resized = processor(recorded["fc.frames_u8_nhwc"], **plain)["pixel_values_videos"]
-    assert torch.equal(resized.long().sum((2, 3)), recorded["fc.resized_u8_channel_sums"])
-    assert torch.equal(resized[:, :, 100:164, 200:264], recorded["fc.resized_u8_rows100_164_cols200_264"])
+    for name in ("fa", "fb", "fc"):
+        frames = load_tensors(golden, "preprocess")[f"{name}.frames_u8_nhwc"]
+        resized = official(frames, do_rescale=False, do_normalize=False)["pixel_values_videos"]
+        assert torch.equal(resized, resized_frames(golden, name))
 
 
 @pytest.fixture
