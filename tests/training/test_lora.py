@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -11,9 +10,9 @@ import torch
 from peft import AutoPeftModel
 from safetensors.torch import load_file
 
-from moving_shapes.train.tiny_model import build_tiny
-from tests.training.helpers import losses_of
-from tests.training.test_run import DATA
+from tests import processes
+from tests.tiny_models import build_tiny, write_tiny_checkpoint
+from tests.training.helpers import DATA, losses_of
 from vidlada_hf import VidLaDAForConditionalGeneration, export_checkpoint
 from vidlada_hf.training import run
 from vidlada_hf.training.lora import (
@@ -26,6 +25,7 @@ from vidlada_hf.training.lora import (
     load_adapter,
     save_adapter,
 )
+from vidlada_hf.training.model_loading import load_model
 from vidlada_hf.training.recipe import Recipe
 from vidlada_hf.training.task import find_task
 
@@ -69,10 +69,7 @@ def recipe(base, folder, **lora) -> Recipe:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base") / "base"
-    for part in build_tiny(3):
-        part.save_pretrained(folder)
-    return folder
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("base") / "base", seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +84,9 @@ def test_a_new_adapter_changes_nothing_and_trains_nothing_else():
     adapted = add_adapter(model, LORA)
     torch.testing.assert_close(logits(adapted), before)
     trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
-    assert len(trained) == 8 * 7 * 2 and all(".language_model.layers." in name and ".lora_" in name for name in trained)
+    layers = model.config.text_config.num_hidden_layers
+    assert len(trained) == layers * 7 * 2
+    assert all(".language_model.layers." in name and ".lora_" in name for name in trained)
 
 
 def test_training_leaves_the_base_alone(base, trained):
@@ -126,7 +125,7 @@ def test_alone_and_merged_it_gives_the_same(base, trained):
 
 
 def test_it_lowers_the_loss(base, trained):
-    model, processor = run.load(str(base), 0)
+    model, processor = load_model(str(base), 0)
     task = find_task("conversations")(model, processor, seed=5, data=DATA)
     data, losses = task.dataset(), []
     batch = task.collate([data[i] for i in range(8)])
@@ -142,7 +141,7 @@ def test_a_fresh_process_loads_it(base, trained, tmp_path, is_exported):
     folder = export_checkpoint(base, tmp_path / "exported") if is_exported else base
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", BY_PEFT, folder, trained / "adapter", "yes" if is_exported else ""]
-    printed = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    printed = processes.run(command, env=environment, cwd=tmp_path)
     assert printed.returncode == 0, printed.stderr[-3000:]
     adapted = load_adapter(VidLaDAForConditionalGeneration.from_pretrained(base), trained / "adapter")
     torch.testing.assert_close(torch.tensor(json.loads(printed.stdout.splitlines()[-1])), logits(adapted))
@@ -150,9 +149,9 @@ def test_a_fresh_process_loads_it(base, trained, tmp_path, is_exported):
 
 def test_peft_finds_the_base_by_itself(base, trained):
     """Which it may where this package is allowed."""
-    found = AutoPeftModel.from_pretrained(trained / "adapter", import_allowlist=["vidlada_hf"])
+    loaded = AutoPeftModel.from_pretrained(trained / "adapter", import_allowlist=["vidlada_hf"])
     adapted = load_adapter(VidLaDAForConditionalGeneration.from_pretrained(base), trained / "adapter")
-    torch.testing.assert_close(logits(found), logits(adapted))
+    torch.testing.assert_close(logits(loaded), logits(adapted))
 
 
 def test_an_adapter_for_another_base_is_refused(trained):

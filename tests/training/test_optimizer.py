@@ -56,8 +56,8 @@ def test_each_group_moves_as_its_own_optimizer_moves_it():
             adamw.zero_grad()
 
     assert train(together, optimizer, 3) == train(apart, Both(), 3)
-    for mine, other in zip(together.parameters(), apart.parameters(), strict=True):
-        assert torch.equal(mine, other)
+    for one, other in zip(together.parameters(), apart.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_it_learns():
@@ -78,8 +78,8 @@ def test_a_restored_optimizer_goes_on_as_if_never_stopped():
     optimizer = build_optimizer(resumed, OPTIONS)
     optimizer.load_state_dict(state)
     train(resumed, optimizer, 3, first=3)
-    for mine, other in zip(resumed.parameters(), straight.parameters(), strict=True):
-        assert torch.equal(mine, other)
+    for one, other in zip(resumed.parameters(), straight.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_scheduler_reaches_both():
@@ -89,8 +89,8 @@ def test_a_scheduler_reaches_both():
     before = [g["lr"] for g in optimizer.param_groups]
     train(model, optimizer, 1)
     scheduler.step()
-    assert [g["lr"] for s in optimizer.steppers for g in s.param_groups] != before
-    assert sorted(g["lr"] for s in optimizer.steppers for g in s.param_groups) == sorted(lr / 2 for lr in before)
+    assert [g["lr"] for s in optimizer.optimizers for g in s.param_groups] != before
+    assert sorted(g["lr"] for s in optimizer.optimizers for g in s.param_groups) == sorted(lr / 2 for lr in before)
 
 
 def test_a_rate_of_zero_freezes_without_gradient_or_state():
@@ -127,6 +127,6 @@ def test_directions_are_those_of_torchs_muon(shape):
     from torch.optim._muon import _zeropower_via_newtonschulz as reference
 
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    for mine, matrix in zip(Muon.orthogonalize(matrices), matrices, strict=True):
-        theirs = reference(matrix, Muon.COEFFICIENTS, Muon.ITERATIONS, 1e-7).float()
-        assert (mine - theirs).norm() < 0.05 * theirs.norm()
+    for direction, matrix in zip(Muon.orthogonalize(matrices), matrices, strict=True):
+        expected = reference(matrix, Muon.COEFFICIENTS, Muon.ITERATIONS, 1e-7).float()
+        assert (direction - expected).norm() < 0.05 * expected.norm()

@@ -22,7 +22,7 @@ def test_a_recipe_round_trips(tmp_path):
         ({"ouput_dir": "x"}, "Unknown key `ouput_dir` in the recipe: did you mean `output_dir`?"),
         ({"stages": []}, "`stages` of the recipe must be a list of at least one stage"),
         ({"stages": [STAGE, STAGE]}, "Two stages of the recipe have the same name: one, one"),
-        ({"stages": [{"task": "cells"}]}, "stage 1 of the recipe lacks the key `name`"),
+        ({"stages": [{"task": "conversations"}]}, "stage 1 of the recipe lacks the key `name`"),
         ({"stages": [STAGE | {"arguements": {}}]}, "Unknown key `arguements` in stage 1 .* did you mean `arguments`"),
         ({"stages": [STAGE | {"rates": {"txt": 1}}]}, "Unknown key `txt` in `rates` of stage 'one'.*`text`"),
         ({"stages": [STAGE | {"rates": {"text": "1e-5"}}]}, "`text` in `rates` of stage 'one' is the text '1e-5'"),
@@ -53,7 +53,7 @@ def test_a_recipe_round_trips(tmp_path):
         ({"stages": [STAGE | {"lora": {"r": 8}, "interpolation": 0.5}]}, "'one' has `lora` and `interpolation`: lower"),
     ],
 )
-def test_mistakes_are_named_with_their_place(change, message):
+def test_mistakes_are_named_where_they_are_written(change, message):
     with pytest.raises(ValueError, match=message):
         Recipe.from_dict(RECIPE | change)
 

@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -7,10 +6,12 @@ import torch
 from transformers import TrainerCallback, TrainingArguments
 
 from tests.tiny_models import example, tiny_model
+from tests.training.helpers import KillAt, Killed
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
-from vidlada_hf.training.checkpointing import load_state, random_state, save_state, set_random_state
+from vidlada_hf.training import trainer as trainer_module
+from vidlada_hf.training.checkpointing import last_checkpoint
 from vidlada_hf.training.optimizer import OptimizerOptions
-from vidlada_hf.training.trainer import DiffusionTrainer, SimilarLengths, last_checkpoint
+from vidlada_hf.training.trainer import DiffusionTrainer, default_arguments
 
 OPTIONS = OptimizerOptions(tower=1e-3, projector=1e-3, text=3e-3, muon=1e-2)
 
@@ -34,19 +35,6 @@ class Examples(torch.utils.data.Dataset):
 
 def join(items: list[dict]) -> dict:
     return {name: torch.cat([item[name] for item in items]) for name in items[0]}
-
-
-class Die(Exception):
-    """Stands for a kill."""
-
-
-class DieAt(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise Die
 
 
 def trainer(folder, callbacks=(), **arguments) -> DiffusionTrainer:
@@ -84,8 +72,8 @@ def test_a_killed_run_goes_on_as_if_undisturbed(tmp_path):
     straight = trainer(tmp_path / "straight")
     straight.train()
 
-    with pytest.raises(Die):
-        trainer(tmp_path / "killed", callbacks=[DieAt(5)]).train()
+    with pytest.raises(Killed):
+        trainer(tmp_path / "killed", callbacks=[KillAt(5)]).train()
     checkpoint = last_checkpoint(tmp_path / "killed")
     assert checkpoint.endswith("checkpoint-3")
     resumed = trainer(tmp_path / "killed")
@@ -95,8 +83,8 @@ def test_a_killed_run_goes_on_as_if_undisturbed(tmp_path):
 
 
 def test_seconds_are_counted_on_after_a_kill(tmp_path):
-    with pytest.raises(Die):
-        trainer(tmp_path, logging_steps=1, callbacks=[DieAt(5)]).train()
+    with pytest.raises(Killed):
+        trainer(tmp_path, logging_steps=1, callbacks=[KillAt(5)]).train()
     checkpoint = Path(last_checkpoint(tmp_path))
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     state["log_history"][-1]["seconds"] = 1000.0
@@ -122,67 +110,12 @@ def test_it_learns(tmp_path):
     assert sum(losses[-8:]) < sum(losses[:8]) / 2
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty state", "cut weights", "no optimizer's JSON", "no random state"])
-def test_an_incomplete_checkpoint_is_deleted_and_the_one_before_it_taken(tmp_path, damage):
-    trainer(tmp_path, max_steps=4).train()
-    newest = tmp_path / "checkpoint-4"
-    if damage == "missing":
-        shutil.rmtree(newest)
-        newest.mkdir()
-    elif damage == "empty state":
-        (newest / "trainer_state.json").write_text("")
-    elif damage == "cut weights":
-        (newest / "model.safetensors").write_bytes((newest / "model.safetensors").read_bytes()[:-10])
-    elif damage == "no optimizer's JSON":
-        (newest / "optimizer.json").write_text("[1, ")
-    else:
-        (newest / "random_0.safetensors").unlink()
-    assert last_checkpoint(tmp_path).endswith("checkpoint-3") and not newest.exists()
-    assert last_checkpoint(tmp_path, processes=2) is None  # not of so many
-    assert last_checkpoint(tmp_path / "nothing") is None
-
-
 def test_a_run_that_was_killed_at_its_end_is_not_trained_on(tmp_path):
     done = trainer(tmp_path, max_steps=3)  # an epoch has four
     done.train()
     again = trainer(tmp_path, max_steps=3)
     again.train(resume_from_checkpoint=last_checkpoint(tmp_path))
     assert again.state.global_step == 3 and torch.equal(weights(again.model), weights(done.model))
-
-
-def test_states_round_trip(tmp_path):
-    state = {"a": {0: torch.arange(3), 1: [1.5, None, True]}, "b": ("x", (2, torch.ones(2, 2)))}
-    save_state(state, tmp_path / "state")
-    again = load_state(tmp_path / "state")
-    assert list(again["a"]) == [0, 1] and again["a"][1] == [1.5, None, True] and again["b"][0] == "x"
-    assert isinstance(again["b"], tuple) and torch.equal(again["b"][1][1], torch.ones(2, 2))
-    with pytest.raises(TypeError, match="/a: set"):
-        save_state({"a": {1}}, tmp_path / "state")
-    (tmp_path / "state.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"state.safetensors is missing"):
-        load_state(tmp_path / "state")
-
-
-def test_random_states_round_trip(tmp_path):
-    import random
-
-    import numpy as np
-
-    save_state(random_state(), tmp_path / "random")
-    first = (random.random(), np.random.rand(), torch.rand(1).item())
-    set_random_state(load_state(tmp_path / "random"))
-    assert (random.random(), np.random.rand(), torch.rand(1).item()) == first
-
-
-def test_batches_of_similar_lengths_follow_from_seed_and_epoch():
-    lengths = torch.randint(1, 1000, (400,)).tolist()
-    sampler = SimilarLengths(8, lengths, seed=3)
-    order = list(sampler)
-    assert sorted(order) == list(range(400)) and order == list(SimilarLengths(8, lengths, seed=3))
-    spread = [max(b) - min(b) for b in ([lengths[i] for i in order[k : k + 8]] for k in range(0, 400, 8))]
-    assert sum(spread) / len(spread) < 200  # of shuffled ones some 770
-    sampler.set_epoch(1)
-    assert list(sampler) != order
 
 
 def test_grouping_needs_lengths(tmp_path):
@@ -217,3 +150,15 @@ class Draw(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         torch.rand(self.count)
+
+
+@pytest.mark.parametrize(("cores", "processes", "workers"), [(16, 1, 14), (16, 4, 2), (64, 1, 14), (1, 1, 1)])
+def test_batches_are_prepared_in_workers_where_a_gpu_waits_for_them(cores, processes, workers, monkeypatch):
+    monkeypatch.setattr(trainer_module.torch.cuda, "is_available", lambda: False)
+    assert default_arguments()["dataloader_num_workers"] == 0
+    monkeypatch.setattr(trainer_module.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(trainer_module, "is_torch_tf32_available", lambda: True)
+    monkeypatch.setattr(trainer_module.os, "cpu_count", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    arguments = default_arguments()
+    assert arguments["dataloader_num_workers"] == workers and arguments["tf32"] is True

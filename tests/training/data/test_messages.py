@@ -39,7 +39,7 @@ def test_local_files(tmp_path, record, suffix):
         path.write_text(json.dumps([record, record]) if suffix == "json" else f"{json.dumps(record)}\n" * 2)
     dataset = build_dataset("messages", seed=0, path=str(path), video_folder="videos")
     assert [item["messages"] for item in dataset] == [EXPECTED] * 2
-    assert dataset[1]["place"] == f"{path}, {'line' if suffix == 'jsonl' else 'record'} 2"
+    assert dataset[1]["origin"] == f"{path}, {'line' if suffix == 'jsonl' else 'record'} 2"
 
 
 def test_a_column_of_videos_is_not_decoded(tmp_path):
@@ -99,7 +99,7 @@ def test_an_id_is_looked_up_on_the_hub(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load)
     dataset = MessageConversations("someone/videos", split="test", name="short", video_folder="videos")
     assert asked == [("someone/videos", "short", "test")]
-    assert dataset[0] == {"messages": EXPECTED, "place": "someone/videos (test), record 1"}
+    assert dataset[0] == {"messages": EXPECTED, "origin": "someone/videos (test), record 1"}
 
 
 def test_a_folder_of_several_configurations_needs_the_name_of_one(tmp_path):

@@ -9,11 +9,11 @@ ASKED = [{"role": "user", "content": [VIDEO, {"type": "text", "text": "Why?"}]}]
 ANSWERED = [*ASKED, {"role": "assistant", "content": "Because."}]
 
 
-def test_records_keep_messages_and_places():
+def test_records_keep_messages_and_origins():
     records = Records([("here", ANSWERED), ("there", ANSWERED)], "the file")
     assert len(records) == 2 and records.videos == ["a.mp4", "a.mp4"]
     assert records[1] == {
-        "place": "there",
+        "origin": "there",
         "messages": [*ASKED, {"role": "assistant", "content": [{"type": "text", "text": "Because."}]}],
     }
 
@@ -36,7 +36,7 @@ def test_records_keep_messages_and_places():
         ([*ASKED, {"role": "assistant", "content": "red\ud800"}], "here holds half a character"),
     ],
 )
-def test_what_cannot_be_learned_is_refused_with_its_place(messages, message):
+def test_what_cannot_be_learned_is_refused_with_its_origin(messages, message):
     with pytest.raises(RecordError, match=message):
         check_messages("here", messages)
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from moving_shapes.train.tiny_model import build_tiny
 from tests.clips import encode
 from tests.llava_files import write_llava
+from tests.tiny_models import IMAGE_SIZE, build_tiny
 from vidlada_hf.processing.video_reading_vidlada import VideoReadingError
-from vidlada_hf.training.conversations import Conversations
+from vidlada_hf.training.conversation_task import ConversationTask
 from vidlada_hf.training.data.llava import LlavaConversations
 from vidlada_hf.training.data.records import RecordError
-from vidlada_hf.training.data.video_dataset import FrameReader, VideoRecords, count_left_out, with_reading
+from vidlada_hf.training.data.video_dataset import FrameReader, VideoRecords, count_skipped, with_frame_options
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def clips(tmp_path):
     return path
 
 
-def task(parts, path, **options) -> Conversations:
-    made = Conversations(
+def task(parts, path, **options) -> ConversationTask:
+    made = ConversationTask(
         *parts,
         data={"source": "llava", "path": str(path), "video_folder": str(path.parent)},
         **({"processor_options": {"num_frames": 4}} | options),
@@ -46,7 +46,7 @@ def test_frames_read_ahead_give_the_processors_own_inputs(parts, clips):
     loader = DataLoader(made.dataset(), 1, collate_fn=made.collate, num_workers=1, sampler=[2, 0])
     for number, batch in zip((2, 0), loader, strict=True):
         path = LlavaConversations(str(clips), str(clips.parent))[number]
-        processor = with_reading(parts[1], {"num_frames": 4})[0]
+        processor = with_frame_options(parts[1], {"num_frames": 4})[0]
         expected = processor.apply_chat_template(path["messages"], tokenize=True, return_dict=True, return_tensors="pt")
         assert torch.equal(batch["input_ids"], expected["input_ids"])
         assert torch.equal(batch["pixel_values_videos"], expected["pixel_values_videos"])
@@ -65,7 +65,7 @@ def test_frames_are_resized_as_the_recipe_says(parts, clips, options):
 def test_the_time_sentence_is_that_of_the_file(parts, clips):
     """Which needs the metadata of frames that were read before."""
     options = {"add_time_instruction": True}
-    sampled = with_reading(parts[1], {"fps": 2})[0]
+    sampled = with_frame_options(parts[1], {"fps": 2})[0]
     records = LlavaConversations(str(clips), str(clips.parent))
     read = VideoRecords(records, FrameReader(sampled.video_processor), encode=dict)[0]
     assert read["processor_kwargs"]["video_metadata"][0].total_num_frames == 64
@@ -81,15 +81,15 @@ def test_the_time_sentence_is_that_of_the_file(parts, clips):
         assert texts[0] == texts[1]
 
 
-def test_a_bad_video_is_replaced_counted_and_told(parts, clips):
+def test_a_bad_video_is_replaced_counted_and_reported(parts, clips):
     made = task(parts, clips)
-    dataset, notes = made.dataset(), clips.parent / "left_out.jsonl"
-    assert dataset[1]["place"] in [dataset[0]["place"], dataset[2]["place"]]
-    assert dataset[1]["place"] == made.dataset()[1]["place"]  # drawn by the index alone
-    assert count_left_out(notes) == {"bad video": 1}
-    assert made.remarks() == [f"1 records were left out (bad video): see {notes}."]
-    note = json.loads(notes.read_text().splitlines()[0])
-    assert note["place"].endswith("records.json, record 2") and "mp4" in note["error"]
+    dataset, skipped = made.dataset(), clips.parent / "skipped.jsonl"
+    assert dataset[1]["origin"] in [dataset[0]["origin"], dataset[2]["origin"]]
+    assert dataset[1]["origin"] == made.dataset()[1]["origin"]  # drawn by the index alone
+    assert count_skipped(skipped) == {"bad video": 1}
+    assert made.report() == [f"1 records were skipped (bad video): see {skipped}."]
+    line = json.loads(skipped.read_text().splitlines()[0])
+    assert line["origin"].endswith("records.json, record 2") and "mp4" in line["error"]
 
 
 def test_a_record_that_is_too_long_stops_the_run_or_is_left_out(parts, clips):
@@ -97,19 +97,19 @@ def test_a_record_that_is_too_long_stops_the_run_or_is_left_out(parts, clips):
     records = json.loads(clips.read_text())
     records[2]["conversations"][1]["value"] = "red " * 50
     clips.write_text(json.dumps(records))
-    rows = len(task(parts, clips).dataset()[0]["input_ids"])
+    longest = len(task(parts, clips).dataset()[0]["input_ids"])
     with pytest.raises(RecordError, match="record 3 takes .* tokens, more than `max_length` .*`too_long: skip`"):
-        task(parts, clips, labels={"max_length": rows}).dataset()[2]
-    made = task(parts, clips, labels={"max_length": rows}, too_long="skip")
-    assert made.dataset()[2]["place"].endswith("record 1") and made.dataset()[1]["place"].endswith("record 1")
-    assert [remark.partition(": see")[0] for remark in made.remarks()] == [
-        "1 records were left out (too long)",
-        "1 records were left out (bad video)",
+        task(parts, clips, labels={"max_length": longest}).dataset()[2]
+    made = task(parts, clips, labels={"max_length": longest}, too_long="skip")
+    assert made.dataset()[2]["origin"].endswith("record 1") and made.dataset()[1]["origin"].endswith("record 1")
+    assert [line.partition(": see")[0] for line in made.report()] == [
+        "1 records were skipped (too long)",
+        "1 records were skipped (bad video)",
     ]
     with pytest.raises(
         RecordError, match="100 records in a row cannot be used.*record [123] takes .* not too many frames"
     ):
-        task(parts, clips, labels={"max_length": rows - 1}, too_long="skip").dataset()[0]
+        task(parts, clips, labels={"max_length": longest - 1}, too_long="skip").dataset()[0]
 
 
 def test_or_it_stops_the_run_with_one_clear_error(parts, clips):
@@ -118,7 +118,7 @@ def test_or_it_stops_the_run_with_one_clear_error(parts, clips):
     loader = DataLoader(made.dataset(), 1, collate_fn=made.collate, num_workers=1, sampler=[1])
     with pytest.raises(RecordError, match=r"^[^\n]*records.json, record 2: [^\n]*`bad_videos: skip` leaves it out.\)$"):
         list(loader)
-    assert made.remarks() == []
+    assert made.report() == []
 
 
 def test_no_record_stands_in_for_a_whole_folder_of_bad_ones(parts, tmp_path):
@@ -127,19 +127,17 @@ def test_no_record_stands_in_for_a_whole_folder_of_bad_ones(parts, tmp_path):
     for file in sorted(tmp_path.glob("*.mp4"))[:9]:
         file.write_bytes(b"no video")
     dataset = made.dataset()
-    shown = Counter(dataset[i]["place"] for i in range(12))
+    shown = Counter(dataset[i]["origin"] for i in range(12))
     assert len(shown) == 3 and max(shown.values()) < 9
-    assert len((tmp_path / "left_out.jsonl").read_text().splitlines()) == len(dataset.unusable) == 9
+    assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == len(dataset.unusable) == 9
 
 
 def test_a_missing_video_stops_the_run_before_it_starts(parts, clips):
     next(clips.parent.glob("*.mp4")).unlink()
     data = {"source": "llava", "path": str(clips), "video_folder": str(clips.parent)}
     with pytest.raises(RecordError, match="record [13]: there is no video .*mp4. Is `video_folder` right"):
-        Conversations.check({"data": data, "bad_videos": "stop"})
-    Conversations.check({"data": data})
-    with pytest.raises(ValueError, match="too_long: for sources of files only, which 'moving_shapes' is not"):
-        Conversations.check({"data": {"source": "moving_shapes", "length": 4}, "too_long": "skip"})
+        ConversationTask.check({"data": data, "bad_videos": "stop"})
+    ConversationTask.check({"data": data})
 
 
 def test_a_wrong_folder_is_found_out(parts, clips):
@@ -154,7 +152,7 @@ def test_frames_are_kept_on_disk_until_file_or_settings_change(parts, clips, tmp
     file = next(clips.parent.glob("*color*.mp4"))
     first = FrameReader(parts[1].video_processor, cache)
     frames, metadata = first(str(file))
-    assert frames.dtype == torch.uint8 and frames.shape == (8, 3, 64, 64)  # 8 seconds at 1 fps
+    assert frames.dtype == torch.uint8 and frames.shape == (4, 3, IMAGE_SIZE, IMAGE_SIZE)  # 4 seconds at 1 fps
     assert len(list(cache.iterdir())) == 1
 
     monkeypatch.setattr(FrameReader, "_read", lambda *_: pytest.fail("read again"))
@@ -166,7 +164,7 @@ def test_frames_are_kept_on_disk_until_file_or_settings_change(parts, clips, tmp
     kept.write_bytes(b"x")  # as after a full disk
     assert torch.equal(first(str(file))[0], frames) and kept.stat().st_size > frames.numel()
 
-    other = with_reading(parts[1], {"num_frames": 2})[0].video_processor
+    other = with_frame_options(parts[1], {"num_frames": 2})[0].video_processor
     assert len(FrameReader(other, cache)(str(file))[0]) == 2
     os.utime(file, (0, 0))
     first(str(file))
@@ -191,6 +189,6 @@ def test_lengths_count_the_frames_that_a_rate_samples(parts, clips):
     encode(clips.parent / records[2]["video"], frames=30, fps=1)
     given = task(parts, clips, processor_options={"fps": 0.5, "max_frames": 5})
     texts, lengths = task(parts, clips).dataset().lengths, given.dataset().lengths
-    rows = parts[0].model.tokens_per_frame
-    frames = [(longer - text) / rows for longer, text in zip(lengths, texts, strict=True)]
-    assert frames == [4, 0, 5]  # of 8 and of 30 seconds
+    per_frame = parts[0].model.tokens_per_frame
+    frames = [(longer - text) / per_frame for longer, text in zip(lengths, texts, strict=True)]
+    assert frames == [2, 0, 5]  # of 4 and of 30 seconds

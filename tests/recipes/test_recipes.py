@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.llava_files import write_llava
-from tests.training.test_run import TINY
+from tests.training.helpers import TINY
 from vidlada_hf.training import run
 from vidlada_hf.training.recipe import Recipe
 
@@ -46,7 +46,7 @@ def test_the_papers_curriculum_has_its_three_stages():
 
 
 def test_it_runs_from_end_to_end_on_clips(tmp_path):
-    """Tiny: another model, 4 to 8 frames, and 6 clips of moving shapes in the format of the real data."""
+    """Tiny: another model, 4 to 8 frames, and 6 clips in the format of the real data."""
     shared = yaml.safe_load((RECIPES / "vidlada_8b.yaml").read_text())  # what is written once is one object
     content = json.loads(json.dumps(shared))
     content |= {"model": TINY, "output_dir": str(tmp_path / "run")}
@@ -66,11 +66,11 @@ def test_it_runs_from_end_to_end_on_clips(tmp_path):
         assert any(not before[name].equal(after[name]) for name in before)
     for folder in stages.iterdir():
         assert json.loads((folder / "log.json").read_text())[0]["loss"] > 0
-        assert not (folder / "left_out.jsonl").exists()
+        assert not (folder / "skipped.jsonl").exists()
 
 
 def test_accelerates_configurations_name_the_models_layers():
-    """Their keys are checked by accelerate itself; `test_processes` runs them."""
+    """Their keys are checked by accelerate itself; `training/test_launch` runs them."""
     from accelerate.commands.config.config_args import load_config_from_file
 
     from vidlada_hf import VidLaDAForConditionalGeneration
