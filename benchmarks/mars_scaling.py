@@ -14,18 +14,19 @@ from pathlib import Path
 
 import torch
 
-from vidlada_hf.evaluation.bench import describe_setup
+from vidlada_hf.evaluation.bench import describe_setup, measure_costs
 from vidlada_hf.evaluation.cost_model import Machine
 from vidlada_hf.evaluation.decoding import EXACT, DecodingSetup
+from vidlada_hf.evaluation.measure import TimedDecoding, measure_machine
 from vidlada_hf.evaluation.random_model import (
     SMALL_TEXT,
     TINY_TEXT,
     build_random_model,
-    random_denoiser,
-    random_question,
+    encode_random_question,
+    full_canvas_runner,
 )
-from vidlada_hf.evaluation.speed import TimedDecoding, measure_runs, speed_table
-from vidlada_hf.evaluation.timing import Record, measure_machine
+from vidlada_hf.evaluation.record import Record
+from vidlada_hf.evaluation.report import costs_table
 
 FRAMES, CANVAS, BLOCK, EXACT_STEPS, ROUNDS = (8, 16, 32, 64), 128, 32, 2, 3
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device, quick = torch.device(options.device), options.quick
     model = build_random_model(TINY_TEXT if quick else SMALL_TEXT, device, torch.float32, grid=4 if quick else 27)
     numbers, canvas, block = ((3, 6), 8, 4) if quick else (FRAMES, CANVAS, BLOCK)
-    setup = describe_setup(random_denoiser(model, 0, canvas, block), "random weights") | {
+    setup = describe_setup(full_canvas_runner(model, 0, canvas, block), "random weights") | {
         "frames": list(numbers),
         "tokens_per_frame": model.model.tokens_per_frame,
         "exact": f"{EXACT_STEPS} of {canvas} equal steps were run; seconds and operations are multiplied by "
@@ -52,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = Record(options.output, setup)
     machine = Machine(**record.data.setdefault("machine", asdict(measure_machine(device, torch.float32, quick))))
     for frames in numbers:
-        denoiser, encoded = random_denoiser(model, frames, canvas, block), random_question(model, frames)
+        runner, batches = full_canvas_runner(model, frames, canvas, block), [encode_random_question(model, frames)]
         runs = {
-            "exact": TimedDecoding(denoiser, encoded, EXACT, machine, EXACT_STEPS),
-            "mars": TimedDecoding(denoiser, encoded, DecodingSetup("mars"), machine),
+            "exact": TimedDecoding(runner, batches, EXACT, machine, EXACT_STEPS),
+            "mars": TimedDecoding(runner, batches, DecodingSetup("mars"), machine),
         }
-        found = record.data.setdefault("by_frames", {}).setdefault(str(frames), {})
-        measure_runs(runs, "exact", 2 if quick else ROUNDS, found, record.save)
-        print(f"\n{frames} frames\n{speed_table(found)}")
+        results = record.data.setdefault("by_frames", {}).setdefault(str(frames), {})
+        measure_costs(runs, "exact", 2 if quick else ROUNDS, results, record.save)
+        print(f"\n{frames} frames\n{costs_table(results)}")
     print(f"\nDrawn in {draw(record.data, options.output.with_suffix('.png'))}.")
 
 
@@ -71,7 +72,7 @@ def draw(data: dict, path: Path) -> Path:
     axes = figure.subplots()
     frames = [int(number) for number in data["by_frames"]]
     for name in ("exact", "mars"):
-        seconds = [found[name]["summary"]["seconds"] for found in data["by_frames"].values()]
+        seconds = [results[name]["summary"]["seconds"] for results in data["by_frames"].values()]
         axes.plot(frames, seconds, "o-", label=name)
         for x, y in zip(frames, seconds, strict=True):
             axes.annotate(f"{y:.3g} s", (x, y), textcoords="offset points", xytext=(4, 5), fontsize=7)

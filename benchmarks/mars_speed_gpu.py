@@ -2,13 +2,13 @@
 
     python benchmarks/mars_speed_gpu.py [--rounds 5] [--output benchmarks/mars_speed_gpu.json] [--quick]
 
-Random bfloat16 weights of LLaDA-8B's shape, a video of 32 frames x 210 rows and 40 rows of text, 128 tokens in 128
-steps, blocks of 32, one token a step. Contenders take turns. "official style" recomputes everything with a dense mask
-and runs the head on all rows, as the official code does. The autoregressive model is transformers' Llama, which
-generates 128 tokens after a prompt as long with its own `generate`. Beside each stands the least that the GPU needs
-for its operations and bytes, at the speed that it reaches in a large product and a large copy. Of the two that
-recompute everything, 16 of the 128 equal steps are run, and multiplied; the JSON says so. An interrupted run goes on
-where it was.
+Random bfloat16 weights of LLaDA-8B's shape, a video of 32 frames x 210 tokens and 40 tokens of text, 128 new tokens in
+128 steps, blocks of 32, one token a step. Runs take turns. "official style" recomputes everything with a dense mask and
+runs the head on all tokens, as the official code does. The autoregressive model is transformers' Llama, which generates
+128 tokens after a prompt as long with its own `generate`. Beside each stands the least that the GPU needs for its
+operations and bytes, at the speed that it reaches in a large product and a large copy. Of the two that recompute
+everything, 16 of the 128 equal steps are run, and multiplied; the JSON says so. An interrupted run goes on where it
+was.
 
 Needs about 40 GB on the GPU; refused without one, except with --quick (a tiny model, also on a CPU).
 """
@@ -24,13 +24,19 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vidlada_hf import FixedQuotaUnmasking, NoCache, VidLaDATextConfig
-from vidlada_hf.evaluation.bench import describe_setup
+from vidlada_hf.evaluation.bench import describe_setup, measure_costs
 from vidlada_hf.evaluation.cost_model import LayerWork, Machine, StepCost, TextShape
-from vidlada_hf.evaluation.counting import PeakMemory, count_flops
+from vidlada_hf.evaluation.counting import count_flops
 from vidlada_hf.evaluation.decoding import EXACT, DecodingSetup
-from vidlada_hf.evaluation.random_model import TINY_TEXT, build_random_model, random_denoiser, random_question
-from vidlada_hf.evaluation.speed import TimedDecoding, measure_runs, speed_table
-from vidlada_hf.evaluation.timing import Record, clock, measure_machine
+from vidlada_hf.evaluation.measure import PeakMemory, TimedDecoding, clock, measure_machine
+from vidlada_hf.evaluation.random_model import (
+    TINY_TEXT,
+    build_random_model,
+    encode_random_question,
+    full_canvas_runner,
+)
+from vidlada_hf.evaluation.record import Record
+from vidlada_hf.evaluation.report import costs_table
 
 FRAMES, CANVAS, BLOCK, EXACT_STEPS = 32, 128, 32, 16
 STRATEGIES = {
@@ -43,15 +49,14 @@ STRATEGIES = {
 
 
 class DenseMask(NoCache):
-    """Everything, with a mask (batch, 1, rows, keys) that forbids nothing, and the head on all rows."""
+    """Everything, with a mask (batch, 1, tokens, tokens) that forbids nothing, and the head on all tokens."""
 
     def __init__(self, head: nn.Module) -> None:
         self.head = head
 
     def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: Any) -> torch.Tensor:
-        """See `NoCache`."""
-        batch, rows = inputs_embeds.shape[:2]
-        mask = torch.ones(batch, 1, rows, rows, dtype=torch.bool, device=inputs_embeds.device)
+        batch, tokens = inputs_embeds.shape[:2]
+        mask = torch.ones(batch, 1, tokens, tokens, dtype=torch.bool, device=inputs_embeds.device)
         hidden = text_model(
             inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=self.layout.position_ids
         ).last_hidden_state
@@ -60,13 +65,12 @@ class DenseMask(NoCache):
 
 
 @dataclass(frozen=True)
-class Official(DecodingSetup):
-    """`DenseMask` as a contender."""
+class OfficialStyle(DecodingSetup):
+    """`DenseMask` with one token a step."""
 
     head: Any = None
 
     def build(self) -> Any:
-        """See `DecodingSetup`."""
         return DenseMask(self.head), FixedQuotaUnmasking()
 
 
@@ -86,24 +90,27 @@ class Autoregression:
         )
 
     def count(self) -> dict[str, Any]:
-        """See `speed.Run`."""
+        """See `measure.Measurable`."""
         return {"flops": count_flops(self.run), "floor_seconds": self.floor(), "tokens": self.tokens}
 
     def floor(self) -> float:
-        """Seconds: a causal prefill, then a row for each further token; weights and keys are read each time."""
-        shape, rows = TextShape.of(self.model.config), self.prompt.shape[1]
+        """Seconds: a causal prefill, then one token at a time; weights and keys are read each time."""
+        shape, prompt = TextShape.of(self.model.config), self.prompt.shape[1]
         size = self.model.dtype.itemsize
         weights = shape.layers * shape.layer_parameters + shape.hidden * shape.vocabulary
-        row = 2 * shape.layers * shape.key_value_heads * shape.head_dim
-        work = [LayerWork(rows, rows * (rows + 1) // 2)] + [LayerWork(1, rows + i) for i in range(1, self.tokens)]
+        per_token = 2 * shape.layers * shape.key_value_heads * shape.head_dim
+        work = [LayerWork(prompt, prompt * (prompt + 1) // 2)]
+        work += [LayerWork(1, prompt + i) for i in range(1, self.tokens)]
         head = 2 * shape.hidden * shape.vocabulary
         return sum(
-            StepCost(shape.layers * w.flops(shape) + head, size * (weights + row * (rows + i))).floor(self.machine)
+            StepCost(shape.layers * w.flops(shape) + head, size * (weights + per_token * (prompt + i))).floor(
+                self.machine
+            )
             for i, w in enumerate(work)
         )
 
     def time(self) -> tuple[float, int | None]:
-        """See `speed.Run`."""
+        """See `measure.Measurable`."""
         with PeakMemory(self.model.device) as peak:
             seconds = clock(self.run, self.model.device)
         return seconds, peak.bytes
@@ -132,30 +139,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     device, dtype = torch.device("cuda" if has_gpu else "cpu"), torch.bfloat16
     text = TINY_TEXT if quick else {}
-    frames, canvas, block, steps_run = (4, 8, 4, 2) if quick else (FRAMES, CANVAS, BLOCK, EXACT_STEPS)
+    frames, canvas, block, exact_steps = (4, 8, 4, 2) if quick else (FRAMES, CANVAS, BLOCK, EXACT_STEPS)
     model = build_random_model(text, device, dtype, grid=4 if quick else 27)
-    denoiser, encoded = random_denoiser(model, frames, canvas, block), random_question(model, frames)
-    rows = encoded.inputs["input_ids"].shape[1]
-    setup = describe_setup(denoiser, "random weights of the 8B shape" if not quick else "random weights") | {
+    runner, batch = full_canvas_runner(model, frames, canvas, block), encode_random_question(model, frames)
+    prompt_tokens = batch.inputs["input_ids"].shape[1]
+    setup = describe_setup(runner, "random weights of the 8B shape" if not quick else "random weights") | {
         "tokens_per_frame": model.model.tokens_per_frame,
-        "prompt_rows": rows,
-        "full recompute, official style": f"{steps_run} of {canvas} equal steps were run; seconds and operations are "
-        f"multiplied by {canvas / steps_run:g}",
+        "prompt_tokens": prompt_tokens,
+        "full recompute, official style": f"{exact_steps} of {canvas} equal steps were run; seconds and operations are "
+        f"multiplied by {canvas / exact_steps:g}",
     }
     record = Record(options.output, setup)
     machine = Machine(**record.data.setdefault("machine", asdict(measure_machine(device, dtype, quick))))
-    prompt = torch.randint(1, text.get("vocab_size", 126464), (1, rows), device=device)
-    official = Official(head=model.lm_head)
+    prompt = torch.randint(1, text.get("vocab_size", 126464), (1, prompt_tokens), device=device)
+    official = OfficialStyle(head=model.lm_head)
     runs = {
-        "full recompute": TimedDecoding(denoiser, encoded, EXACT, machine, steps_run),
-        "official style": TimedDecoding(denoiser, encoded, official, machine, steps_run),
-        **{name: TimedDecoding(denoiser, encoded, contender, machine) for name, contender in STRATEGIES.items()},
+        "full recompute": TimedDecoding(runner, [batch], EXACT, machine, exact_steps),
+        "official style": TimedDecoding(runner, [batch], official, machine, exact_steps),
+        **{name: TimedDecoding(runner, [batch], strategy, machine) for name, strategy in STRATEGIES.items()},
         "autoregressive Llama": Autoregression(build_llama(text, device, dtype), prompt, canvas, machine),
     }
-    found = record.data.setdefault("contenders", {})
-    measure_runs(runs, "full recompute", 1 if quick else options.rounds, found, record.save, warm_up=has_gpu)
-    record.save()
-    print(speed_table(found))
+    results = record.data.setdefault("results", {})
+    rounds = 1 if quick else options.rounds
+    measure_costs(runs, "full recompute", rounds, results, record.save, warm_up=has_gpu)
+    print(costs_table(results))
 
 
 if __name__ == "__main__":

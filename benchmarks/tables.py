@@ -1,9 +1,10 @@
-"""The README's tables of measurements, made from the JSON files beside this script.
+"""The tables of measurements in the documents, made from the JSON files beside this script.
 
-    python benchmarks/tables.py [--check] [--readme README.md] [--results benchmarks]
+    python benchmarks/tables.py [--check] [--results benchmarks] [FILE ...]
 
-Writes between each pair of lines `<!-- table NAME -->` and `<!-- end -->` what NAME.json holds. With --check nothing is
-written, and a README that is out of date is an error. A table whose file is not there yet is left as it is.
+Writes between each pair of lines `<!-- table NAME -->` and `<!-- end -->` what NAME.json holds; FILE is README.md and
+docs/results.md by default. With --check nothing is written, and a file that is out of date is an error. A table whose
+JSON file is not there yet is left as it is.
 """
 
 import argparse
@@ -19,8 +20,9 @@ sys.path.insert(0, str(HERE))
 
 import mars_accuracy  # noqa: E402
 
-from vidlada_hf.evaluation.speed import digits, speed_table  # noqa: E402
+from vidlada_hf.evaluation.report import costs_table, format_digits, markdown_table  # noqa: E402
 
+DOCUMENTS = (HERE.parent / "README.md", HERE.parent / "docs" / "results.md")
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -30,30 +32,29 @@ def speed(data: dict[str, Any]) -> str:
     about = f"{setup['device']}, {setup['dtype']}, torch {setup['torch']}"
     threads = f", {setup['threads']} threads" if setup["threads"] else ""
     exact = f" Exact: {setup['exact']}." if "exact" in setup else ""
-    rounds = min(len(entry["seconds"]) for entry in data["contenders"].values())
+    rounds = min(len(entry["seconds"]) for entry in data["results"].values())
     timed = f", medians of {rounds} rounds" if rounds > 1 else ", one round" if rounds else ""
     about = f"{about}{threads}; {setup['frames']} frames, {setup['canvas']} tokens{timed}.{exact}"
-    return f"{speed_table(data['contenders'])}\n\n{about}"
+    return f"{costs_table(data['results'])}\n\n{about}"
 
 
 def accuracy(data: dict[str, Any]) -> str:
-    """Contenders beside exact decoding."""
+    """Set-ups beside exact decoding."""
     setup = data["setup"]
     canvas = f"{setup['frames']} frames, {setup['canvas']} tokens, {setup['steps']} steps"
-    ending = {"stop": "once it has ended", "block": "once the block that it ends in is finished"}[setup["ending"]]
-    about = f"an answer is left alone {ending}; differences in points; FLOPs: of a question that runs all steps."
+    stop = {"answer": "once it has ended", "block": "once the block that it ends in is finished"}[setup["stop_after"]]
+    about = f"an answer is left alone {stop}; differences in points; FLOPs: of a question that runs all steps."
     return f"{mars_accuracy.table(data)}\n\n{setup['questions']:,} questions, {canvas}; {about}"
 
 
 def scaling(data: dict[str, Any]) -> str:
     """Seconds by frames."""
     by_frames = data["by_frames"]
-    lines = ["| frames | " + " | ".join(by_frames) + " |", "|---|" + "---:|" * len(by_frames)]
+    rows = []
     for name in ("exact", "mars"):
-        seconds = [f"{digits(found[name]['summary']['seconds'])} s" for found in by_frames.values()]
-        lines.append(f"| {name} | " + " | ".join(seconds) + " |")
-    speedups = [f"{found['mars']['summary']['speedup']:.1f}x" for found in by_frames.values()]
-    return "\n".join([*lines, "| faster | " + " | ".join(speedups) + " |"])
+        rows.append([name, *(f"{format_digits(r[name]['summary']['seconds'])} s" for r in by_frames.values())])
+    rows.append(["faster", *(f"{results['mars']['summary']['speedup']:.1f}x" for results in by_frames.values())])
+    return markdown_table(["frames", *by_frames], rows)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -67,36 +68,37 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def fill(readme: str, results: Path) -> str:
+def fill(text: str, results: Path) -> str:
     """The text with its tables made anew.
 
     Raises:
-        SystemExit: a table that nobody knows.
+        SystemExit: a table of an unknown name.
     """
 
-    def write(found: re.Match) -> str:
-        begin, name, old, end = found.groups()
+    def write(match: re.Match) -> str:
+        begin, name, old, end = match.groups()
         if name not in TABLES:
             raise SystemExit(f"There is no table {name!r}: known are {', '.join(TABLES)}.")
         path = results / f"{name}.json"
         return f"{begin}{TABLES[name](json.loads(path.read_text())) + chr(10) if path.exists() else old}{end}"
 
-    return BLOCK.sub(write, readme)
+    return BLOCK.sub(write, text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE")
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--readme", type=Path, default=HERE.parent / "README.md")
     parser.add_argument("--results", type=Path, default=HERE)
     options = parser.parse_args(arguments)
-    old = options.readme.read_text(encoding="utf-8")
-    new = fill(old, options.results)
-    if options.check and new != old:
-        raise SystemExit(f"{options.readme} is out of date: run python benchmarks/tables.py")
-    if not options.check:
-        options.readme.write_text(new, encoding="utf-8")
+    for path in options.files or [path for path in DOCUMENTS if path.exists()]:
+        old = path.read_text(encoding="utf-8")
+        new = fill(old, options.results)
+        if options.check and new != old:
+            raise SystemExit(f"{path} is out of date: run python benchmarks/tables.py")
+        if not options.check:
+            path.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""Counting instead of timing: floating-point operations, bytes alive, and bytes that a cache strategy keeps.
+"""Counting instead of timing: floating-point operations, bytes alive, bytes that a cache strategy keeps.
 
 Counts do not depend on what else a machine does, so they can be compared between machines and tested.
 """
 
 import dataclasses
-import sys
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 def count_flops(run: Callable[[], Any]) -> int:
     """The floating-point operations of a call: matrix products, convolutions and attention, 2 for a multiply-add.
 
-    Element-wise work is not counted. torch's own counter does not know attention on the CPU, and would miss it.
+    Element-wise work is not counted.
     """
     with flop_counter() as counter:
         run()
@@ -27,7 +25,7 @@ def count_flops(run: Callable[[], Any]) -> int:
 
 
 def flop_counter() -> FlopCounterMode:
-    """torch's counter, which also sees attention on the CPU."""
+    """torch's counter, which by itself would miss attention on the CPU."""
     return FlopCounterMode(
         display=False,
         custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops},
@@ -51,33 +49,33 @@ class LiveBytes(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known: dict[int, weakref.ref] = {}
+        self._storages: dict[int, weakref.ref] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._see((args, kwargs), from_before=True)
+        self._register((args, kwargs), from_before=True)
         made = func(*args, **(kwargs or {}))
-        self._see(made, from_before=False)
+        self._register(made, from_before=False)
         return made
 
-    def _see(self, tree: Any, from_before: bool) -> None:
+    def _register(self, tree: Any, from_before: bool) -> None:
         for leaf in tree_leaves(tree):
             if not isinstance(leaf, torch.Tensor):
                 continue
             storage = leaf.untyped_storage()
-            place, size = id(storage), 0 if from_before else storage.nbytes()
-            if place in self._known:
+            key, size = id(storage), 0 if from_before else storage.nbytes()
+            if key in self._storages:
                 continue
 
-            def forget(_: Any, place: int = place, size: int = size) -> None:
-                del self._known[place]
+            def forget(_: Any, key: int = key, size: int = size) -> None:
+                del self._storages[key]
                 self.now -= size
 
-            self._known[place] = weakref.ref(storage, forget)
+            self._storages[key] = weakref.ref(storage, forget)
             self.now += size
             self.peak = max(self.peak, self.now)
 
 
-def count_kept(holder: Any) -> int:
+def count_kept_bytes(holder: Any) -> int:
     """Bytes of all tensors that an object holds in its attributes, however deep in containers; views count once.
 
     Of a cache strategy in the middle of a `generate`: the keys, values, boundaries and indices that it keeps. The
@@ -89,62 +87,20 @@ def count_kept(holder: Any) -> int:
     return sum(storages.values())
 
 
-def _tensors(value: Any, seen: set[int]) -> Iterator[torch.Tensor]:
-    if id(value) in seen:
+def _tensors(value: Any, visited: set[int]) -> Iterator[torch.Tensor]:
+    if id(value) in visited:
         return
-    seen.add(id(value))
+    visited.add(id(value))
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):
         for item in list(value.values()):
-            yield from _tensors(item, seen)
+            yield from _tensors(item, visited)
     elif isinstance(value, list | tuple | set):
         for item in value:
-            yield from _tensors(item, seen)
+            yield from _tensors(item, visited)
     elif dataclasses.is_dataclass(value) or "vidlada" in type(value).__module__:
-        yield from _tensors(getattr(value, "__dict__", {}), seen)
+        yield from _tensors(getattr(value, "__dict__", {}), visited)
 
 
-class PeakMemory:
-    """The most memory that was in use between entering and leaving.
-
-    Attributes:
-        bytes: on a GPU what torch had allocated (`max_memory_allocated`), weights included; on the CPU the resident set
-            of this process, also with what the allocator has not given back. None where the system does not tell.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.bytes: int | None = None
-
-    def __enter__(self) -> "PeakMemory":
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            self._can_reset = _reset_resident_peak()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated(self.device)
-        elif self._can_reset:
-            self.bytes = _resident_peak()
-
-
-def _reset_resident_peak() -> bool:
-    """Whether Linux could be asked to forget the highest resident set of this process so far."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return sys.platform == "linux"
-
-
-def _resident_peak() -> int | None:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-__all__ = ["LiveBytes", "PeakMemory", "count_flops", "count_kept", "flop_counter"]
+__all__ = ["LiveBytes", "count_flops", "count_kept_bytes", "flop_counter"]

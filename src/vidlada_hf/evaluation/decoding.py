@@ -1,7 +1,5 @@
-"""What a benchmark compares: a cache strategy with an unmasking rule, and how it answers questions."""
+"""How questions are answered: by one cache strategy and one unmasking rule, on one model, in one setting."""
 
-import contextlib
-import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,34 +7,36 @@ from typing import Any
 
 import torch
 
-from ..modeling.cache_strategies_vidlada import resolve_cache_strategy
-from ..modeling.cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout
+from ..hub.locate import find_checkpoint
+from ..modeling.cache_strategies_vidlada import CACHE_STRATEGIES, resolve_cache_strategy
+from ..modeling.cache_vidlada import DenoisingCache
+from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
+from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from ..modeling.observers_vidlada import StepOutput
 from ..modeling.unmasking_vidlada import UNMASKING_STRATEGIES, UnmaskingStrategy, resolve_unmasking
-from .cost_model import StepCost, TextShape, cost_of_steps
-from .counting import count_kept
+from ..processing.processing_vidlada import VidLaDAProcessor
 from .questions import VideoQuestion
 
-ENDINGS = ("stop", "block", "canvas")
+STOP_AFTER = ("answer", "block", "canvas")
 
 
 @dataclass(frozen=True)
 class DecodingSetup:
-    """A cache strategy with an unmasking rule.
+    """A cache strategy and an unmasking rule.
 
     Args:
-        cache: its name.
-        settings: its `cache_config`.
+        cache_strategy, cache_config: the strategy's name and its settings.
         unmasking: the rule's name.
-        bound: the rule's number; None: its default.
+        unmasking_value: the rule's number, such as its threshold; None: its default.
 
     Raises:
         ValueError: a name or a setting that is unknown or impossible.
     """
 
-    cache: str = "none"
-    settings: dict[str, Any] = field(default_factory=dict)
+    cache_strategy: str = "none"
+    cache_config: dict[str, Any] = field(default_factory=dict)
     unmasking: str = "quota"
-    bound: float | None = None
+    unmasking_value: float | None = None
 
     def __post_init__(self) -> None:
         self.build()
@@ -44,25 +44,36 @@ class DecodingSetup:
     @property
     def name(self) -> str:
         """Such as `mars{"anchors": 8} + threshold:0.8`."""
-        settings = json.dumps(self.settings) if self.settings else ""
-        bound = "" if self.bound is None else f":{self.bound:g}"
-        return f"{self.cache}{settings} + {self.unmasking}{bound}"
+        return f"{self.cache_name} + {self.unmasking_name}"
+
+    @property
+    def cache_name(self) -> str:
+        """Such as `mars{"anchors": 8}`."""
+        return self.cache_strategy + (json.dumps(self.cache_config) if self.cache_config else "")
+
+    @property
+    def unmasking_name(self) -> str:
+        """Such as `threshold:0.8`."""
+        return self.unmasking + ("" if self.unmasking_value is None else f":{self.unmasking_value:g}")
 
     def build(self) -> tuple[DenoisingCache, UnmaskingStrategy]:
         """New objects of both."""
         rule = resolve_unmasking(self.unmasking)
-        if self.bound is not None:
-            if UNMASKING_STRATEGIES[self.unmasking][1] is None:
-                raise ValueError(f"The unmasking rule {self.unmasking!r} takes no number, got {self.bound:g}.")
-            rule = UNMASKING_STRATEGIES[self.unmasking][0](self.bound)
-        return resolve_cache_strategy(self.cache, self.settings or None), rule
+        if self.unmasking_value is not None:
+            build, argument = UNMASKING_STRATEGIES[self.unmasking]
+            if argument is None:
+                raise ValueError(
+                    f"The unmasking rule {self.unmasking!r} takes no number, got {self.unmasking_value:g}."
+                )
+            rule = build(self.unmasking_value)
+        return resolve_cache_strategy(self.cache_strategy, self.cache_config or None), rule
 
 
 EXACT = DecodingSetup()
 
 
-def read_cache(text: str) -> tuple[str, dict[str, Any]]:
-    """A strategy as it is typed: its name, or its name, a colon and its settings as JSON.
+def parse_cache(text: str) -> tuple[str, dict[str, Any]]:
+    """A strategy as it is typed: `NAME`, or `NAME:` and its settings as JSON.
 
     Raises:
         ValueError: what follows the colon is no JSON object.
@@ -77,8 +88,8 @@ def read_cache(text: str) -> tuple[str, dict[str, Any]]:
     return name, settings
 
 
-def read_unmasking(text: str) -> tuple[str, float | None]:
-    """A rule as it is typed: its name, or its name, a colon and its number."""
+def parse_unmasking(text: str) -> tuple[str, float | None]:
+    """A rule as it is typed: `NAME`, or `NAME:NUMBER`; ValueError for what is no number."""
     name, colon, rest = text.partition(":")
     try:
         return name, float(rest) if colon else None
@@ -86,11 +97,16 @@ def read_unmasking(text: str) -> tuple[str, float | None]:
         raise ValueError(f"{rest!r} in {text!r} is no number: write {name}:0.9, say.") from error
 
 
-def combine(caches: Sequence[str], rules: Sequence[str]) -> list[DecodingSetup]:
-    """Every strategy with every rule, exact decoding first, none twice."""
-    typed = [(read_cache(cache), read_unmasking(rule)) for cache in caches for rule in rules]
-    found = [EXACT, *(DecodingSetup(*cache, *rule) for cache, rule in typed)]
-    return list({contender.name: contender for contender in found}.values())
+def combine_setups(caches: Sequence[str] | None = None, rules: Sequence[str] | None = None) -> list[DecodingSetup]:
+    """Every strategy with every rule, both as they are typed; exact decoding first, none twice. None: all of them."""
+    parsed_caches = [parse_cache(cache) for cache in caches or CACHE_STRATEGIES]
+    parsed_rules = [parse_unmasking(rule) for rule in rules or UNMASKING_STRATEGIES]
+    return unique_setups([EXACT, *(DecodingSetup(*cache, *rule) for cache in parsed_caches for rule in parsed_rules)])
+
+
+def unique_setups(setups: Sequence[DecodingSetup]) -> list[DecodingSetup]:
+    """Each name once, in the order in which they come."""
+    return list({setup.name: setup for setup in setups}.values())
 
 
 def prepare_inputs(processor: Any, questions: Sequence[VideoQuestion], num_frames: int) -> Any:
@@ -128,60 +144,27 @@ def answer_questions(
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A batch of questions whose videos the tower has seen.
+class EncodedBatch:
+    """A batch of questions whose videos are encoded.
 
     Args:
         inputs: of `generate`, without pixels.
-        features: (rows, hidden) of each video.
+        features: of each video, (tokens, hidden).
     """
 
     inputs: dict[str, Any]
     features: list[torch.Tensor]
 
 
-@dataclass
-class Watch:
-    """What a run did, seen step by step. Pass `see` as a `step_callback`.
-
-    Attributes:
-        strategy: the one that ran, afterwards.
-        layout: of the batch.
-        steps: that ran.
-        tokens: committed; forwards: summed over the examples that could commit any.
-        kept: the most bytes that the strategy held after a step.
-    """
-
-    strategy: DenoisingCache
-    layout: SequenceLayout | None = None
-    steps: list[DenoisingStep] = field(default_factory=list)
-    tokens: int = 0
-    forwards: int = 0
-    kept: int = 0
-
-    def see(self, done: Any) -> None:
-        """A step."""
-        self.layout = self.strategy.layout
-        self.steps.append(done.step)
-        self.tokens += int(done.committed.sum())
-        self.forwards += sum(done.step.active[: len(done.committed)])
-        self.kept = max(self.kept, count_kept(self.strategy))
-
-    def costs(self, shape: TextShape, element_size: int) -> list[StepCost] | None:
-        """What its steps cost on paper, see `cost_of_steps`."""
-        assert self.layout is not None
-        return cost_of_steps(self.strategy, shape, self.layout, self.steps, element_size)
-
-
 @dataclass(frozen=True)
 class DecodingRunner:
-    """Answers questions in one setting, so that only the contender differs.
+    """Answers questions in one setting, so that only the `DecodingSetup` differs.
 
     Args:
         model, processor: of one checkpoint.
         num_frames: of each video.
-        ending: when an answer that has ended is left alone. "stop": at once, as users get it. "block": once its block
-            is finished; what is committed before the end is then the same as with "canvas". "canvas": never, so that
+        stop_after: what an answer is denoised to the end of. "answer": its first end token, as users get it. "block":
+            the block that this token is in; what is committed before it is then the same as with "canvas". "canvas":
             all steps run. The last two know end tokens only, no other stops.
         settings: arguments of `generate`.
     """
@@ -189,138 +172,146 @@ class DecodingRunner:
     model: Any
     processor: Any
     num_frames: int
-    ending: str = "stop"
+    stop_after: str = "answer"
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.ending not in ENDINGS:
-            raise ValueError(f"`ending` must be one of {', '.join(map(repr, ENDINGS))}, got {self.ending!r}.")
+        if self.stop_after not in STOP_AFTER:
+            known = ", ".join(map(repr, STOP_AFTER))
+            raise ValueError(f"`stop_after` must be one of {known}, got {self.stop_after!r}.")
         self.config.blocks()
 
+    @classmethod
+    def from_pretrained(
+        cls, model: str | None, num_frames: int, dtype: str = "auto", **options: Any
+    ) -> "DecodingRunner":
+        """Loads a checkpoint's folder or id (None: the embedded one) onto the GPU if there is one.
+
+        Args:
+            dtype: of the weights; "auto": as stored.
+            options: `stop_after`, `settings`.
+        """
+        name = find_checkpoint(model)
+        processor = VidLaDAProcessor.from_pretrained(name)
+        network = VidLaDAForConditionalGeneration.from_pretrained(name, dtype=dtype)
+        network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+        return cls(network, processor, num_frames, **options)
+
     @property
-    def config(self) -> Any:
+    def config(self) -> VidLaDAGenerationConfig:
         """The generation config that `generate` will use."""
-        config = type(self.model.generation_config).of(self.model.generation_config)
+        config = VidLaDAGenerationConfig.of(self.model.generation_config)
         config.update(**self.settings)
         return config
 
     @property
-    def ends(self) -> set[int]:
+    def end_token_ids(self) -> set[int]:
         """Ids that end an answer."""
         text = self.model.config.get_text_config()
         ids = [self.config.eos_token_id, self.config.pad_token_id, text.eos_token_id, text.pad_token_id]
         return {i for each in ids if each is not None for i in (each if isinstance(each, list) else [each])}
 
     @torch.no_grad()
-    def encode(self, questions: Sequence[VideoQuestion]) -> Encoded:
-        """Reads the videos of a batch of questions and lets the tower see them, once for all contenders."""
-        inputs = dict(
-            prepare_inputs(self.processor, questions, self.num_frames).to(self.model.device, self.model.dtype)
-        )
+    def encode(self, questions: Sequence[VideoQuestion]) -> EncodedBatch:
+        """Reads and encodes the videos of a batch of questions, once for all set-ups."""
+        batch = prepare_inputs(self.processor, questions, self.num_frames).to(self.model.device, self.model.dtype)
+        inputs = dict(batch)
         pixels = inputs.pop("pixel_values_videos")
-        return Encoded(inputs, self.model.get_video_features(pixels, inputs["video_num_frames"]))
+        return EncodedBatch(inputs, self.model.get_video_features(pixels, inputs["video_num_frames"]))
 
-    def answer(
-        self, encoded: Encoded, contender: DecodingSetup, watch: Callable[[DenoisingCache], Any] | None = None
-    ) -> Any:
-        """(batch, columns), int64: the answers as `generate` leaves them; `take` cuts them.
+    def generate(
+        self,
+        batch: EncodedBatch,
+        cache: DenoisingCache,
+        rule: UnmaskingStrategy,
+        step_callback: Callable[[StepOutput], None] | None = None,
+        max_steps: int | None = None,
+    ) -> torch.Tensor:
+        """Denoises the answers of a batch.
 
         Args:
-            watch: is given the strategy, and returns a `step_callback`.
+            cache, rule: of `DecodingSetup.build`.
+            max_steps: leave the rest of the canvas masked after so many steps; None: run all.
+
+        Returns:
+            (batch, tokens), int64; `cut_answers` cuts them at their ends.
         """
-        strategy, rule = contender.build()
-        settings = dict(self.settings)
-        prompt = encoded.inputs["input_ids"].shape[1]
-        if self.ending != "stop":
+        prompt = batch.inputs["input_ids"].shape[1]
+        settings = {"return_dict_in_generate": False} | self.settings
+        criteria: list[Any] = [] if max_steps is None else [StepLimit(max_steps)]
+        if self.stop_after != "answer":
             settings |= {"eos_token_id": [], "stop_token_ids": None, "stop_strings": None}
-        if self.ending == "block":
-            config, mask = self.config, self.model.config.mask_token_id
-            blocks = [slice(prompt + columns.start, prompt + columns.stop) for columns, _ in config.blocks()]
-            settings["stopping_criteria"] = [FinishedBlock(blocks, sorted(self.ends), mask)]
+        if self.stop_after == "block":
+            spans = [slice(prompt + block.columns.start, prompt + block.columns.stop) for block in self.config.blocks()]
+            criteria.append(CompletedBlock(spans, sorted(self.end_token_ids), self.model.config.mask_token_id))
         sequences = self.model.generate(
-            **encoded.inputs,
-            video_features=encoded.features,
-            cache_strategy=strategy,
+            **batch.inputs,
+            video_features=batch.features,
+            cache_strategy=cache,
             unmasking=rule,
-            step_callback=None if watch is None else watch(strategy),
+            step_callback=step_callback,
+            stopping_criteria=criteria,
             tokenizer=getattr(self.processor, "tokenizer", None),  # random weights come without a processor
-            **({"return_dict_in_generate": False} | settings),
+            **settings,
         )
         return sequences[:, prompt:]
 
-    def take(self, answers: torch.Tensor) -> list[list[int]]:
-        """The ids of each answer up to its end."""
-        ends = self.ends
-        return [row[: next((i for i, t in enumerate(row) if t in ends), len(row))] for row in answers.tolist()]
+    def cut_answers(self, answers: torch.Tensor) -> list[list[int]]:
+        """The ids of each answer (batch, tokens) before its first end token."""
+        ends = self.end_token_ids
+        return [ids[: next((i for i, id in enumerate(ids) if id in ends), len(ids))] for ids in answers.tolist()]
 
-    def read(self, ids: Sequence[Sequence[int]]) -> list[str]:
-        """The answers as texts."""
-        return [self.processor.decode(row, skip_special_tokens=True).strip() for row in ids]
-
-
-class Enough(Exception):
-    """Raised between two steps: those so far are enough."""
+    def decode(self, answers: Sequence[Sequence[int]]) -> list[str]:
+        """Ids of answers -> texts."""
+        return [self.processor.decode(ids, skip_special_tokens=True).strip() for ids in answers]
 
 
-def answer_partly(
-    denoiser: DecodingRunner,
-    encoded: Encoded,
-    contender: DecodingSetup,
-    limit: int | None = None,
-    watch: Callable[[DenoisingCache], Any] | None = None,
-) -> None:
-    """`DecodingRunner.answer`, broken off after so many steps; None: all of them."""
+class StepLimit:
+    """A stopping criterion: so many steps are done."""
 
-    def limited(strategy: DenoisingCache) -> Callable[[Any], None]:
-        see, numbers = watch and watch(strategy), itertools.count(1)
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps, self.steps = max_steps, 0
 
-        def callback(done: Any) -> None:
-            if see is not None:
-                see(done)
-            if next(numbers) == limit:
-                raise Enough
-
-        return callback
-
-    with contextlib.suppress(Enough):
-        denoiser.answer(encoded, contender, watch if limit is None else limited)
+    def __call__(self, ids: torch.Tensor, scores: Any = None, **_: Any) -> torch.Tensor:
+        """(batch, tokens), int64 -> (batch,), bool."""
+        self.steps += 1
+        return torch.full((len(ids),), self.steps >= self.max_steps, device=ids.device)
 
 
 @dataclass(frozen=True)
-class FinishedBlock:
-    """A stopping criterion: some block has no masks left, and holds an end.
+class CompletedBlock:
+    """A stopping criterion: some block has no masks left, and holds an end token.
 
     Args:
-        blocks: their columns in the sequences.
-        ends: ids.
-        mask: id.
+        spans: of the blocks in the sequences.
+        end_token_ids, mask_token_id: ids.
     """
 
-    blocks: list[slice]
-    ends: list[int]
-    mask: int
+    spans: list[slice]
+    end_token_ids: list[int]
+    mask_token_id: int
 
     def __call__(self, ids: torch.Tensor, scores: Any = None, **_: Any) -> torch.Tensor:
-        """(batch, columns), int64 -> (batch,), bool."""
+        """(batch, tokens), int64 -> (batch,), bool."""
         ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-        for columns in self.blocks:
-            block = ids[:, columns]
-            has_end = torch.isin(block, ids.new_tensor(self.ends)).any(-1)
-            ended |= has_end & (block != self.mask).all(-1)
+        for span in self.spans:
+            block = ids[:, span]
+            has_end = torch.isin(block, ids.new_tensor(self.end_token_ids)).any(-1)
+            ended |= has_end & (block != self.mask_token_id).all(-1)
         return ended
 
 
 __all__ = [
     "EXACT",
-    "DecodingSetup",
+    "STOP_AFTER",
+    "CompletedBlock",
     "DecodingRunner",
-    "Encoded",
-    "FinishedBlock",
-    "Watch",
-    "answer_partly",
+    "DecodingSetup",
+    "EncodedBatch",
     "answer_questions",
-    "combine",
+    "combine_setups",
+    "parse_cache",
+    "parse_unmasking",
     "prepare_inputs",
-    "read_cache",
-    "read_unmasking",
+    "unique_setups",
 ]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 MASK = "·"
-_MOST_LINES = 14
-_WIDTH = 110  # characters of a line
+_MAX_LINES = 14
+_MAX_CHARACTERS = 110  # of a line
 
 
 def draw_denoising(
@@ -27,13 +27,11 @@ def draw_denoising(
         steps: the canvas after each step, token ids; of many steps some are shown, the last always.
         tokenizer: decodes them.
         mask_token_id: what is not known yet.
-
-    Returns:
-        The path.
+        path: is returned.
     """
     from matplotlib.figure import Figure
 
-    shown = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(_MOST_LINES, len(steps)))})
+    shown = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(_MAX_LINES, len(steps)))})
     figure = Figure(figsize=(12, 2.2 + 0.32 * len(shown)), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[1.8, 0.4 + 0.32 * len(shown)])
     above, below = parts
@@ -44,9 +42,9 @@ def draw_denoising(
     below.text(0.01, 0.97, question, fontsize=11, weight="bold", va="top")
     for line, number in enumerate(shown):
         text = write_canvas(steps[number], tokenizer, mask_token_id)
-        place = 0.97 - (line + 1.3) / (len(shown) + 1.6)
-        below.text(0.01, place, f"step {number + 1}", fontsize=8, color="gray", va="top")
-        below.text(0.07, place, text, fontsize=8, family="monospace", va="top")
+        height = 0.97 - (line + 1.3) / (len(shown) + 1.6)
+        below.text(0.01, height, f"step {number + 1}", fontsize=8, color="gray", va="top")
+        below.text(0.07, height, text, fontsize=8, family="monospace", va="top")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path
@@ -61,7 +59,7 @@ def write_canvas(ids: Sequence[int], tokenizer: Any, mask_token_id: int) -> str:
             break
         pieces.append(MASK if token == mask_token_id else tokenizer.decode([token]).strip())
     line = " ".join(pieces).replace(f"{MASK} {MASK}", MASK * 2).replace(f"{MASK} {MASK}", MASK * 2)
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
+    return line if len(line) <= _MAX_CHARACTERS else line[: _MAX_CHARACTERS - 1] + "…"
 
 
 __all__ = ["draw_denoising"]

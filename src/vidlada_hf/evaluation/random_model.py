@@ -5,14 +5,14 @@ from typing import Any
 import torch
 
 from ..modeling.configuration_vidlada import VidLaDAConfig
-from ..modeling.generation_vidlada import VidLaDAGenerationConfig
+from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
-from .decoding import DecodingRunner, Encoded
+from .decoding import DecodingRunner, EncodedBatch
 
-TEXT_ROWS = 40  # of a prompt: 20 before the video, 20 behind it
-PATCH = 14
+TEXT_TOKENS = 40  # of a prompt: 20 before the video, 20 behind it
+PATCH_SIZE = 14
 
-# Fields of `VidLaDATextConfig`: of the set-up for a CPU, and of one that takes no time.
+# Fields of `VidLaDATextConfig`: a size that a CPU can measure, and one that takes no time.
 SMALL_TEXT = {
     "vocab_size": 1024,
     "hidden_size": 512,
@@ -32,18 +32,18 @@ TINY_TEXT = {
 def build_random_model(
     text: dict[str, Any], device: torch.device, dtype: torch.dtype, grid: int = 27, seed: int = 0
 ) -> VidLaDAForConditionalGeneration:
-    """A model with a vision tower that is there for form's sake.
+    """A model whose vision tower is a stub: videos come as features (`encode_random_question`).
 
     Args:
         text: fields of `VidLaDATextConfig`.
-        grid: patches along the side of a frame; 27 gives 210 rows a frame.
+        grid: patches along the side of a frame; 27 gives 210 tokens a frame.
         seed: of the weights.
     """
     vocabulary = text.get("vocab_size", 126464)
     tower = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = VidLaDAConfig(
         text_config={"eos_token_id": None, "pad_token_id": None, "bos_token_id": None} | text,
-        vision_config=tower | {"image_size": grid * PATCH, "patch_size": PATCH},
+        vision_config=tower | {"image_size": grid * PATCH_SIZE, "patch_size": PATCH_SIZE},
         mask_token_id=vocabulary - 1,
         image_token_id=vocabulary,
         video_token_id=vocabulary + 1,
@@ -56,23 +56,28 @@ def build_random_model(
     return model.eval()
 
 
-def random_question(model: VidLaDAForConditionalGeneration, frames: int, seed: int = 0) -> Encoded:
-    """A prompt of 40 rows of text around a video of so many frames, which the tower is taken to have seen."""
+def encode_random_question(model: VidLaDAForConditionalGeneration, frames: int, seed: int = 0) -> EncodedBatch:
+    """A prompt of 40 random text tokens around the random features of a video of so many frames."""
     generator = torch.Generator().manual_seed(seed)
-    rows, vocabulary = frames * model.model.tokens_per_frame, model.config.text_config.vocab_size
-    words = torch.randint(0, vocabulary - 1, (TEXT_ROWS,), generator=generator)
-    half = TEXT_ROWS // 2
-    ids = torch.cat([words[:half], torch.full((rows,), model.config.video_token_id), words[half:]])[None]
-    features = torch.randn(rows, model.config.text_config.hidden_size, generator=generator)
-    counts = torch.tensor([frames], device=model.device)
-    inputs = {"input_ids": ids.to(model.device), "video_num_frames": counts}
-    return Encoded(inputs, [features.to(model.device, model.dtype)])
+    visual_tokens, vocabulary = frames * model.model.tokens_per_frame, model.config.text_config.vocab_size
+    words = torch.randint(0, vocabulary - 1, (TEXT_TOKENS,), generator=generator)
+    half, video = TEXT_TOKENS // 2, torch.full((visual_tokens,), model.config.video_token_id)
+    ids = torch.cat([words[:half], video, words[half:]])[None]
+    features = torch.randn(visual_tokens, model.config.text_config.hidden_size, generator=generator)
+    inputs = {"input_ids": ids.to(model.device), "video_num_frames": torch.tensor([frames], device=model.device)}
+    return EncodedBatch(inputs, [features.to(model.device, model.dtype)])
 
 
-def random_denoiser(model: VidLaDAForConditionalGeneration, frames: int, canvas: int, block: int) -> DecodingRunner:
-    """One token a step, over the whole canvas."""
-    settings = {"max_new_tokens": canvas, "block_length": block, "max_denoising_steps": canvas}
+def full_canvas_runner(
+    model: VidLaDAForConditionalGeneration, frames: int, max_new_tokens: int, block_length: int
+) -> DecodingRunner:
+    """A runner that denoises the whole canvas, one token a step."""
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "block_length": block_length,
+        "max_denoising_steps": max_new_tokens,
+    }
     return DecodingRunner(model, None, frames, "canvas", settings)
 
 
-__all__ = ["SMALL_TEXT", "TINY_TEXT", "build_random_model", "random_denoiser", "random_question"]
+__all__ = ["SMALL_TEXT", "TINY_TEXT", "build_random_model", "encode_random_question", "full_canvas_runner"]

@@ -1,9 +1,116 @@
-"""A picture of a benchmark: how fast each contender is, and how good."""
+"""Results for readers: figures of each set-up, Markdown tables, and a plot."""
 
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .decoding import DecodingSetup
+from .statistics import speedup
+
 MARKERS = "osD^vP*X"
+
+
+def summarize_costs(entry: dict[str, Any], reference: dict[str, Any], questions: int = 1) -> dict[str, Any]:
+    """The figures of a measured run.
+
+    Args:
+        entry, reference: results of `measure.count_each` and `time_in_turns`, as far as they are there.
+        questions: how many were answered.
+
+    Returns:
+        "seconds" a question (median over the rounds), "speedup" over the reference, "tokens_per_second",
+        "tokens_per_forward", "flops", "flops_planned" and "floor_seconds" a question, "flops_saving" (times less than
+        the reference), bytes kept, live and at the peak. None: not known, or not yet.
+    """
+    counts, seconds = entry.get("counts", {}), entry.get("seconds", [])
+    flops, reference_flops = counts.get("flops"), reference.get("counts", {}).get("flops")
+    tokens, forwards = counts.get("tokens"), counts.get("forwards")
+    total = statistics.median(seconds) if seconds else None
+    each = {
+        name: None if counts.get(name) is None else counts[name] / questions
+        for name in ("flops", "flops_planned", "floor_seconds")
+    }
+    return {
+        "seconds": total / questions if total else None,
+        "speedup": round(speedup(seconds, entry["reference_seconds"]), 3) if seconds else None,
+        "tokens_per_second": round(tokens / total, 3) if total and tokens else None,
+        "tokens_per_forward": round(tokens / max(forwards, 1), 3) if tokens and forwards is not None else None,
+        **each,
+        "flops_saving": round(reference_flops / flops, 3) if flops and reference_flops else None,
+        "kept_bytes": counts.get("kept_bytes"),
+        "live_bytes": counts.get("live_bytes"),
+        "peak_bytes": entry.get("peak_bytes"),
+    }
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str | None = None) -> str:
+    """A table. `align`: a letter a column, "l" or "r"; by default all but the first are flush right."""
+    marks = {"l": "---", "r": "---:"}
+    rule = "|".join(marks[letter] for letter in align or "l" + "r" * (len(head) - 1))
+    lines = ["|".join(f" {cell} " if cell else " " for cell in row) for row in (head, *rows)]
+    return "\n".join(f"|{line}|" for line in [lines[0], rule, *lines[1:]])
+
+
+def costs_table(results: dict[str, dict[str, Any]]) -> str:
+    """A line for each run that has a summary of costs."""
+    head = ["", "seconds", "faster", "tokens/s", "floor, s", "TFLOP", "FLOPs saved", "kept MB", "live MB"]
+    rows = []
+    for name, entry in results.items():
+        s = entry["summary"]
+        row = [name, format_digits(s["seconds"]), format_number(s["speedup"], "{:.1f}x")]
+        row += [format_number(s["tokens_per_second"], "{:.1f}"), format_digits(s["floor_seconds"])]
+        row += [format_number(s["flops"], "{:.3g}", 1e12), format_number(s["flops_saving"], "{:.1f}x")]
+        rows.append(row + [format_number(s[key], "{:.0f}", 1e6) for key in ("kept_bytes", "live_bytes")])
+    return markdown_table(head, rows)
+
+
+def bench_table(data: dict[str, Any]) -> str:
+    """A line for each set-up that `run_bench` has finished."""
+    summaries = {name: entry["summary"] for name, entry in data["results"].items() if is_finished(entry)}
+    is_judged = any(summary["accuracy"] for summary in summaries.values())
+    head = ["set-up", "s", "floor s", "faster", "tokens/s", "tokens/forward", "GFLOP", "planned", "FLOPs saved"]
+    head += ["kept MB", "live MB", "peak MB", "same tokens", "same answers"]
+    head += ["right", "95 %", "lost/gained", "p", "worst type, points"] if is_judged else []
+    rows = []
+    for name, s in summaries.items():
+        row = [name, f"{s['seconds']:.3g}", format_number(s["floor_seconds"], "{:.2g}"), f"{s['speedup']:.2f}x"]
+        row += [f"{s['tokens_per_second']:.1f}", f"{s['tokens_per_forward']:.2f}"]
+        row += [format_number(s[key], "{:.4g}", 1e9) for key in ("flops", "flops_planned")]
+        row += [f"{s['flops_saving']:.2f}x"]
+        row += [format_number(s[key], "{:.1f}", 1e6) for key in ("kept_bytes", "live_bytes", "peak_bytes")]
+        row += [f"{100 * s['agreement'][key]:.1f} %" for key in ("tokens", "answers")]
+        rows.append(row + (_accuracy_cells(s["accuracy"]) if is_judged and s["accuracy"] else []))
+    return markdown_table(head, rows)
+
+
+def is_finished(entry: dict[str, Any]) -> bool:
+    """Whether a set-up has answered all questions, and was timed and counted on some."""
+    return "agreement" in entry.get("summary", {})
+
+
+def _accuracy_cells(accuracy: dict[str, dict[str, Any]]) -> list[str]:
+    of_all = accuracy["all"]
+    worst = min(accuracy, key=lambda type: accuracy[type]["difference"])
+    return [
+        f"{100 * of_all['accuracy']:.1f} %",
+        f"{100 * of_all['low']:.1f}-{100 * of_all['high']:.1f}",
+        f"{of_all['lost']}/{of_all['gained']}",
+        f"{of_all['p']:.2g}",
+        f"{worst} {accuracy[worst]['difference']:+.1f}",
+    ]
+
+
+def format_number(value: float | None, form: str, unit: float = 1) -> str:
+    """A number in some unit, a dash for None."""
+    return "-" if value is None else form.format(value / unit)
+
+
+def format_digits(value: float | None) -> str:
+    """Three digits and no exponent; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def draw_bench(data: dict[str, Any], path: Path) -> Path:
@@ -11,35 +118,27 @@ def draw_bench(data: dict[str, Any], path: Path) -> Path:
 
     Args:
         data: what `run_bench` returned.
-        path: of the picture; its suffix says the format.
-
-    Returns:
-        The path.
+        path: of the picture; its suffix says the format. Returned.
     """
     from matplotlib.figure import Figure
 
-    entries = [entry for entry in data["contenders"].values() if "summary" in entry]
-    known = all(entry["summary"]["accuracy"] for entry in entries)
-    caches = list(dict.fromkeys(_label(entry["cache"], entry["settings"]) for entry in entries))
-    rules = list(dict.fromkeys(_label(entry["unmasking"], entry["bound"]) for entry in entries))
+    entries = [entry for entry in data["results"].values() if is_finished(entry)]
+    is_judged = all(entry["summary"]["accuracy"] for entry in entries)
+    names = [_names(entry) for entry in entries]
+    caches, rules = (list(dict.fromkeys(part)) for part in zip(*names, strict=True))
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for entry in entries:
-        summary = entry["summary"]
-        cache, rule = _label(entry["cache"], entry["settings"]), _label(entry["unmasking"], entry["bound"])
-        of = summary["accuracy"]["all"] if known else None
-        height = 100 * (of["accuracy"] if of else summary["agreement"]["tokens"])
-        spread = [[height - 100 * of["low"]], [100 * of["high"] - height]] if of else None
-        marker = MARKERS[rules.index(rule) % len(MARKERS)]
-        color = f"C{caches.index(cache) % 10}"
-        axes.errorbar([summary["speedup"]], [height], yerr=spread, marker=marker, color=color, capsize=3)
+    for entry, (cache, rule) in zip(entries, names, strict=True):
+        height, spread = _height(entry["summary"], is_judged)
+        marker, color = MARKERS[rules.index(rule) % len(MARKERS)], f"C{caches.index(cache) % 10}"
+        axes.errorbar([entry["summary"]["speedup"]], [height], yerr=spread, marker=marker, color=color, capsize=3)
     for i, cache in enumerate(caches):
         axes.plot([], [], "s", color=f"C{i % 10}", label=cache)
     for i, rule in enumerate(rules):
         axes.plot([], [], MARKERS[i % len(MARKERS)], color="gray", label=rule)
     axes.set_xscale("log")
     axes.set_xlabel("times as fast as exact decoding, one token a step")
-    axes.set_ylabel("right answers, %" if known else "tokens as in exact decoding, %")
+    axes.set_ylabel("right answers, %" if is_judged else "tokens as in exact decoding, %")
     setup = data["setup"]
     axes.set_title(f"{setup['questions']} questions, {setup['frames']} frames, {setup['device']}", fontsize=9)
     axes.grid(alpha=0.3)
@@ -49,8 +148,26 @@ def draw_bench(data: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def _label(name: str, detail: Any) -> str:
-    return f"{name} {detail}" if detail else name
+def _names(entry: dict[str, Any]) -> tuple[str, str]:
+    setup = DecodingSetup(entry["cache_strategy"], entry["cache_config"], entry["unmasking"], entry["unmasking_value"])
+    return setup.cache_name, setup.unmasking_name
 
 
-__all__ = ["draw_bench"]
+def _height(summary: dict[str, Any], is_judged: bool) -> tuple[float, list[list[float]] | None]:
+    """Percent, and how far the interval reaches below and above."""
+    if not is_judged:
+        return 100 * summary["agreement"]["tokens"], None
+    of_all = summary["accuracy"]["all"]
+    height = 100 * of_all["accuracy"]
+    return height, [[height - 100 * of_all["low"]], [100 * of_all["high"] - height]]
+
+
+__all__ = [
+    "bench_table",
+    "costs_table",
+    "draw_bench",
+    "format_digits",
+    "format_number",
+    "markdown_table",
+    "summarize_costs",
+]

@@ -5,55 +5,48 @@ from typing import Any
 
 import torch
 
-from ..modeling.cache_strategies_vidlada import resolve_cache_strategy
-from ..modeling.cache_vidlada import NoCache
+from ..modeling.cache_vidlada import DenoisingCache, NoCache
 from ..modeling.configuration_vidlada import VidLaDATextConfig
-from ..modeling.generation_vidlada import VidLaDAGenerationConfig
+from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from .cost_model import Sizes, TextShape, plan_work
-from .decoding import read_cache
 
-WIDTH = 64
+LINE_STEPS = 64
+PROMPT_TEXT_TOKENS = 40
 
 
-def plan_refreshes(strategy: str, settings: VidLaDAGenerationConfig) -> dict[str, torch.Tensor]:
-    """For each kind of rows which (step, group of layers, shallow first) are refreshed, bool.
+def plan_refreshes(cache: DenoisingCache, settings: VidLaDAGenerationConfig) -> dict[str, torch.Tensor]:
+    """For each kind of tokens which (step, group of layers, shallow first) are refreshed, bool.
 
     Args:
-        strategy: a name, or a name, a colon and settings as JSON.
         settings: canvas, blocks and steps.
 
     Raises:
-        ValueError: an unknown name or setting; a strategy that decides as it goes.
+        ValueError: a strategy that decides as it goes.
     """
-    name, config = read_cache(strategy)
-    plan = resolve_cache_strategy(name, config).schedule(settings.planned_steps())
+    plan = cache.schedule(settings.planned_steps())
     if plan is None:
-        raise ValueError(
-            f"{name!r} decides as it goes, so there is no schedule to show. Run it, and read what it refreshed from "
-            "its object (`refreshed`)."
-        )
+        raise ValueError(f"{type(cache).__name__} decides as it goes, so there is no schedule to show.")
     return plan
 
 
-def plan_saving(strategy: str, settings: VidLaDAGenerationConfig, frames: int, rows: int) -> float | None:
-    """How many times fewer operations than exact decoding, on paper: the 8B shape, 40 rows of text in the prompt.
-
-    Args:
-        frames, rows: of the video, and of each frame.
+def plan_saving(
+    cache: DenoisingCache, settings: VidLaDAGenerationConfig, frames: int, tokens_per_frame: int
+) -> float | None:
+    """How many times fewer operations than exact decoding, on paper: the 8B shape, 40 tokens of text in the prompt.
 
     Returns:
-        None for a strategy that decides as it goes.
+        None for a strategy that the cost model does not know.
 
     Raises:
         ValueError: the strategy cannot serve this model or this video.
     """
     config = VidLaDATextConfig()
-    shape, sizes = TextShape.of(config), Sizes(40, (rows,) * frames, settings.max_new_tokens)
-    asked = resolve_cache_strategy(*read_cache(strategy))
-    asked.check(config, sizes.layout())
-    steps, flops = sizes.place(settings.planned_steps()), []
-    for cache in (asked, NoCache()):
-        work = plan_work(cache, shape, sizes, steps)
+    shape = TextShape.of(config)
+    sizes = Sizes(PROMPT_TEXT_TOKENS, (tokens_per_frame,) * frames, settings.max_new_tokens)
+    cache.check(config, sizes.layout())
+    steps, flops = sizes.steps_in_sequence(settings.planned_steps()), []
+    for strategy in (cache, NoCache()):
+        work = plan_work(strategy, shape, sizes, steps)
         if work is None:
             return None
         head = sum(2 * shape.hidden * shape.vocabulary * (step.span.stop - step.span.start) for step in steps)
@@ -61,14 +54,14 @@ def plan_saving(strategy: str, settings: VidLaDAGenerationConfig, frames: int, r
     return flops[1] / flops[0]
 
 
-def print_refreshes(plan: dict[str, torch.Tensor]) -> str:
+def format_refreshes(plan: dict[str, torch.Tensor]) -> str:
     """Lines of 64 steps: # where a group is refreshed, . where it is not; and how often."""
     names = [f"{kind} group {group}" for kind, refreshed in plan.items() for group in range(refreshed.shape[1])]
     marks = torch.cat(list(plan.values()), dim=1).T.tolist()
     steps, width = len(marks[0]), max(map(len, names))
     lines = []
-    for start in range(0, steps, WIDTH):
-        end = min(start + WIDTH, steps)
+    for start in range(0, steps, LINE_STEPS):
+        end = min(start + LINE_STEPS, steps)
         lines.append(f"{'step':<{width}} {''.join(f'{i:<8}' for i in range(start, end, 8))}".rstrip())
         for name, row in zip(names, marks, strict=True):
             lines.append(f"{name:<{width}} {''.join('#' if mark else '.' for mark in row[start:end])}")
@@ -80,7 +73,7 @@ def print_refreshes(plan: dict[str, torch.Tensor]) -> str:
 
 
 def draw_refreshes(plan: dict[str, torch.Tensor], title: str, path: Path) -> Path:
-    """A picture: a row a kind and group, shallow below, steps to the right; its suffix says the format."""
+    """A picture: a row a kind and group, shallow below, steps to the right. Its path, whose suffix says the format."""
     from matplotlib.figure import Figure
 
     names, rows = [], []
@@ -99,4 +92,4 @@ def draw_refreshes(plan: dict[str, torch.Tensor], title: str, path: Path) -> Pat
     return path
 
 
-__all__ = ["draw_refreshes", "plan_refreshes", "plan_saving", "print_refreshes"]
+__all__ = ["draw_refreshes", "format_refreshes", "plan_refreshes", "plan_saving"]

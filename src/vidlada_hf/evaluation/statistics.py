@@ -1,13 +1,14 @@
-"""How far answers agree with those of exact decoding, and whether they are as often right: question by question."""
+"""Comparisons with exact decoding: how far answers agree, whether they are as often right, how much faster they came."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 
 def token_agreement(answer: Sequence[int], exact: Sequence[int]) -> float:
-    """The share of places that hold the same token, 0..1, over the longer of the two answers; 1 where both are empty.
+    """The share of positions with the same token, 0..1, over the longer of the two answers; 1 where both are empty.
 
     Args:
         answer, exact: tokens up to the answer's end. What a canvas holds behind it would agree, and say nothing.
@@ -91,6 +92,11 @@ def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
     return (center - width) / (1 + spread), (center + width) / (1 + spread)
 
 
+def speedup(seconds: Sequence[float], reference_seconds: Sequence[float]) -> float:
+    """How many times as fast as the reference: the median over rounds of the ratio within a round."""
+    return statistics.median(base / own for own, base in zip(seconds, reference_seconds, strict=True))
+
+
 def sign_test(lost: int, gained: int) -> float:
     """Probability that fair coins fall at least as unevenly as this, to either side."""
     total = lost + gained
@@ -113,6 +119,7 @@ __all__ = [
     "compare_answers",
     "compare_by_type",
     "compare_right",
+    "speedup",
     "token_agreement",
     "wilson",
 ]

@@ -1,4 +1,4 @@
-"""One question about one video, from the names of things to the answer as text: what `vidlada ask` does."""
+"""A question about a video and its answer: what `vidlada ask` does."""
 
 import time
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..hub.locate import find_checkpoint
-from ..modeling.generation_vidlada import VidLaDAGenerationConfig
+from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..processing.processing_vidlada import VidLaDAProcessor
 from .terminal import make_streamer
@@ -15,12 +15,12 @@ from .terminal import make_streamer
 
 @dataclass
 class Answer:
-    """An answer and how it came about.
+    """An answer and how it was made.
 
     Args:
         question, answer: as text.
-        video: where the video came from.
-        frames: how many of its frames the model saw.
+        video: path or address.
+        frames: how many of its frames the model got.
         model: the checkpoint's folder or id.
         seconds: reading the video and denoising the answer; loading the model is not counted.
         tokens_per_forward: tokens committed in a forward pass, on average.
@@ -67,14 +67,14 @@ def ask(
 
     started = time.perf_counter()
     processor = VidLaDAProcessor.from_pretrained(name)
-    chosen = {"num_frames": num_frames, "fps": fps}
+    sampling = {"num_frames": num_frames, "fps": fps}
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": [{"type": "video", "path": video}, {"type": "text", "text": question}]}],
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
         add_generation_prompt=True,
-        processor_kwargs={key: value for key, value in chosen.items() if value is not None},
+        processor_kwargs={key: value for key, value in sampling.items() if value is not None},
     )
     seconds = time.perf_counter() - started
 
@@ -102,3 +102,6 @@ def ask(
         tokens_per_forward=round(float(output.tokens_per_forward[0]), 3),
         settings=config.to_dict(),
     )
+
+
+__all__ = ["Answer", "ask"]

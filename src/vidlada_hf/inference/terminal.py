@@ -17,7 +17,7 @@ def make_streamer(tokenizer: Any, mask_token_id: int) -> TextStreamer:
 
 
 class CanvasStreamer(TextDiffusionStreamer):
-    """transformers' streamer for drafts, with a light glyph for each mask, and room made for drafts of many rows.
+    """transformers' streamer for drafts, with a light glyph for each mask, and room made for drafts of many lines.
 
     Args:
         tokenizer: decodes the tokens that are known.
@@ -34,10 +34,10 @@ class CanvasStreamer(TextDiffusionStreamer):
         # The base class holds the last word of a finished block back until the next one comes.
         held_back = self.tokenizer.decode(self.token_cache, **self.decode_kwargs)[self.print_len :]
         text = held_back + self.render(value[0].tolist())
-        rows = count_rows(text, shutil.get_terminal_size().columns)
+        lines = count_lines(text, shutil.get_terminal_size().columns)
         # Make room first (ESC D moves down in the same column and scrolls at the end of the screen): the position that
         # ESC 7 saves would otherwise be off as soon as the draft makes the screen scroll.
-        print("\033D" * rows + f"\033[{rows}A", end="")
+        print("\033D" * lines + f"\033[{lines}A", end="")
         print(f"\0337\033[33m{text}\033[0m", end="", flush=True)
         self._has_draft = True
 
@@ -53,6 +53,9 @@ class CanvasStreamer(TextDiffusionStreamer):
         return "".join(c if c.isprintable() or c == "\n" else " " for c in text[: -len(MASK_GLYPH)])
 
 
-def count_rows(text: str, columns: int) -> int:
-    """Rows of the screen that a text may take below the one it begins in, wherever in that it begins."""
+def count_lines(text: str, columns: int) -> int:
+    """Lines of the screen that a text may take below the one it begins in, wherever in that it begins."""
     return sum(len(line) // columns + 1 for line in text.split("\n"))
+
+
+__all__ = ["CanvasStreamer", "make_streamer"]

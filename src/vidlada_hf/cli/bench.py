@@ -1,0 +1,85 @@
+"""`vidlada bench`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import app, user_errors
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Folder of a checkpoint or its id on the Hub.", show_default="the embedded one"),
+    ] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            help='A JSONL file, a line a question: {"video": path, "question": text} and, where known, "answer" (or '
+            '"answers", any of which is right) and "type". Or `datasets` data with such columns: a .parquet file, a '
+            "folder or an id on the Hub. Or 'module:function'.",
+            show_default="those that come with the embedded checkpoint",
+        ),
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder that the videos' paths start from.", show_default="that of the file")
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="Ask the first so many questions.", show_default="all")] = None,
+    cache_strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A cache strategy, or with settings such as 'mars:{\"anchors\": 8}'; may be repeated.",
+            show_default="all of them",
+        ),
+    ] = None,
+    unmasking: Annotated[
+        list[str] | None,
+        typer.Option(help="A rule, or with its number such as threshold:0.8; may be repeated.", show_default="all"),
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames of each video.", min=1)] = 8,
+    max_new_tokens: Annotated[int, typer.Option(help="Length of the canvas, in tokens.")] = 128,
+    block_length: Annotated[int | None, typer.Option(help="Denoise the canvas in blocks of so many tokens.")] = None,
+    max_denoising_steps: Annotated[int | None, typer.Option(help="Steps over the whole canvas.")] = None,
+    stop_after: Annotated[
+        str,
+        typer.Option(
+            help="Denoise up to the end of the answer, as users get it (answer), up to the end of its last block "
+            "(block), or the whole canvas, so that all steps run (canvas)."
+        ),
+    ] = "answer",
+    rounds: Annotated[int, typer.Option(help="Time everything so often, in turn.")] = 5,
+    timed_questions: Annotated[int, typer.Option(help="Count and time the first so many questions.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Questions at a time.")] = 1,
+    dtype: Annotated[str, typer.Option(help="Of the weights.", show_default="as stored")] = "auto",
+    output: Annotated[
+        Path, typer.Option(help="JSON file of the results; one that is there is completed. The plot goes beside it.")
+    ] = Path("bench.json"),
+) -> None:
+    """Measure cache strategies and unmasking rules on a model: speed, operations, memory, agreement, accuracy."""
+    settings = {
+        "max_new_tokens": max_new_tokens,
+        "block_length": block_length,
+        "max_denoising_steps": max_denoising_steps,
+    }
+    with user_errors("eval"):
+        import matplotlib.figure  # noqa: F401  # where it is missing, nothing is measured
+
+        from ..evaluation.bench import BenchOptions, run_bench
+        from ..evaluation.decoding import DecodingRunner, combine_setups
+        from ..evaluation.questions import load_questions
+        from ..evaluation.report import bench_table, draw_bench
+        from ..hub.locate import find_checkpoint
+
+        if output.suffix == ".png":
+            raise ValueError(f"The results are JSON, and {output} is where their plot goes: name another file.")
+        find_checkpoint(model)
+        options = BenchOptions(rounds, timed_questions, batch_size)
+        setups = combine_setups(cache_strategy, unmasking)
+        asked = load_questions(questions, count, videos)
+        given = {name: value for name, value in settings.items() if value is not None}
+        runner = DecodingRunner.from_pretrained(model, frames, dtype, stop_after=stop_after, settings=given)
+        data = run_bench(runner, asked, setups, output, model or "vidlada-tiny", options)
+        plot = draw_bench(data, output.with_suffix(".png"))
+    typer.echo(f"{bench_table(data)}\n\nResults: {output}\nPlot:    {plot}")

@@ -1,0 +1,46 @@
+"""`vidlada convert` and `vidlada export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import app, user_errors
+
+
+@app.command()
+def convert(
+    official_dir: Annotated[Path, typer.Argument(help="Folder of an official checkpoint.")],
+    out_dir: Annotated[Path, typer.Argument(help="Folder to write, or to continue after an interruption.")],
+    vision_config: Annotated[
+        Path | None,
+        typer.Option(help="The vision tower's config.json or its folder.", show_default="read off the tensors"),
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer's folder.", show_default="OFFICIAL_DIR")] = None,
+) -> None:
+    """Rewrite an official checkpoint in this package's format."""
+    with user_errors():
+        from ..hub.convert import convert_official_checkpoint
+
+        convert_official_checkpoint(official_dir, out_dir, vision_config, tokenizer)
+    typer.echo(f"Converted {official_dir} into {out_dir}.")
+
+
+@app.command()
+def export(
+    model_dir: Annotated[Path, typer.Argument(help="Folder of a checkpoint in this package's format.")],
+    out_dir: Annotated[Path, typer.Argument(help="Folder to make.")],
+    name: Annotated[
+        str | None, typer.Option(help="Its id on the Hub, for the model card.", show_default="OUT_DIR's name")
+    ] = None,
+    base_model: Annotated[
+        list[str] | None, typer.Option(help="A model that it was made from; may be repeated.", show_default=False)
+    ] = None,
+    license: Annotated[str, typer.Option(help="Of the weights, as the Hub names it.")] = "apache-2.0",
+) -> None:
+    """Make a folder for the Hub, which loads where this package is not installed."""
+    with user_errors():
+        from ..hub.export import export_checkpoint
+
+        export_checkpoint(model_dir, out_dir, name, base_model, license)
+    typer.echo(f"Exported {model_dir} to {out_dir}. To upload it: hf upload REPO_ID {out_dir}")

@@ -1,0 +1,48 @@
+"""A JSON file of results that an interrupted run goes on with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class Record:
+    """Results, and what they depend on.
+
+    Args:
+        path: the file. Its folder is made.
+        setup: what the results depend on, plain values.
+
+    Attributes:
+        data: what the file holds; changed in place, then saved.
+
+    Raises:
+        ValueError: the file's results came from another set-up; the message says where they differ.
+    """
+
+    def __init__(self, path: Path, setup: dict[str, Any]) -> None:
+        self.path = path
+        self.data: dict[str, Any] = {"setup": json.loads(json.dumps(setup))}
+        if not path.exists():
+            return
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored_setup = stored["setup"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no file of results: pass another one, or delete it.") from error
+        for name, value in self.data["setup"].items():
+            if stored_setup.get(name) != value:
+                raise ValueError(
+                    f"{path} was measured with `{name}` {stored_setup.get(name)!r}, and now it is {value!r}: pass "
+                    "another file, or delete this one."
+                )
+        self.data = stored
+
+    def save(self) -> None:
+        """Writes the file anew; it is never half there."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(self.path.name + ".partial")
+        partial.write_text(json.dumps(self.data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(self.path)
+
+
+__all__ = ["Record"]

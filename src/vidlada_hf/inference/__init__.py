@@ -1,0 +1,1 @@
+"""One question about one video, as a user asks it."""
