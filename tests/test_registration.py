@@ -33,7 +33,7 @@ def run(code: str) -> str:
 @pytest.mark.parametrize("first", ORDERS)
 def test_every_order_of_imports_registers(first: str) -> None:
     assert run(first + LOOK_UP).split() == [
-        "VidLaDAModel",
+        "VidLaDAForConditionalGeneration",
         "VidLaDAForConditionalGeneration",
         "VidLaDAForConditionalGeneration",
         "VidLaDAProcessor",

@@ -13,12 +13,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "modeling.configuration_vidlada": ["VidLaDAConfig", "VidLaDATextConfig"],
-    "modeling.modeling_vidlada": ["VidLaDAForConditionalGeneration", "VidLaDAModel", "VidLaDATextModel"],
+    "modeling.modeling_vidlada": ["VidLaDAForConditionalGeneration", "VidLaDAModel"],
+    "modeling.text_model_vidlada": ["VidLaDATextModel"],
     "modeling.generation_config_vidlada": ["VidLaDAGenerationConfig"],
-    "modeling.generation_vidlada": ["StepOutput", "VidLaDAGenerationOutput"],
-    "modeling.cache_vidlada": ["DenoisingCache", "NoCache", "SequenceLayout", "DenoisingStep"],
-    "modeling.row_cache_vidlada": ["DualCache", "PrefixCache", "SelectiveKVCache"],
-    "modeling.interval_cache_vidlada": ["DLLMCache"],
+    "modeling.generation_vidlada": ["VidLaDAGenerationOutput"],
+    "modeling.observers_vidlada": ["StepOutput"],
+    "modeling.cache_vidlada": ["DenoisingCache", "DenoisingStep", "NoCache", "SequenceLayout"],
+    "modeling.kv_cache_vidlada": ["DualCache", "PrefixCache", "SelectiveKVCache"],
+    "modeling.dllm_cache_vidlada": ["DLLMCache"],
     "modeling.mars_cache_vidlada": ["MARSCache", "MARSCacheConfig"],
     "modeling.unmasking_vidlada": [
         "EntropyBoundUnmasking",

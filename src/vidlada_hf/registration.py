@@ -27,12 +27,14 @@ def register() -> None:
     from transformers.pipelines import PIPELINE_REGISTRY
 
     from .modeling.configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
-    from .modeling.modeling_vidlada import VidLaDAForConditionalGeneration, VidLaDAModel, VidLaDATextModel
+    from .modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+    from .modeling.text_model_vidlada import VidLaDATextModel
     from .processing.pipeline_vidlada import VideoTextToTextPipeline
     from .processing.processing_vidlada import VidLaDAProcessor
     from .processing.video_processing_vidlada import VidLaDAVideoProcessor
 
-    for config, model in ((VidLaDATextConfig, VidLaDATextModel), (VidLaDAConfig, VidLaDAModel)):
+    # As in LLaDA's own repositories, `AutoModel` gives the model that generates.
+    for config, model in ((VidLaDATextConfig, VidLaDATextModel), (VidLaDAConfig, VidLaDAForConditionalGeneration)):
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModel.register(config, model, exist_ok=True)
     for auto_class in (AutoModelForImageTextToText, AutoModelForMultimodalLM):

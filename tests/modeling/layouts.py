@@ -9,21 +9,21 @@ from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from vidlada_hf.modeling.cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, count_positions
-from vidlada_hf.modeling.modeling_vidlada import VidLaDATextModel
+from vidlada_hf.modeling.text_model_vidlada import VidLaDATextModel
 
 from ..tiny_models import tiny_config
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """An example: text, frames of so many rows each, text."""
+    """An example: text, frames of so many tokens each, text."""
 
     before: int
     frames: tuple[int, ...]
     after: int
 
     def frame_index(self) -> list[int]:
-        visual = [i for i, rows in enumerate(self.frames) for _ in range(rows)]
+        visual = [i for i, tokens in enumerate(self.frames) for _ in range(tokens)]
         return [-1] * self.before + visual + [-1] * self.after
 
 
@@ -32,17 +32,17 @@ class Case:
     """Some examples, a canvas in blocks, a suffix, and what every step sees.
 
     Args:
-        awake: for each step of each block, which examples have something to commit.
+        active: for each step of each block, which examples have something to commit.
     """
 
     prompts: tuple[Prompt, ...]
     block: int
-    awake: tuple[tuple[tuple[bool, ...], ...], ...]
+    active: tuple[tuple[tuple[bool, ...], ...], ...]
     suffix: int = 0
 
     @property
     def canvas(self) -> int:
-        return self.block * len(self.awake)
+        return self.block * len(self.active)
 
     @lru_cache(16)  # noqa: B019
     def layout(self) -> SequenceLayout:
@@ -57,18 +57,18 @@ class Case:
 
     @lru_cache(16)  # noqa: B019
     def steps(self) -> list[DenoisingStep]:
-        """All steps in which some example is awake."""
+        """All steps in which some example is active."""
         start, steps = self.layout().canvas.start, []
-        for number, block in enumerate(self.awake):
-            rows = slice(start + number * self.block, start + (number + 1) * self.block)
-            for i, awake in enumerate(block):
-                if any(awake):
-                    steps.append(DenoisingStep(len(steps), number, i, rows, awake))
+        for number, block in enumerate(self.active):
+            span = slice(start + number * self.block, start + (number + 1) * self.block)
+            for i, active in enumerate(block):
+                if any(active):
+                    steps.append(DenoisingStep(len(steps), number, i, span, active))
         return steps
 
     def embeddings(self, step: DenoisingStep) -> torch.Tensor:
         """(batch, columns, 32), float64: random prompts and suffixes; each step changes the canvas up to its block."""
-        layout, rows = self.layout(), []
+        layout, sequences = self.layout(), []
         for prompt in self.prompts:
             generator = torch.Generator().manual_seed(hash((prompt, 7)) % 2**31)
             length = len(prompt.frame_index())
@@ -79,13 +79,13 @@ class Case:
                 begin = length + block * self.block
                 fixed[begin : begin + self.block] = torch.randn(self.block, 32, generator=generator)
             columns = layout.frame_index.shape[1]
-            rows.append(torch.cat([torch.full((columns - len(fixed), 32), 5.0), fixed]))
-        return torch.stack(rows).double()
+            sequences.append(torch.cat([torch.full((columns - len(fixed), 32), 5.0), fixed]))
+        return torch.stack(sequences).double()
 
     def alone(self, example: int) -> "Case":
         """One of the examples by itself."""
-        awake = tuple(tuple((step[example],) for step in block) for block in self.awake)
-        return replace(self, prompts=(self.prompts[example],), awake=awake)
+        active = tuple(tuple((step[example],) for step in block) for block in self.active)
+        return replace(self, prompts=(self.prompts[example],), active=active)
 
 
 @cache
@@ -113,21 +113,21 @@ def run(strategy: DenoisingCache, case: Case) -> list[torch.Tensor]:
         strategy.end()
 
 
-def assert_same(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor], case: Case) -> None:
-    """The same hidden states at all rows that a step wants."""
-    assert len(ours) == len(theirs) == len(case.steps())
-    for mine, other, step in zip(ours, theirs, case.steps(), strict=True):
-        awake = torch.tensor(step.active)
-        torch.testing.assert_close(mine[awake], other[awake], atol=1e-5, rtol=1e-5)
+def assert_same(results: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], case: Case) -> None:
+    """The same hidden states at all tokens that a step wants."""
+    assert len(results) == len(expected) == len(case.steps())
+    for result, reference, step in zip(results, expected, case.steps(), strict=True):
+        active = torch.tensor(step.active)
+        torch.testing.assert_close(result[active], reference[active], atol=1e-5, rtol=1e-5)
 
 
 def assert_each_gets_what_it_gets_alone(build: Callable[[], DenoisingCache], case: Case) -> None:
-    """Every example of the batch, in every step in which it is awake."""
+    """Every example of the batch, in every step in which it is active."""
     together = run(build(), case)
     for example in range(len(case.prompts)):
         alone = run(build(), case.alone(example))
-        mine = [h[example : example + 1] for h, s in zip(together, case.steps(), strict=True) if s.active[example]]
-        assert_same(mine, alone, case.alone(example))
+        own = [h[example : example + 1] for h, s in zip(together, case.steps(), strict=True) if s.active[example]]
+        assert_same(own, alone, case.alone(example))
 
 
 @torch.no_grad()
@@ -136,7 +136,7 @@ def simulate(
     recomputed: Callable[[DenoisingStep], torch.Tensor],
     visible: Callable[[DenoisingStep], torch.Tensor] = lambda step: torch.tensor(True),
 ) -> list[torch.Tensor]:
-    """What one example gets if each layer recomputes just the rows it is told to, from what entered it last.
+    """What one example gets if each layer recomputes just the given tokens, from what entered it last.
 
     Args:
         recomputed: step -> (layers, columns), bool.
@@ -149,14 +149,14 @@ def simulate(
     for step in case.steps():
         entered[0] = case.embeddings(step)[0]
         for i, layer in enumerate(model.layers):
-            attention, rows = layer.self_attn, recomputed(step)[i]
+            attention, tokens = layer.self_attn, recomputed(step)[i]
             normed = layer.input_layernorm(entered[i])[None]
             query, key, value = (
                 project(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
                 for project in (attention.q_proj, attention.k_proj, attention.v_proj)
             )
             query, key = apply_rotary_pos_emb(query, key, cos, sin)
-            here = rows[:, None]
+            here = tokens[:, None]
             keys[i] = torch.where(here, key, keys.get(i, key))
             values[i] = torch.where(here, value, values.get(i, value))
             scores = (query @ keys[i].transpose(2, 3) * attention.scaling).masked_fill(~visible(step), -torch.inf)
@@ -169,23 +169,23 @@ def simulate(
 
 
 @st.composite
-def cases(draw: st.DrawFn, batch: int = 3, most_frames: int = 5, asleep: bool = True, equal: bool = True) -> Case:
-    """Random ones. `equal`: all frames of an example have as many rows."""
+def cases(draw: st.DrawFn, batch: int = 3, most_frames: int = 5, inactive: bool = True, equal: bool = True) -> Case:
+    """Random ones. `equal`: all frames of an example have as many tokens."""
     prompts = []
     for _ in range(draw(st.integers(1, batch))):
-        count, rows = draw(st.integers(0, most_frames)), draw(st.integers(2, 4))
-        sizes = [rows if equal else draw(st.integers(2, 4)) for _ in range(count)]
+        count, tokens = draw(st.integers(0, most_frames)), draw(st.integers(2, 4))
+        sizes = [tokens if equal else draw(st.integers(2, 4)) for _ in range(count)]
         prompts.append(Prompt(draw(st.integers(0, 4)), tuple(sizes), draw(st.integers(1, 4))))
     steps = draw(st.integers(2, 5))
-    awake = []
+    active = []
     for _ in range(draw(st.integers(1, 3))):
-        lasts = [draw(st.integers(0, steps)) if asleep else steps for _ in prompts]
-        awake.append(tuple(tuple(i < last for last in lasts) for i in range(steps)))
-    return Case(tuple(prompts), draw(st.integers(1, 4)), tuple(awake), draw(st.integers(0, 2)))
+        lasts = [draw(st.integers(0, steps)) if inactive else steps for _ in prompts]
+        active.append(tuple(tuple(i < last for last in lasts) for i in range(steps)))
+    return Case(tuple(prompts), draw(st.integers(1, 4)), tuple(active), draw(st.integers(0, 2)))
 
 
 def plain_case(
-    frames: int = 4, rows: int = 3, block: int = 2, blocks: int = 2, steps: int = 4, suffix: int = 1
+    frames: int = 4, tokens: int = 3, block: int = 2, blocks: int = 2, steps: int = 4, suffix: int = 1
 ) -> Case:
-    """One example, always awake."""
-    return Case((Prompt(2, (rows,) * frames, 3),), block, (((True,),) * steps,) * blocks, suffix)
+    """One example, always active."""
+    return Case((Prompt(2, (tokens,) * frames, 3),), block, (((True,),) * steps,) * blocks, suffix)

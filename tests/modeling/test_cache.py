@@ -32,8 +32,8 @@ from .layouts import (
 few = settings(max_examples=15, deadline=None)
 
 
-def layout(rows: int, canvas: slice) -> SequenceLayout:
-    return SequenceLayout(torch.arange(rows)[None], None, torch.full((1, rows), -1), canvas)
+def layout(tokens: int, canvas: slice) -> SequenceLayout:
+    return SequenceLayout(torch.arange(tokens)[None], None, torch.full((1, tokens), -1), canvas)
 
 
 @torch.no_grad()
@@ -41,10 +41,10 @@ def test_none_is_the_whole_model():
     model = tiny_model()
     inputs = example(model, 2)
     embeddings = model.model.merge_features(**inputs)
-    rows = slice(embeddings.shape[1] - 3, embeddings.shape[1])
+    span = slice(embeddings.shape[1] - 3, embeddings.shape[1])
     cache = NoCache()
-    cache.begin(layout(embeddings.shape[1], rows))
-    hidden_states = cache.denoise(model.model.language_model, embeddings, DenoisingStep(0, 0, 0, rows))
+    cache.begin(layout(embeddings.shape[1], span))
+    hidden_states = cache.denoise(model.model.language_model, embeddings, DenoisingStep(0, 0, 0, span))
     torch.testing.assert_close(model.lm_head(hidden_states), model(**inputs).logits[:, -3:])
 
 
@@ -64,15 +64,15 @@ def test_none_leaves_finished_examples_alone():
 
 
 @torch.no_grad()
-def test_layers_and_rows_can_be_run_piece_by_piece():
-    """What a strategy builds on: depth by depth, and rows against keys that it kept."""
+def test_layers_and_tokens_can_be_run_piece_by_piece():
+    """What a strategy builds on: depth by depth, and tokens against keys that it kept."""
     model = tiny_model()
     text = model.model.language_model
     embeddings = model.model.merge_features(**example(model, 2))
     expected = text(inputs_embeds=embeddings).last_hidden_state
 
     class Keep(DenoisingCache):
-        """Stores all keys and values in the first pass; the second computes few rows against them."""
+        """Stores all keys and values in the first pass; the second computes few tokens against them."""
 
         def __init__(self) -> None:
             self.keys, self.values = {}, {}
@@ -110,12 +110,12 @@ def test_generate_hands_over_the_layout():
     model.generate(**inputs, max_new_tokens=4, suffix=[5, 6], cache_strategy=Look())
     model.generate(**inputs, max_new_tokens=4, suffix=[5, 6], cfg_scale=1.0, cache_strategy=Look())
     plain, guided = seen
-    prompt, rows = inputs["input_ids"].shape[1], inputs["input_ids"].shape[1] + 6
+    prompt, tokens = inputs["input_ids"].shape[1], inputs["input_ids"].shape[1] + 6
     assert plain.canvas == slice(prompt, prompt + 4)
-    assert plain.position_ids.shape == plain.attention_mask.shape == plain.frame_index.shape == (2, rows)
+    assert plain.position_ids.shape == plain.attention_mask.shape == plain.frame_index.shape == (2, tokens)
     padding = int((inputs["attention_mask"][1] == 0).sum())
-    assert plain.attention_mask[1].tolist() == [False] * padding + [True] * (rows - padding)
-    assert plain.position_ids[1, padding:].tolist() == list(range(rows - padding))
+    assert plain.attention_mask[1].tolist() == [False] * padding + [True] * (tokens - padding)
+    assert plain.position_ids[1, padding:].tolist() == list(range(tokens - padding))
     assert plain.frame_index[0].tolist() == [-1] * 3 + [0] * 6 + [1] * 6 + [-1] * 10
     assert torch.equal(guided.frame_index, plain.frame_index.repeat(2, 1))
 
@@ -132,11 +132,11 @@ def test_one_object_serves_one_call_at_a_time():
 # --- the plain strategies --------------------------------------------------------------------------------------------
 
 EXACT = {
-    "rows": SelectiveKVCache,
+    "tokens": SelectiveKVCache,
     "prefix": lambda: PrefixCache(refresh_interval=1),
     "dual": lambda: DualCache(refresh_interval=1),
     "interval": lambda: DLLMCache(1, 1),
-    "interval, all rows picked": lambda: DLLMCache(1, None, transfer_ratio=1),
+    "interval, all tokens picked": lambda: DLLMCache(1, None, transfer_ratio=1),
 }
 PLAIN = {
     "prefix": PrefixCache,
@@ -166,17 +166,17 @@ def test_each_example_of_a_batch_gets_what_it_gets_alone(name, case):
 @pytest.mark.parametrize("interval", [None, 2])
 @pytest.mark.parametrize("strategy", [PrefixCache, DualCache])
 @few
-@given(case=cases(batch=1, asleep=False))
-def test_between_refreshes_rows_are_recomputed_against_stale_keys(strategy, interval, case):
+@given(case=cases(batch=1, inactive=False))
+def test_between_refreshes_tokens_are_recomputed_against_stale_keys(strategy, interval, case):
     columns = case.layout().frame_index.shape[1]
 
     def recomputed(step: DenoisingStep) -> torch.Tensor:
-        rows = torch.zeros(4, columns, dtype=torch.bool)
+        tokens = torch.zeros(4, columns, dtype=torch.bool)
         stop = step.span.stop if strategy is DualCache else columns
-        rows[:, step.span.start : stop] = True
+        tokens[:, step.span.start : stop] = True
         if step.step_in_block == 0 or (interval and step.step_in_block % interval == 0):
-            rows[:] = True
-        return rows
+            tokens[:] = True
+        return tokens
 
     assert_same(run(strategy(interval), case), simulate(case, recomputed), case)
 
@@ -230,11 +230,13 @@ def dllm_cache(case: Case, prompt_interval: int, answer_interval: int, ratio: fl
 
 @few
 @given(
-    case=cases(batch=1, asleep=False),
+    case=cases(batch=1, inactive=False),
     intervals=st.tuples(st.integers(1, 5), st.integers(1, 4)),
     ratio=st.sampled_from([0, 0.25, 0.5, 1]),
 )
-@example_of(Case((Prompt(0, (), 1),), 1, (((True,), (True,)), ((True,), (True,))), 0), (2, 3), 0.25)  # of 2 rows: none
+@example_of(
+    Case((Prompt(0, (), 1),), 1, (((True,), (True,)), ((True,), (True,))), 0), (2, 3), 0.25
+)  # of 2 tokens: none
 def test_interval_is_dllm_cache(case, intervals, ratio):
     assert_same(run(DLLMCache(*intervals, ratio), case), dllm_cache(case, *intervals, ratio), case)
 
@@ -250,13 +252,13 @@ def test_schedules_are_known_without_running():
     assert planned["answer"][:, 0].nonzero()[:, 0].tolist() == [0, 3, 6]
 
 
-def test_a_strategy_that_forgets_the_block_is_told():
+def test_a_strategy_that_forgets_the_block_is_named():
     class Forgets(SelectiveKVCache):
         def recompute_span(self, step):
             return slice(0, step.span.start)
 
     case = plain_case()
-    with pytest.raises(ValueError, match="must recompute the block's columns 17 to 19"):
+    with pytest.raises(ValueError, match="must recompute the block's positions 17 to 19"):
         strategy = Forgets()
         strategy.begin(case.layout())
         for step in case.steps():
@@ -285,19 +287,19 @@ def answers(model, inputs, **arguments) -> torch.Tensor:
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="'none', 'mars', 'mars-adaptive', 'prefix', 'dual', 'interval'"):
+    with pytest.raises(ValueError, match="'none', 'mars', 'prefix', 'dual', 'interval'"):
         resolve_cache_strategy("nothing")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"cache_strategy": "dual", "cache_config": {"refresh_intervall": 2}}, "Did you mean 'refresh_interval'"),
+        ({"cache_strategy": "dual", "cache_config": {"refresh_intervall": 2}}, "Did you mean `refresh_interval`"),
         (
             {"cache_strategy": "mars", "cache_config": {"anchor": 2}},
-            "Unknown setting 'anchor' .* Did you mean 'anchors'",
+            "Unknown setting .* `anchor`. Did you mean `anchors`",
         ),
-        ({"cache_strategy": "none", "cache_config": {"anchors": 2}}, "of 'none'. Known are: none"),
+        ({"cache_strategy": "none", "cache_config": {"anchors": 2}}, "of 'none': `anchors`. Known are: none"),
         ({"cache_strategy": "dual", "cache_config": [2]}, "`cache_config` must be a dict of settings, got list"),
         ({"cache_strategy": DualCache(), "cache_config": {"refresh_interval": 2}}, "give the settings to your object"),
         ({"cache_strategy": "dual", "cache_config": {"refresh_interval": 0}}, "`refresh_interval` must be .* got 0"),
@@ -448,7 +450,7 @@ WAYS = {
 }
 
 
-# Visual rows are refreshed within the twelve steps too, by frames and with anchors that were searched for.
+# Visual tokens are refreshed within the twelve steps too, by frames and with anchors that were searched for.
 OFTEN = {"visual_intervals": [4, 2], "text_intervals": [2, 2], "anchors": 2}
 
 

@@ -28,7 +28,7 @@ def videos(draw: st.DrawFn) -> tuple[VideoTokens, list[torch.Tensor]]:
 
 
 def dense_mask(video: VideoTokens, anchors: list[torch.Tensor], neighborhood: int, total: int) -> torch.Tensor:
-    """(rows, rows), bool, row by row as the paper says it."""
+    """(tokens, tokens), bool, token by token as the paper says it."""
     mask = torch.zeros(total, total, dtype=torch.bool)
     for n, queries in enumerate(video.frames):
         for query in queries.tolist():
@@ -77,10 +77,10 @@ def test_frames_that_see_as_many_keys_go_together():
     assert sorted(len(b.queries) for b in batch_frames([video, video], [anchors, anchors], 1, CPU)) == [4, 60]
 
 
-def test_anchors_are_the_rows_that_far_queries_look_at():
+def test_anchors_are_the_tokens_that_far_queries_look_at():
     """Key 4 (frame 1) is what everyone looks at, key 5 is what only its own frame and the next one look at."""
     video = VideoTokens(tuple(torch.arange(12).view(4, 3)), torch.tensor([12]))
-    frames = video.frame_of_rows()
+    frames = video.frame_of_tokens()
     assert frames.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     keys = torch.zeros(13, 1, 8)
     keys[4, 0, 0], keys[5, 0, 1] = 4.0, 9.0

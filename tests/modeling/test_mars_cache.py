@@ -67,11 +67,11 @@ def test_a_refresh_every_step_that_sees_all_frames_is_exact(case, groups, neighb
 
 
 @few
-@given(rows=st.integers(1, 4), frames=st.integers(3, 6), width=st.integers(0, 1), first=st.sampled_from(FIRST_STEPS))
-def test_frame_blocks_whose_anchors_are_all_rows_are_exact(rows, frames, width, first):
+@given(tokens=st.integers(1, 4), frames=st.integers(3, 6), width=st.integers(0, 1), first=st.sampled_from(FIRST_STEPS))
+def test_frame_blocks_whose_anchors_are_all_tokens_are_exact(tokens, frames, width, first):
     """The gathered blocks themselves, not the short cut that a covering neighborhood takes."""
-    case = plain_case(frames, rows)
-    ours = mars(**EVERY_STEP | {"anchors": rows}, neighborhood=width, first_step=first)
+    case = plain_case(frames, tokens)
+    ours = mars(**EVERY_STEP | {"anchors": tokens}, neighborhood=width, first_step=first)
     assert_same(run(ours, case), run(NoCache(), case), case)
     assert ours.is_chunked == [True]
 
@@ -95,16 +95,16 @@ def visible(case: Case, strategy: MARSCache) -> torch.Tensor:
     if neighborhood is None:
         return torch.ones(len(frames), len(frames), dtype=torch.bool)
     anchor = torch.zeros(len(frames), dtype=torch.bool)
-    for rows in strategy.anchors.get(0, []):
-        anchor[rows] = True  # no padding: a row's number is its column
+    for tokens in strategy.anchors.get(0, []):
+        anchor[tokens] = True  # no padding: a token's index is its position
     near = (frames[:, None] - frames).abs() <= neighborhood
     return (frames[:, None] < 0) | (frames < 0) | near | anchor
 
 
 @settings(max_examples=25, deadline=None)
-@given(case=cases(batch=1, asleep=False, equal=False), config=configs())
+@given(case=cases(batch=1, inactive=False, equal=False), config=configs())
 def test_it_recomputes_what_its_intervals_say_from_the_boundaries_that_were_left(case, config):
-    """Against a simulation that knows nothing of groups: for each layer, which rows, and what these see.
+    """Against a simulation that knows nothing of groups: for each layer, which tokens, and what these see.
 
     Left out: the search in a chunked first step, whose anchors differ from layer to layer.
     """
@@ -117,16 +117,16 @@ def test_it_recomputes_what_its_intervals_say_from_the_boundaries_that_were_left
     blocks = {step.block: step.span for step in case.steps()}
 
     def recomputed(step: DenoisingStep) -> torch.Tensor:
-        rows = torch.zeros(4, len(frames), dtype=torch.bool)
+        tokens = torch.zeros(4, len(frames), dtype=torch.bool)
         for group in range(groups):
             layers = slice(begins[group], begins[group + 1])
             for kind, intervals in ((frames >= 0, config.visual_intervals), (frames < 0, config.text_intervals)):
                 if step.index == 0 or (intervals[group] and step.index % intervals[group] == 0):
-                    rows[layers] |= kind
-        rows[:, step.span] = True
+                    tokens[layers] |= kind
+        tokens[:, step.span] = True
         if step.step_in_block == 0 and step.block > 0:
-            rows[:, blocks[step.block - 1]] = True
-        return rows
+            tokens[:, blocks[step.block - 1]] = True
+        return tokens
 
     def seen(step: DenoisingStep) -> torch.Tensor:
         if step.index == 0 and config.first_step == "full":
@@ -138,7 +138,7 @@ def test_it_recomputes_what_its_intervals_say_from_the_boundaries_that_were_left
 
 def test_intervals_and_anchors_make_a_difference():
     """Without it the tests above would show nothing."""
-    case = plain_case(frames=6, rows=4, steps=6)
+    case = plain_case(frames=6, tokens=4, steps=6)
     base = {"visual_intervals": (4, 2), "text_intervals": (2, 1), "anchors": 1}
     reference = run(mars(**base), case)
     for change in (
@@ -164,24 +164,24 @@ def test_intervals_and_anchors_make_a_difference():
 def test_anchors_are_found_once_and_belong_to_their_frames(case, first):
     found = []
 
-    class Watching(MARSCache):
-        def finish_step(self, hidden_states, rows, step):
+    class Recording(MARSCache):
+        def finish_step(self, hidden_states, tokens, step):
             found.append({i: [a.tolist() for a in anchors] for i, anchors in self.anchors.items()})
-            return super().finish_step(hidden_states, rows, step)
+            return super().finish_step(hidden_states, tokens, step)
 
-    strategy = Watching(MARSCacheConfig(**EVERY_STEP, first_step=first))
+    strategy = Recording(MARSCacheConfig(**EVERY_STEP, first_step=first))
     run(strategy, case)
     for earlier, later in zip(found, found[1:], strict=False):
         assert all(later[i] == anchors for i, anchors in earlier.items())
     for i, anchors in strategy.anchors.items():
-        for rows, chosen in zip(strategy.videos[i].frames, anchors, strict=True):
-            assert len(chosen) == 2 and set(chosen.tolist()) <= set(rows.tolist())
+        for tokens, chosen in zip(strategy.videos[i].frames, anchors, strict=True):
+            assert len(chosen) == 2 and set(chosen.tolist()) <= set(tokens.tolist())
 
 
 @torch.no_grad()
 def test_the_proxy_map_is_the_full_attention_of_the_middle_layer():
-    """The anchors found are the rows of highest attention mass from farther frames, by eager attention weights."""
-    case, text = plain_case(frames=6, rows=4), text_model()
+    """The anchors found are the tokens of highest attention mass from farther frames, by eager attention weights."""
+    case, text = plain_case(frames=6, tokens=4), text_model()
     strategy = MARSCache(MARSCacheConfig(**EVERY_STEP))
     run(strategy, case)
     layout, step = case.layout(), case.steps()[0]
@@ -200,7 +200,7 @@ def test_the_proxy_map_is_the_full_attention_of_the_middle_layer():
 
 
 def test_random_anchors_follow_their_seed():
-    case = plain_case(frames=5, rows=4)
+    case = plain_case(frames=5, tokens=4)
 
     def drawn(seed: int) -> list[list[int]]:
         strategy = mars(anchor_choice="random", anchor_seed=seed)
@@ -235,32 +235,32 @@ TABLES = [
 
 @pytest.mark.parametrize(("intervals", "table"), TABLES)
 def test_a_schedule_is_the_table_worked_out_by_hand_and_what_happens(intervals, table):
-    case = plain_case(frames=4, rows=3, block=2, blocks=1, steps=9)
+    case = plain_case(frames=4, tokens=3, block=2, blocks=1, steps=9)
     strategy = mars(**intervals)
     planned = strategy.schedule(VidLaDAGenerationConfig(max_new_tokens=9, block_length=9).planned_steps())
     assert {kind: plan.T.int().tolist() for kind, plan in planned.items()} == table
 
-    computed = []  # for each step and layer, which columns
+    computed = []  # for each step and layer, which positions
 
-    class Watching(MARSCache):
-        def store(self, layer, key, value):
+    class Recording(MARSCache):
+        def store(self, layer, key, value, tokens):
             if layer == 0:
                 computed.append({})
-            computed[-1][layer] = set(self.computed.numbers.tolist())
-            return super().store(layer, key, value)
+            computed[-1][layer] = set(tokens.indices.tolist())
+            return super().store(layer, key, value, tokens)
 
-    run(Watching(strategy.config), case)
+    run(Recording(strategy.config), case)
     frames = case.layout().frame_index[0]
     visual = set((frames >= 0).nonzero()[:, 0].tolist())
     block = set(range(case.layout().canvas.start, case.layout().canvas.stop))
     text = set(range(len(frames))) - visual - block
     groups = len(strategy.config.visual_intervals)
     for index, layers in enumerate(computed):
-        for layer, rows in layers.items():
+        for layer, tokens in layers.items():
             group = next(g for g in range(groups) if layer < (g + 1) * 4 // groups)
-            assert block <= rows
-            assert (rows & visual) == (visual if table["visual"][group][index] else set())
-            assert (rows & text) == (text if table["text"][group][index] else set())
+            assert block <= tokens
+            assert (tokens & visual) == (visual if table["visual"][group][index] else set())
+            assert (tokens & text) == (text if table["text"][group][index] else set())
 
 
 def test_what_was_refreshed_can_be_read_afterwards():
@@ -278,14 +278,16 @@ def test_tokens_committed_last_in_a_block_are_not_left_as_masks():
     """The block before is computed once more when the next is entered, and deep refreshes start from what it left."""
     case = plain_case(blocks=2, steps=3)
     never = {"visual_intervals": (None,), "text_intervals": (None,)}
-    strategy, steps = mars(**never), case.steps()
-    strategy.begin(case.layout())
-    rows = []
-    for step in steps:
-        strategy.denoise(text_model(), case.embeddings(step), step)
-        rows.append(set(strategy.computed.numbers.tolist()))
+    computed, steps = [], case.steps()
+
+    class Recording(MARSCache):
+        def finish_step(self, hidden_states, tokens, step):
+            computed.append(set(tokens.indices.tolist()))
+            return super().finish_step(hidden_states, tokens, step)
+
+    run(Recording(mars(**never).config), case)
     first, second = (set(range(steps[i].span.start, steps[i].span.stop)) for i in (0, 3))
-    assert rows[1:] == [first, first, first | second, second, second]
+    assert computed[1:] == [first, first, first | second, second, second]
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
@@ -325,11 +327,11 @@ def model() -> VidLaDAForConditionalGeneration:
     ("settings", "message"),
     [
         ({"visual_intervals": [8] * 5, "text_intervals": [8] * 5}, "5 groups of layers .* more than the 4 layers"),
-        ({"anchors": 7}, r"`anchors` \(7\) must not exceed the 6 rows of a frame \(example 0 of the batch\)"),
+        ({"anchors": 7}, r"`anchors` \(7\) must not exceed the 6 tokens of a frame \(example 0 of the batch\)"),
         ({"proxy_layers": [1, 4]}, "`proxy_layers` names layer 4; the text model has layers 0 to 3"),
         ({"neighborhood": -1}, "`neighborhood` must be"),
         ({"visual_intervals": [6, 4, 2, 2]}, "not a multiple"),
-        ({"visual_interval": [8]}, "Did you mean 'visual_intervals'"),
+        ({"visual_interval": [8]}, "Did you mean `visual_intervals`"),
     ],
 )
 def test_what_a_model_or_video_cannot_have_is_refused_before_any_work(model, settings, message):
@@ -398,16 +400,15 @@ def test_settings_come_from_the_generation_config(model, tmp_path):
 
 
 def test_the_block_is_all_that_most_steps_compute():
-    strategy, case = MARSCache(), Case((Prompt(2, (4,) * 6, 3),), 4, (((True,),) * 4,) * 2)
-    rows = []
+    case, counts = Case((Prompt(2, (4,) * 6, 3),), 4, (((True,),) * 4,) * 2), []
 
-    class Watching(MARSCache):
-        def compute(self, text_model, hidden_states, rows_, layers=None):
-            rows.append(len(rows_.numbers))
-            return super().compute(text_model, hidden_states, rows_, layers)
+    class Recording(MARSCache):
+        def compute(self, text_model, hidden_states, tokens, layers=None):
+            counts.append(len(tokens.indices))
+            return super().compute(text_model, hidden_states, tokens, layers)
 
-    strategy = Watching()
+    strategy = Recording()
     run(strategy, case)
     everything = 2 + 24 + 3 + 8
-    assert rows == [everything] * 4 + [4] * 3 + [8] * 4 + [4] * 3
+    assert counts == [everything] * 4 + [4] * 3 + [8] * 4 + [4] * 3
     assert sorted(strategy.config.visual_intervals) == sorted(MARSCacheConfig().visual_intervals)

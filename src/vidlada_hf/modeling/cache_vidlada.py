@@ -1,10 +1,10 @@
 """What a denoising step recomputes: the strategy interface, and the exact strategy that recomputes everything.
 
-A strategy is one object with one method to write, `denoise`. It is handed all rows of the sequence and returns the
-hidden states of the rows that the step wants to predict; how much of the rest it recomputes, and at which depth, is its
-own decision. `VidLaDATextModel.forward` helps with `position_ids` (which rows), `layers` (which depth) and
-`denoising_cache` (whose `attend` sees every layer's queries, keys and values). `SelectiveKVCache` (`kv_cache_vidlada`)
-keeps the keys and values of all tokens, so that a strategy built on it only says which span a step recomputes.
+A strategy is one object with one method to write, `denoise`. It is handed the whole sequence and returns the hidden
+states of the block; how much of the rest it recomputes, and at which depth, is its own decision.
+`VidLaDATextModel.forward` helps with `position_ids` (which tokens), `layers` (which depth) and `denoising_cache` (whose
+`run_layer` and `attend` see what enters every layer and its attention). `SelectiveKVCache` (`kv_cache_vidlada`) keeps
+the keys and values of all tokens, so that a strategy built on it only says which span a step recomputes.
 """
 
 from abc import ABC, abstractmethod
@@ -18,19 +18,22 @@ from torch import nn
 
 
 def count_positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Positions (batch, rows), int64, counted over the rows that are not padded: a padded example keeps its own."""
+    """Position ids (batch, tokens), int64, counted over the tokens that are not padded: a padded example keeps its
+    own."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 @dataclass(frozen=True)
 class SequenceLayout:
-    """Where everything stands in the sequences of one `generate`, the same columns for all examples (left padding).
+    """Where everything stands in the sequences of one `generate`, at the same positions for all examples (left
+    padding).
 
     Args:
-        position_ids: (batch, rows), int64, the place of each row in its own example.
-        attention_mask: (batch, rows), bool, False where padded; None when nothing is.
-        frame_index: (batch, rows), int64, the frame that a visual row shows, -1 for text, images, canvas and suffix.
-        canvas: the columns of the answer being denoised. Rows behind it are a fixed suffix.
+        position_ids: (batch, positions), int64, counted in each example without its padding.
+        attention_mask: (batch, positions), bool, False where padded; None when nothing is.
+        frame_index: (batch, positions), int64, the frame that a visual token shows, -1 for text, images, canvas and
+            suffix.
+        canvas: the answer being denoised. Tokens behind it are a fixed suffix.
     """
 
     position_ids: torch.Tensor
@@ -54,7 +57,7 @@ class DenoisingStep:
         index: steps done before, over all blocks.
         block: number of the block being denoised, from 0.
         step_in_block: steps done before in this block.
-        span: the block's stretch of the sequence, whose hidden states the step wants.
+        span: the block's positions in the sequence, whose hidden states the step wants.
         active: for each example, whether it has something to commit; empty: all have. What is returned for the others
             is not looked at. A strategy that leaves them alone, and counts an example's own steps, gives each example
             of a batch what it gets alone.
@@ -105,12 +108,33 @@ class DenoisingCache(ABC):
 
         Args:
             text_model: the `VidLaDATextModel`.
-            inputs_embeds: (batch, rows, hidden), all rows as they stand now.
-            step: which step this is, and the rows wanted.
+            inputs_embeds: (batch, positions, hidden), the whole sequences as they stand now.
+            step: which step this is, and the span wanted.
 
         Returns:
-            (batch, rows wanted, hidden), after the final norm.
+            (batch, block, hidden), after the final norm.
         """
+
+    def run_layer(
+        self,
+        layer: nn.Module,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Called for each layer that a strategy runs with `denoising_cache=self`. Here: the layer computes all tokens.
+
+        Args:
+            layer: the `VidLaDALayer`; `layer.self_attn.layer_idx` is its depth.
+            hidden_states: (batch, computed tokens, hidden), what enters.
+            position_embeddings: cosine and sine, (batch, computed tokens, head_dim) each.
+            kwargs: what the strategy passed to the text model, handed on to `attend`.
+
+        Returns:
+            (batch, computed tokens, hidden), what leaves.
+        """
+        return layer(hidden_states, position_embeddings, attention_mask, denoising_cache=self, **kwargs)
 
     def attend(
         self,
@@ -121,15 +145,16 @@ class DenoisingCache(ABC):
         attention_mask: torch.Tensor | None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Called by each layer that a strategy runs with `denoising_cache=self`: store, replace, and attend.
+        """Called by the attention of each such layer: store, replace, and attend.
 
         Args:
             attention: the layer's `VidLaDAAttention`; `attention.layer_idx` is its depth, `attention.attend` the
                 attention itself.
-            query, key, value: (batch, heads, computed rows, head_dim), already rotated.
+            query, key, value: (batch, heads, computed tokens, head_dim), already rotated.
+            kwargs: what the strategy passed to the text model.
 
         Returns:
-            (batch, computed rows, heads, head_dim).
+            (batch, computed tokens, heads, head_dim).
         """
         return attention.attend(query, key, value, attention_mask, **kwargs)[0]
 
@@ -140,8 +165,9 @@ class DenoisingCache(ABC):
             steps: such as `VidLaDAGenerationConfig.planned_steps()` gives.
 
         Returns:
-            For each kind of rows, such as "visual" and "text", a bool tensor (steps, groups of layers, shallow first):
-            whether the rows of this kind outside the block are recomputed. None: the strategy decides as it goes.
+            For each kind of tokens, such as "visual" and "text", a bool tensor (steps, groups of layers, shallow
+            first): whether the tokens of this kind outside the block are recomputed. None: the strategy decides as it
+            goes.
         """
         return None
 
@@ -162,24 +188,24 @@ def cache_session(cache: DenoisingCache, layout: SequenceLayout) -> Iterator[Non
 
 
 class NoCache(DenoisingCache):
-    """Named "none": recomputes every row at every step. Exact, and what all other strategies are measured against."""
+    """Named "none": recomputes every token at every step. Exact, and the reference for all other strategies."""
 
     def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: DenoisingStep) -> torch.Tensor:
-        """Runs all rows of the active examples through all layers; 0 for the others."""
+        """Runs all tokens of the active examples through all layers; 0 for the others."""
         assert self.layout is not None
         mask, active = self.layout.attention_mask, torch.tensor(step.active or (True,) * len(inputs_embeds))
-        awake = active.nonzero()[:, 0].to(inputs_embeds.device)
+        examples = active.nonzero()[:, 0].to(inputs_embeds.device)
         outputs = text_model(
-            inputs_embeds=inputs_embeds[awake],
-            attention_mask=None if mask is None else mask[awake],
-            position_ids=self.layout.position_ids[awake],
+            inputs_embeds=inputs_embeds[examples],
+            attention_mask=None if mask is None else mask[examples],
+            position_ids=self.layout.position_ids[examples],
         )
         block = outputs.last_hidden_state[:, step.span]
-        return block.new_zeros(len(active), *block.shape[1:]).index_copy(0, awake.to(block.device), block)
+        return block.new_zeros(len(active), *block.shape[1:]).index_copy(0, examples.to(block.device), block)
 
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor]:
         """Everything, always."""
         return {kind: torch.ones(len(steps), 1, dtype=torch.bool) for kind in ("visual", "text")}
 
 
-__all__ = ["DenoisingCache", "NoCache", "SequenceLayout", "DenoisingStep", "count_positions", "cache_session"]
+__all__ = ["DenoisingCache", "DenoisingStep", "NoCache", "SequenceLayout", "cache_session", "count_positions"]

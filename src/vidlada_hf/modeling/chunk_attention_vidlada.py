@@ -1,8 +1,8 @@
 """Frame-wise chunk attention (arXiv 2601.17868, section 4): a frame sees its neighbours, anchors of others, text.
 
-Rows are given by their numbers in a store of keys and values (see `PackedLayout`). Each frame gets the list of the keys
-that it attends to: no key twice, none that it does not see, and so no mask. Frames whose lists are equally long, of any
-example, are attended together. Away from the first and last frames all lists are.
+Tokens are given by their indices in a store of keys and values (see `PackedLayout`). Each frame gets the list of the
+keys that it attends to: no key twice, none that it does not see, and so no mask. Frames whose lists are equally long,
+of any example, are attended together. Away from the first and last frames all lists are.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-# Keys gathered at a time, which bounds the memory that the lists need: about 8 frames of 210 rows and their neighbours.
+# Keys gathered at a time, which bounds the lists' memory: about 8 frames of 210 tokens and their neighbors.
 KEYS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
 class VideoTokens:
-    """Rows of one example, by their numbers in the store, on the CPU.
+    """Tokens of one example, by their indices in the store, on the CPU.
 
     Args:
-        frames: (rows,), int64, of each frame, in order. A frame may have any number of rows.
-        others: (rows,), int64, all that are not of a frame: text, images, canvas, suffix.
+        frames: (tokens,), int64, of each frame, in order. A frame may have any number of tokens.
+        others: (tokens,), int64, all that are not of a frame: text, images, canvas, suffix.
     """
 
     frames: tuple[torch.Tensor, ...]
@@ -29,16 +29,30 @@ class VideoTokens:
 
     @property
     def visual(self) -> torch.Tensor:
-        """(visual rows,), int64: all frames' rows, in order."""
+        """(visual tokens,), int64: all frames' tokens, in order."""
         return torch.cat([*self.frames, self.others[:0]])
 
-    def frame_of_rows(self) -> torch.Tensor:
-        """(visual rows,), int64: the frame of each."""
-        sizes = torch.tensor([len(rows) for rows in self.frames], dtype=torch.int64)
+    @classmethod
+    def of_layout(cls, frame_index: torch.Tensor, is_token: torch.Tensor, indices: torch.Tensor) -> list["VideoTokens"]:
+        """Those of each example.
+
+        Args:
+            frame_index, is_token, indices: (batch, positions), on the CPU, see `SequenceLayout` and `PackedLayout`.
+        """
+        videos = []
+        for frames, real, index in zip(frame_index, is_token, indices, strict=True):
+            visual = real & (frames >= 0)
+            by_frame = tuple(index[visual & (frames == frame)] for frame in frames[visual].unique().tolist())
+            videos.append(cls(by_frame, index[real & ~visual]))
+        return videos
+
+    def frame_of_tokens(self) -> torch.Tensor:
+        """(visual tokens,), int64: the frame of each."""
+        sizes = torch.tensor([len(tokens) for tokens in self.frames], dtype=torch.int64)
         return torch.arange(len(self.frames)).repeat_interleave(sizes)
 
     def keys_of(self, frame: int, neighborhood: int, anchors: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(keys,), int64: what the rows of a frame attend to, each key once.
+        """(keys,), int64: what the tokens of a frame attend to, each key once.
 
         Args:
             neighborhood: frames on either side that are attended to in full.
@@ -53,7 +67,7 @@ class FrameBatch:
     """Frames attended together.
 
     Args:
-        queries: (frames, rows), int64.
+        queries: (frames, tokens), int64.
         keys: (frames, keys), int64.
     """
 
@@ -70,23 +84,23 @@ def batch_frames(
         anchors: of each example, of each frame, (anchors,), int64.
     """
     alike: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    for video, found in zip(videos, anchors, strict=True):
-        for frame, rows in enumerate(video.frames):
-            seen = video.keys_of(frame, neighborhood, found)
-            alike.setdefault((len(rows), len(seen)), []).append((rows, seen))
+    for video, own_anchors in zip(videos, anchors, strict=True):
+        for frame, tokens in enumerate(video.frames):
+            keys = video.keys_of(frame, neighborhood, own_anchors)
+            alike.setdefault((len(tokens), len(keys)), []).append((tokens, keys))
     batches = []
     for (_, length), frames in alike.items():
         size = max(KEYS_AT_ONCE // length, 1)
         for start in range(0, len(frames), size):
-            queries, keys = (torch.stack(part).to(device) for part in zip(*frames[start : start + size], strict=True))
-            batches.append(FrameBatch(queries, keys))
+            parts = zip(*frames[start : start + size], strict=True)
+            batches.append(FrameBatch(*(torch.stack(part).to(device) for part in parts)))
     return batches
 
 
 def attend_by_frames(
     attention: Any,
     query: torch.Tensor,
-    places: torch.Tensor,
+    offsets: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
     batches: Sequence[FrameBatch],
@@ -96,18 +110,18 @@ def attend_by_frames(
 
     Args:
         attention: the layer's `VidLaDAAttention`.
-        query: (1, heads, rows, head_dim), of the rows of the frames in `batches`, in any order.
-        places: (all rows,), int64, where among these rows a row's number stands.
-        keys, values: (all rows, key-value heads, head_dim).
+        query: (1, heads, tokens, head_dim), of the tokens of the frames in `batches`, in any order.
+        offsets: (all tokens,), int64, where among these a token stands.
+        keys, values: (all tokens, key-value heads, head_dim).
 
     Returns:
-        (1, rows, heads, head_dim).
+        (1, tokens, heads, head_dim).
     """
-    _, heads, rows, head_dim = query.shape
+    _, heads, tokens, head_dim = query.shape
     queries = query[0].transpose(0, 1)
-    attended = queries.new_empty(rows, heads, head_dim)
+    attended = queries.new_empty(tokens, heads, head_dim)
     for batch in batches:
-        here = places[batch.queries]
+        here = offsets[batch.queries]
         key, value = (
             kept.index_select(0, batch.keys.flatten()).unflatten(0, batch.keys.shape).transpose(1, 2)
             for kept in (keys, values)
@@ -131,18 +145,18 @@ def proxy_attention_scores(
     neighborhood: int,
     scaling: float,
 ) -> torch.Tensor:
-    """The attention that visual rows receive from queries outside their neighborhood: the proxy attention map.
+    """The attention that visual tokens receive from queries outside their neighborhood: the proxy attention map.
 
     Args:
         query: (heads, queries, head_dim), rotated.
         query_frames: (queries,), int64.
-        keys: (rows, key-value heads, head_dim), all of the example, which the softmax runs over.
-        visual: the example's visual rows among them.
-        key_frames: (visual rows,), int64.
+        keys: (tokens, key-value heads, head_dim), all of the example, which the softmax runs over.
+        visual: the example's visual tokens among them.
+        key_frames: (visual tokens,), int64.
         scaling: of the scores.
 
     Returns:
-        (visual rows,), float32, the mean over heads and the sum over queries.
+        (visual tokens,), float32, the mean over heads and the sum over queries.
     """
     heads = query.shape[0]
     keys = keys.transpose(0, 1).repeat_interleave(heads // keys.shape[1], dim=0)
@@ -152,17 +166,24 @@ def proxy_attention_scores(
 
 
 def choose_anchors(video: VideoTokens, scores: torch.Tensor, count: int) -> list[torch.Tensor]:
-    """The rows of the highest score in each frame.
+    """The tokens of the highest score in each frame.
 
     Args:
-        scores: (visual rows,), on the CPU.
-        count: anchors a frame; a frame with fewer rows is refused before (`MARSCache.check`).
+        scores: (visual tokens,), on the CPU.
+        count: anchors a frame; a frame with fewer tokens is refused before (`MARSCache.check`).
 
     Returns:
         (count,), int64, a frame.
     """
-    parts = scores.split([len(rows) for rows in video.frames])
-    return [rows[score.topk(count).indices.sort().values] for rows, score in zip(video.frames, parts, strict=True)]
+    parts = scores.split([len(tokens) for tokens in video.frames])
+    return [tokens[score.topk(count).indices.sort().values] for tokens, score in zip(video.frames, parts, strict=True)]
+
+
+def invert_indices(indices: torch.Tensor, total: int) -> torch.Tensor:
+    """(total,), int64: where each index stands in `indices`; -1 for those that do not."""
+    offsets = torch.full((total,), -1)
+    offsets[indices] = torch.arange(len(indices))
+    return offsets
 
 
 __all__ = ["FrameBatch", "VideoTokens", "attend_by_frames", "batch_frames"]

@@ -1,4 +1,4 @@
-"""dLLM-Cache: prompt and answer are recomputed at their own intervals, and in between the answer's rows that moved."""
+"""dLLM-Cache: prompt and answer are recomputed at their own intervals, in between the answer tokens that changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,41 +6,40 @@ from typing import Any
 
 import torch
 
+from .arguments_vidlada import check_interval
 from .cache_vidlada import DenoisingStep, SequenceLayout
-from .kv_cache_vidlada import ComputedTokens, SelectiveKVCache, check_interval
+from .kv_cache_vidlada import ComputedTokens, SelectiveKVCache
 
-# Similarities closer than one over this are taken for equal, and the first rows are picked.
+# Similarities closer than one over this are taken for equal, and the first tokens are picked.
 SIMILARITIES = 2**14
 
 
-@dataclass(frozen=True)
-class Stream:
-    """The rows whose hidden states pass through the layers in one step.
+@dataclass(frozen=True, kw_only=True)
+class LayerwiseTokens(ComputedTokens):
+    """The tokens whose hidden states pass through the layers in one step: answers, and prompts that are refreshed.
 
     Args:
-        rows: answers of the active examples, and prompts that are due.
-        sure: places among them, of the rows that every layer recomputes.
-        maybe: (examples, answer), places of the answers of which a layer picks rows.
-        counts: how many rows of each example a layer recomputes.
+        always: (tokens,), int64, where those stand that every layer recomputes.
+        candidates: (examples, answer), int64, where the answers stand of which a layer picks some.
+        layer_counts: how many tokens of each example a layer recomputes.
     """
 
-    rows: ComputedTokens
-    sure: torch.Tensor
-    maybe: torch.Tensor
-    counts: tuple[int, ...]
+    always: torch.Tensor
+    candidates: torch.Tensor
+    layer_counts: tuple[int, ...]
 
 
 class DLLMCache(SelectiveKVCache):
     """Named "interval" (dLLM-Cache, arXiv 2506.06295, section 3 and the authors' code).
 
     Every `prompt_interval` steps the prompt is recomputed, every `generation_interval` steps the answer (canvas and
-    suffix). In other steps a layer computes the values of all answer rows, and recomputes those rows whose values are
-    least similar (cosine) to the stored ones. All other rows reuse what attention and MLP gave when they were last
-    computed. Of these the sum is stored, as the two are only ever used, and replaced, together.
+    suffix). In other steps a layer computes the values of all answer tokens, and recomputes those tokens whose values
+    are least similar (cosine) to the stored ones. All other tokens reuse what attention and MLP gave when they were
+    last computed. Of these the sum is stored, as the two are only ever used, and replaced, together.
 
     Args:
         prompt_interval, generation_interval: steps; the authors' for LLaDA-V. None: only in the first step.
-        transfer_ratio: share of the answer's rows that are picked, rounded down.
+        transfer_ratio: share of the answer's tokens that are picked, rounded down.
 
     Raises:
         ValueError: an interval below 1, a ratio outside [0, 1].
@@ -56,95 +55,103 @@ class DLLMCache(SelectiveKVCache):
         self.transfer_ratio = transfer_ratio
 
     def begin(self, layout: SequenceLayout) -> None:
-        """See `DenoisingCache.begin`."""
         super().begin(layout)
-        # What attention and MLP gave, (slots, hidden) a layer: a slot for each row of the answers, and a last one for
-        # all rows of the prompts, which need none: they pass through the layers only when they are recomputed.
+        # What attention and MLP gave, (slots, hidden) a layer: a slot for each token of the answers, and a last one for
+        # all tokens of the prompts, which need none: they pass through the layers only when they are recomputed.
         self.outputs: dict[int, torch.Tensor] = {}
-        answers = self.numbers.marked(slice(layout.canvas.start, None), (True,) * len(self.numbers.lengths))
-        of_answer = answers[self.numbers.real]
+        answers = self.packed.mark(slice(layout.canvas.start, None), (True,) * len(self.packed.lengths))
+        of_answer = answers[self.packed.is_token]
         slots = torch.where(of_answer, of_answer.cumsum(0) - 1, of_answer.sum())
-        self._slots, self._slot_count = slots.to(self.numbers.places.device), int(of_answer.sum()) + 1
-        self._streams: dict[Any, Stream] = {}
+        self._slots, self._slot_count = slots.to(self.packed.flat_positions.device), int(of_answer.sum()) + 1
 
     def end(self) -> None:
-        """See `DenoisingCache.end`."""
         super().end()
-        self.outputs, self._streams = {}, {}
+        self.outputs = {}
 
-    def denoise(self, text_model: Any, inputs_embeds: torch.Tensor, step: DenoisingStep) -> torch.Tensor:
-        """Runs the stream layer by layer."""
-        stream = self._stream(step)
-        slots = self._slots[stream.rows.numbers]
-        hidden_states = self.embeddings(inputs_embeds, stream.rows)
-        rotation = text_model.rotary_emb(hidden_states, self.numbers.position_ids[stream.rows.numbers][None])
-        for i, layer in enumerate(text_model.layers):
-            picked = self._pick(layer, hidden_states, stream)
-            chosen = torch.cat([stream.sure, picked.flatten()]).sort().values  # example after example
-            if i not in self.outputs:
-                self.outputs[i] = hidden_states.new_zeros(self._slot_count, hidden_states.shape[-1])
-            left = hidden_states + self.outputs[i][slots]
-            if len(chosen):
-                self.computed = ComputedTokens(stream.rows.numbers[chosen], stream.counts, chosen)
-                cos, sin = (part[:, chosen] for part in rotation)
-                fresh = layer(hidden_states[chosen][None], (cos, sin), None, self)[0]
-                self.outputs[i].index_copy_(0, slots[chosen], fresh - hidden_states[chosen])
-                left = left.index_copy(0, chosen, fresh)
-            hidden_states = left
-        return self.finish_step(text_model.norm(hidden_states), stream.rows, step)
-
-    def _pick(self, layer: Any, hidden_states: torch.Tensor, stream: Stream) -> torch.Tensor:
-        """(examples, rows picked): places in the stream. Stores the new values of all that it could have picked, also
-        where the ratio of a short answer is less than a row."""
-        count = int(self.transfer_ratio * stream.maybe.shape[1])
-        if not stream.maybe.numel() or not self.transfer_ratio:
-            return stream.maybe[:, :0]
-        attention = layer.self_attn
-        fresh = attention.v_proj(layer.input_layernorm(hidden_states[stream.maybe])).flatten(0, 1)
-        values, numbers = self.values[attention.layer_idx], stream.rows.numbers[stream.maybe].flatten()
-        similarity = torch.cosine_similarity(fresh.float(), values[numbers].flatten(1).float(), dim=-1)
-        values.index_copy_(0, numbers, fresh.view(-1, *values.shape[1:]))
-        # Rows that did not move are all as similar. Which of them are picked must not depend on rounding.
-        order = (similarity * SIMILARITIES).round().view_as(stream.maybe).argsort(dim=-1, stable=True)
-        return stream.maybe.gather(1, order[:, :count])
-
-    def _stream(self, step: DenoisingStep) -> Stream:
-        """Which rows take part in this step."""
+    def select_tokens(self, step: DenoisingStep) -> LayerwiseTokens:
+        """The answers of the active examples, and their prompts where these are refreshed."""
         assert self.layout is not None
-        active = self.numbers.active(step)
+        packed, active = self.packed, self.packed.active(step)
         prompt, answer = (
-            tuple(a and is_due(interval, done) for a, done in zip(active, self.steps_done, strict=True))
+            tuple(a and is_refreshed(interval, done) for a, done in zip(active, self.steps_done, strict=True))
             for interval in (self.prompt_interval, self.generation_interval)
         )
         key = (step.span.start, step.span.stop, active, prompt, answer)
-        if key not in self._streams:
+        if key not in self._selections:
             begin = self.layout.canvas.start
-            prompts = self.numbers.marked(slice(begin), prompt)
-            marked = prompts | self.numbers.marked(slice(begin, None), active)
-            sure = prompts | self.numbers.marked(slice(begin, None), answer)
-            maybe = marked & ~sure
-            partial = maybe.any(-1)
-            width, device = maybe.shape[1] - begin, self.numbers.places.device
-            places = (marked.flatten().cumsum(0) - 1).view_as(marked)
-            counts = sure.sum(-1) + partial * int(self.transfer_ratio * width)
-            self._streams[key] = Stream(
-                rows=self.numbers.rows(marked, step),
-                sure=places[sure].to(device),
-                maybe=places[maybe].view(-1, width).to(device),
-                counts=tuple(counts.tolist()),
+            prompts = packed.mark(slice(begin), prompt)
+            marked = prompts | packed.mark(slice(begin, None), active)
+            always = prompts | packed.mark(slice(begin, None), answer)
+            candidates = marked & ~always
+            width, device = candidates.shape[1] - begin, packed.flat_positions.device
+            counts = always.sum(-1) + candidates.any(-1) * int(self.transfer_ratio * width)
+            offsets = (marked.flatten().cumsum(0) - 1).view_as(marked)
+            self._selections[key] = LayerwiseTokens(
+                **vars(packed.select(marked, step)),
+                always=offsets[always].to(device),
+                candidates=offsets[candidates].view(-1, width).to(device),
+                layer_counts=tuple(counts.tolist()),
             )
-        return self._streams[key]
+        return self._selections[key]
+
+    def run_layer(
+        self,
+        layer: Any,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        *,
+        computed: LayerwiseTokens,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Recomputes some of the tokens, and adds to the others what the layer gave them when they last were.
+
+        Args:
+            hidden_states: (1, tokens, hidden).
+        """
+        index, entering = layer.self_attn.layer_idx, hidden_states[0]
+        picked = self._pick(layer, entering, computed)
+        recomputed = torch.cat([computed.always, picked.flatten()]).sort().values  # example after example
+        if index not in self.outputs:
+            self.outputs[index] = entering.new_zeros(self._slot_count, entering.shape[-1])
+        slots = self._slots[computed.indices]
+        leaving = entering + self.outputs[index][slots]
+        if len(recomputed):
+            tokens = ComputedTokens(computed.indices[recomputed], computed.layer_counts, recomputed)
+            cos, sin = (part[:, recomputed] for part in position_embeddings)
+            fresh = super().run_layer(
+                layer, entering[recomputed][None], (cos, sin), attention_mask, computed=tokens, **kwargs
+            )[0]
+            self.outputs[index].index_copy_(0, slots[recomputed], fresh - entering[recomputed])
+            leaving = leaving.index_copy(0, recomputed, fresh)
+        return leaving[None]
+
+    def _pick(self, layer: Any, hidden_states: torch.Tensor, computed: LayerwiseTokens) -> torch.Tensor:
+        """(examples, tokens picked): where they stand. Stores the new values of all candidates, also where the ratio of
+        a short answer is less than a token."""
+        candidates = computed.candidates
+        count = int(self.transfer_ratio * candidates.shape[1])
+        if not candidates.numel() or not self.transfer_ratio:
+            return candidates[:, :0]
+        attention = layer.self_attn
+        fresh = attention.v_proj(layer.input_layernorm(hidden_states[candidates])).flatten(0, 1)
+        values, indices = self.values[attention.layer_idx], computed.indices[candidates].flatten()
+        similarity = torch.cosine_similarity(fresh.float(), values[indices].flatten(1).float(), dim=-1)
+        values.index_copy_(0, indices, fresh.view(-1, *values.shape[1:]))
+        # Tokens that did not change are all as similar. Which of them are picked must not depend on rounding.
+        order = (similarity * SIMILARITIES).round().view_as(candidates).argsort(dim=-1, stable=True)
+        return candidates.gather(1, order[:, :count])
 
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor]:
         """When the prompt and the answer are recomputed as a whole."""
         intervals = {"prompt": self.prompt_interval, "answer": self.generation_interval}
         return {
-            kind: torch.tensor([[is_due(interval, step.index)] for step in steps])
+            kind: torch.tensor([[is_refreshed(interval, step.index)] for step in steps])
             for kind, interval in intervals.items()
         }
 
 
-def is_due(interval: int | None, steps_done: int) -> bool:
+def is_refreshed(interval: int | None, steps_done: int) -> bool:
     """Whether something with this interval is recomputed after so many steps."""
     return steps_done == 0 or (interval is not None and steps_done % interval == 0)
 

@@ -5,7 +5,7 @@ commits by an `UnmaskingStrategy`. Where nothing else is said, the rules are tho
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -18,36 +18,13 @@ from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from .arguments_vidlada import check_ids, refuse_unknown
 from .cache_strategies_vidlada import resolve_cache_strategy
-from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, cache_session, count_positions
+from .cache_vidlada import DenoisingCache, SequenceLayout, cache_session, count_positions
 from .canvas_vidlada import Canvas, RandomSource, assemble_sequences, sample_tokens
-from .generation_config_vidlada import (
-    ALIASES,
-    AUTOREGRESSIVE_ONLY,
-    Block,
-    VidLaDAGenerationConfig,
-    rename_aliases,
-)
+from .denoising_run_vidlada import DenoisingRun, GenerationRequest
+from .generation_config_vidlada import ALIASES, AUTOREGRESSIVE_ONLY, VidLaDAGenerationConfig, rename_aliases
+from .observers_vidlada import GenerationObservers, StepOutput
 from .stopping_vidlada import StopRules
-from .unmasking_vidlada import UnmaskingStrategy, num_transfer_tokens, resolve_unmasking
-
-
-@dataclass
-class StepOutput:
-    """One step of the denoising, as a `step_callback` and the trace get it.
-
-    Args:
-        step: which step it was.
-        tokens: (batch, block), int64, the token chosen at each position of the block.
-        confidence: (batch, block), float, of the chosen tokens; -inf where nothing could be committed.
-        committed: (batch, block), bool, the positions committed in this step.
-        canvas: (batch, canvas), int64, after the step; `mask_token_id` where not known yet.
-    """
-
-    step: DenoisingStep
-    tokens: torch.Tensor
-    confidence: torch.Tensor
-    committed: torch.Tensor
-    canvas: torch.Tensor
+from .unmasking_vidlada import UnmaskingStrategy, resolve_unmasking
 
 
 @dataclass
@@ -201,7 +178,7 @@ class VidLaDAGenerationMixin:
         generator: torch.Generator | Sequence[torch.Generator] | None,
         tokenizer: Any,
         kwargs: dict[str, Any],
-    ) -> "GenerationRequest":
+    ) -> GenerationRequest:
         """The arguments of `generate` that need no network to be judged; raises a ValueError for the first bad one."""
         if input_ids is None or input_ids.dim() != 2:
             shape = None if input_ids is None else tuple(input_ids.shape)
@@ -286,7 +263,7 @@ class VidLaDAGenerationMixin:
         return Canvas(ids, ids == self.config.mask_token_id, torch.full((batch,), length, device=device))
 
     def _prepare_layout(
-        self, request: "GenerationRequest", attention_mask: torch.Tensor | None, video_num_frames: torch.Tensor | None
+        self, request: GenerationRequest, attention_mask: torch.Tensor | None, video_num_frames: torch.Tensor | None
     ) -> SequenceLayout:
         """Where prompt, canvas and suffix stand, for each branch of guidance."""
         input_ids = request.input_ids
@@ -302,7 +279,7 @@ class VidLaDAGenerationMixin:
             canvas=slice(prompt_length, prompt_length + canvas_length),
         ).repeat(request.branches)
 
-    def _start_run(self, request: "GenerationRequest", layout: SequenceLayout, prompt: torch.Tensor) -> "DenoisingRun":
+    def _start_run(self, request: GenerationRequest, layout: SequenceLayout, prompt: torch.Tensor) -> DenoisingRun:
         """Embeds and joins prompt, canvas and suffix. The unconditional branch has masks for its whole prompt.
 
         Args:
@@ -318,7 +295,7 @@ class VidLaDAGenerationMixin:
         sequences = torch.cat([request.input_ids, request.canvas.ids, suffix_ids], dim=1)
         return DenoisingRun(request, layout, embeddings, sequences)
 
-    def _embed_canvas(self, run: "DenoisingRun") -> None:
+    def _embed_canvas(self, run: DenoisingRun) -> None:
         """Writes the canvas as it stands into the embeddings of each branch."""
         embedded = self.model.get_input_embeddings()(run.canvas.ids)
         run.embeddings[:, run.layout.canvas] = embedded.repeat(run.request.branches, 1, 1)
@@ -383,150 +360,6 @@ class VidLaDAGenerationMixin:
             self.generation_config = stored
 
 
-@dataclass(frozen=True)
-class GenerationRequest:
-    """What one `generate` was asked for, checked.
-
-    Args:
-        input_ids: (batch, tokens), int64.
-        settings: the generation config with the arguments in it.
-        cache, unmasking: the strategies.
-        canvas: as it stands before the first step.
-        suffix_ids: (suffix,), int64.
-        random_source: where random draws come from.
-    """
-
-    input_ids: torch.Tensor
-    settings: VidLaDAGenerationConfig
-    cache: DenoisingCache
-    unmasking: UnmaskingStrategy
-    canvas: Canvas
-    suffix_ids: torch.Tensor
-    random_source: RandomSource
-
-    @property
-    def branches(self) -> int:
-        """2 with classifier-free guidance, which also runs the batch without its prompt; else 1."""
-        return 2 if self.settings.cfg_scale > 0 else 1
-
-
-@dataclass(frozen=True)
-class StepTargets:
-    """What a step may commit.
-
-    Args:
-        step: which step it is.
-        columns: of the canvas, the block's.
-        eligible: (batch, block), bool, masked positions before any stop.
-        active: (batch,), bool, examples with an eligible position.
-        quota: (batch,), int64, tokens that each example commits by the fixed schedule.
-        is_last: whether it is the block's last step, which commits whatever is left.
-    """
-
-    step: DenoisingStep
-    columns: slice
-    eligible: torch.Tensor
-    active: torch.Tensor
-    quota: torch.Tensor
-    is_last: bool
-
-
-@dataclass
-class DenoisingRun:
-    """What one `generate` knows of itself while it denoises.
-
-    Args:
-        request: what was asked for.
-        layout: of the sequences, all branches.
-        embeddings: (branches x batch, tokens, hidden), of prompt, canvas and suffix.
-        sequences: (batch, tokens), int64, prompt, canvas and suffix.
-        num_steps: done so far.
-    """
-
-    request: GenerationRequest
-    layout: SequenceLayout
-    embeddings: torch.Tensor
-    sequences: torch.Tensor
-    num_steps: int = 0
-
-    @property
-    def canvas(self) -> Canvas:
-        """The answer as it stands."""
-        return self.request.canvas
-
-    def steps_of_block(self, number: int, block: Block) -> Iterator[StepTargets]:
-        """The steps of a block, until nothing is left to commit before a stop.
-
-        Args:
-            number: of the block, from 0.
-        """
-        begin, columns = self.layout.canvas.start, block.columns
-        span = slice(begin + columns.start, begin + columns.stop)
-        quotas = num_transfer_tokens(self.canvas.masked[:, columns].sum(-1), block.steps)
-        for i in range(block.steps):
-            eligible = self.canvas.eligible(columns)
-            active = eligible.any(-1)
-            flags = tuple(active.tolist())
-            if not any(flags):
-                return
-            step = DenoisingStep(self.num_steps, number, i, span, flags * self.request.branches)
-            yield StepTargets(step, columns, eligible, active, quotas[:, i], is_last=i == block.steps - 1)
-            self.num_steps += 1
-
-    def commit(
-        self, targets: StepTargets, tokens: torch.Tensor, confidence: torch.Tensor, logits: torch.Tensor
-    ) -> StepOutput:
-        """Commits what the unmasking strategy selects; in the block's last step also what a user's rule has left.
-
-        Args:
-            tokens, confidence: (batch, block).
-            logits: (batch, block, vocabulary).
-        """
-        eligible = targets.eligible
-        confidence = confidence.masked_fill(~eligible, -torch.inf)
-        selected = self.request.unmasking.select(confidence, eligible, targets.quota, logits) & eligible
-        committed = eligible if targets.is_last else selected
-        self.canvas.commit(targets.columns, tokens, committed, targets.active)
-        self.sequences[:, self.layout.canvas] = self.canvas.ids
-        return StepOutput(targets.step, tokens, confidence, committed, self.canvas.ids.clone())
-
-
-class GenerationObservers:
-    """Who is informed of one `generate`: a streamer, a callback, and the trace if it is kept."""
-
-    def __init__(self, streamer: Any, step_callback: Callable[[StepOutput], None] | None, keep_trace: bool) -> None:
-        self.streamer, self.step_callback, self.keep_trace = streamer, step_callback, keep_trace
-        self.trace: list[StepOutput] = []
-
-    def on_start(self, input_ids: torch.Tensor) -> None:
-        """Gives the streamer the prompts (batch, tokens)."""
-        if self.streamer is not None:
-            self.streamer.put(input_ids.cpu())
-
-    def on_step_end(self, output: StepOutput, columns: slice, canvas: Canvas) -> None:
-        """Reports a step, and the canvas from the current block to its end as a draft."""
-        if self.keep_trace:
-            values = (output.tokens, output.confidence, output.committed, output.canvas)
-            self.trace.append(StepOutput(output.step, *(value.cpu() for value in values)))
-        if hasattr(self.streamer, "put_draft"):
-            self.streamer.put_draft(value=output.canvas[:, columns.start : int(canvas.stop.max())].cpu())
-        if self.step_callback is not None:
-            self.step_callback(output)
-
-    def on_block_end(self, columns: slice, canvas: Canvas) -> None:
-        """Gives the streamer a finished block, up to the stop."""
-        if self.streamer is None:
-            return
-        end = min(columns.stop, int(canvas.stop.max()))
-        if columns.start < end:
-            self.streamer.put(canvas.ids[:, columns.start : end].clone().cpu())
-
-    def close(self) -> None:
-        """Ends the stream, also after an error: an iterating streamer must not be left waiting."""
-        if self.streamer is not None:
-            self.streamer.end()
-
-
 def prepare_suffix(suffix: Any, tokenizer: Any, device: torch.device) -> torch.Tensor:
     """(suffix,), int64, from text or ids; empty without one."""
     if isinstance(suffix, str):
@@ -550,4 +383,4 @@ def split_criteria(
     return StoppingCriteriaList(c for c in given if not isinstance(c, str)), strings
 
 
-__all__ = ["GenerationObservers", "StepOutput", "VidLaDAGenerationMixin", "VidLaDAGenerationOutput"]
+__all__ = ["VidLaDAGenerationMixin", "VidLaDAGenerationOutput"]

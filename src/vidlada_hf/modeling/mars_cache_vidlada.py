@@ -1,4 +1,4 @@
-"""MARS-Cache: visual and text rows are refreshed at their own pace, deep layers more often than shallow ones.
+"""MARS-Cache: visual and text tokens are refreshed at their own pace, deep layers more often than shallow ones.
 
 The first open implementation of arXiv 2601.17868, section 4 and appendices E and F. What the paper leaves open is
 decided here, and said in `MARSCacheConfig`.
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from .arguments_vidlada import check_choice, check_interval, check_whole
 from .cache_vidlada import DenoisingStep, SequenceLayout
 from .chunk_attention_vidlada import (
     FrameBatch,
@@ -18,9 +19,10 @@ from .chunk_attention_vidlada import (
     batch_frames,
     choose_anchors,
     evenly_spaced,
+    invert_indices,
     proxy_attention_scores,
 )
-from .kv_cache_vidlada import ComputedTokens, SelectiveKVCache, check_interval
+from .kv_cache_vidlada import ComputedTokens, SelectiveKVCache
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,11 @@ class MARSCacheConfig:
 
 @dataclass(frozen=True)
 class RefreshPlan:
-    """What one example refreshes in a step: for each kind of rows, from which group of layers on.
+    """What one example refreshes in a step: for each kind of tokens, from which group of layers on.
 
     Args:
         visual, text: the shallowest group refreshed; the number of groups where none is.
-        full: whether visual rows attend to everything.
+        full: whether visual tokens attend to everything.
     """
 
     visual: int
@@ -112,23 +114,36 @@ class RefreshPlan:
     full: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroupTokens(ComputedTokens):
+    """The tokens that a group of layers computes in one step.
+
+    Args:
+        framewise: examples whose visual tokens attend by frames.
+        searching: examples whose anchors are searched for.
+    """
+
+    framewise: tuple[int, ...]
+    searching: tuple[int, ...]
+
+
 class MARSCache(SelectiveKVCache):
-    """Named "mars". Keeps keys and values of all rows, and the hidden states with which they entered each group.
+    """Named "mars". Keeps keys and values of all tokens, and the hidden states with which they entered each group.
 
-    The rows of the block are computed in every step, through all layers. What else is computed is decided for each
-    example, kind of rows and group:
+    The tokens of the block are computed in every step, through all layers. What else is computed is decided for each
+    example, kind of tokens and group:
 
-    - Rows of a kind that is refreshed from group g on enter that group with the hidden states stored when they last
+    - Tokens of a kind that is refreshed from group g on enter that group with the hidden states stored when they last
       passed there (the embeddings, for the first group), run through it and all deeper groups, and leave their hidden
       states at each boundary that they pass. Groups before g are not run for them.
-    - "Visual" are the rows of frames; "text" are all others outside the block: the prompt's text and images, finished
+    - "Visual" are the tokens of frames; "text" are all others outside the block: the prompt's text and images, finished
       blocks, later masks, a suffix. In a block's first step the block before is computed along with it, so that tokens
-      committed last are never seen as masks.
-    - Visual rows attend as `chunk_attention_vidlada` says, all others to everything. An example with at most
+      committed last are never stored as masks.
+    - Visual tokens attend as `chunk_attention_vidlada` says, all others to everything. An example with at most
       `neighborhood` + 1 frames is within every frame's neighborhood, and attends to everything.
 
-    An example without frames has text only. Frames are neighbours by their numbers in the layout, also from one video
-    of a prompt to the next.
+    An example without frames has text only. Frames are neighbors by their numbers in the layout, also from one video of
+    a prompt to the next.
 
     Args:
         config: by default `MARSCacheConfig()`.
@@ -145,7 +160,7 @@ class MARSCache(SelectiveKVCache):
         self.refreshed: list[list[RefreshPlan | None]] = []
 
     def check(self, text_config: Any, layout: SequenceLayout) -> None:
-        """More groups than layers, proxy layers that are not there, more anchors than a frame has rows: refused."""
+        """Refuses more groups than layers, proxy layers that are not there, more anchors than a frame has tokens."""
         layers, config = text_config.num_hidden_layers, self.config
         if config.groups > layers:
             raise ValueError(
@@ -156,58 +171,39 @@ class MARSCache(SelectiveKVCache):
             if layer >= layers:
                 raise ValueError(f"`proxy_layers` names layer {layer}; the text model has layers 0 to {layers - 1}.")
         for example, frames in enumerate(layout.frame_index.cpu()):
-            rows = frames[frames >= 0].unique(return_counts=True)[1]
-            if self._is_chunked(len(rows)) and config.anchors > (fewest := int(rows.amin())):
+            sizes = frames[frames >= 0].unique(return_counts=True)[1]
+            if self._is_chunked(len(sizes)) and config.anchors > (fewest := int(sizes.amin())):
                 raise ValueError(
-                    f"`anchors` ({config.anchors}) must not exceed the {fewest} rows of a frame (example {example} of "
-                    f"the batch): take at most {fewest}."
+                    f"`anchors` ({config.anchors}) must not exceed the {fewest} tokens of a frame (example {example} "
+                    f"of the batch): take at most {fewest}."
                 )
 
     def _is_chunked(self, frames: int) -> bool:
-        """Whether visual rows of so many frames attend by frames: some frame has others out of its neighborhood."""
+        """Whether visual tokens of so many frames attend by frames: some frame has others out of its neighborhood."""
         width = self.config.neighborhood
         return width is not None and frames > width + 1
 
     def begin(self, layout: SequenceLayout) -> None:
-        """See `DenoisingCache.begin`."""
         super().begin(layout)
-        numbers, frames = self.numbers, layout.frame_index.cpu()
-        self.videos = [
-            VideoTokens(
-                frames=tuple(
-                    numbers.numbers[i][visual & (frames[i] == frame)] for frame in frames[i][visual].unique().tolist()
-                ),
-                others=numbers.numbers[i][real & ~visual],
-            )
-            for i, (real, visual) in enumerate(zip(numbers.real, numbers.visual, strict=True))
-        ]
+        self.videos = VideoTokens.of_layout(layout.frame_index.cpu(), self.packed.is_token, self.packed.indices)
         self.is_chunked = [self._is_chunked(len(video.frames)) for video in self.videos]
-        self.boundaries: dict[int, torch.Tensor] = {}  # group -> (rows, hidden), what entered it
+        self.boundaries: dict[int, torch.Tensor] = {}  # group -> (tokens, hidden), what entered it
         self.refreshed = []
         self.anchors: dict[int, list[torch.Tensor]] = {}  # example -> of each frame, (anchors,)
         if self.config.anchor_choice == "random" or self.config.anchors == 0:
             chunked = [i for i, is_chunked in enumerate(self.is_chunked) if is_chunked]
             self.anchors = {i: self._random_anchors(self.videos[i]) for i in chunked}
-        self._searching: list[int] = []
-        self._scores: dict[int, torch.Tensor] = {}
-        self._blocks: list[slice | None] = [None] * len(self.videos)  # each example's latest
-        self._framed: tuple[int, ...] = ()
-        self._frames: dict[Any, tuple[list[FrameBatch], torch.Tensor]] = {}  # (examples, device) ->
+        self._scores: dict[int, torch.Tensor] = {}  # example -> (visual tokens,), summed over proxy layers
+        self._last_blocks: list[slice | None] = [None] * len(self.videos)  # of each example
+        self._frame_batches: dict[Any, tuple[list[FrameBatch], torch.Tensor]] = {}  # (examples, device) ->
 
     def end(self) -> None:
-        """See `DenoisingCache.end`."""
         super().end()
-        self.boundaries, self._frames, self._scores = {}, {}, {}
+        self.boundaries, self._frame_batches, self._scores = {}, {}, {}
 
-    # --- what is due -------------------------------------------------------------------------------------------------
+    # --- what is refreshed -------------------------------------------------------------------------------------------
 
-    def due(self, example: int, step: DenoisingStep) -> RefreshPlan:
-        """What an example refreshes after its first step. Here by the clock, which counts the example's own steps."""
-        done, config = self.steps_done[example], self.config
-        return RefreshPlan(first_due(config.visual_intervals, done), first_due(config.text_intervals, done))
-
-    def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor] | None:
-        """See `DenoisingCache.schedule`."""
+    def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor]:
         groups = torch.arange(self.config.groups)
         pyramids = {"visual": self.config.visual_intervals, "text": self.config.text_intervals}
         return {
@@ -215,142 +211,169 @@ class MARSCache(SelectiveKVCache):
             for kind, pyramid in pyramids.items()
         }
 
+    def _plan(self, step: DenoisingStep) -> list[RefreshPlan | None]:
+        """What each example refreshes, by a clock that counts the example's own steps; None where it is not active."""
+        visual, text = self.config.visual_intervals, self.config.text_intervals
+        return [
+            RefreshPlan(first_due(visual, done), first_due(text, done), done == 0 and self.config.first_step == "full")
+            if active
+            else None
+            for active, done in zip(self.packed.active(step), self.steps_done, strict=True)
+        ]
+
     # --- one step ----------------------------------------------------------------------------------------------------
 
     def denoise(self, text_model: Any, inputs_embeds: torch.Tensor, step: DenoisingStep) -> torch.Tensor:
-        """Runs the block's rows and whatever is due, group by group; in one go where nothing is."""
-        active, layers, groups = self.numbers.active(step), len(text_model.layers), self.config.groups
-        first = RefreshPlan(0, 0, full=self.config.first_step == "full")
-        due = [
-            (self.due(example, step) if self.steps_done[example] else first) if awake else None
-            for example, awake in enumerate(active)
-        ]
-        self.refreshed.append(due)
-        self._proxy_layers = self.config.proxy_layers or (layers // 2,)
-        unseen = [i for i, chunked in enumerate(self.is_chunked) if chunked and i not in self.anchors]
-        self._searching = [i for i in unseen if active[i]]
-        always, is_new_block = self.always_computed(step)
-        quiet = all(d is None or min(d.visual, d.text) == groups for d in due)
-        if quiet and not is_new_block:
-            rows = self._rows_of_group(step, always, due, 0)
-            return self.finish_step(self.compute(text_model, self.embeddings(inputs_embeds, rows), rows), rows, step)
+        """Runs the block and whatever is refreshed, group by group; in one go where nothing is."""
+        layers, groups = len(text_model.layers), self.config.groups
+        plans = self._plan(step)
+        self.refreshed.append(plans)
+        searching = tuple(
+            i for i, plan in enumerate(plans) if plan is not None and self.is_chunked[i] and i not in self.anchors
+        )
+        blocks, is_new_block = self._mark_blocks(step)
+        is_quiet = all(plan is None or min(plan.visual, plan.text) == groups for plan in plans)
+        if is_quiet and not is_new_block:
+            computed = self._tokens_of_group(0, step, blocks, plans, searching)
+            hidden_states = self.compute(text_model, self.embeddings(inputs_embeds, computed), computed)
+            return self.finish_step(hidden_states, computed, step)
         hidden_states: Any = None
         for group in range(groups):
-            rows = self._rows_of_group(step, always, due, group)
+            computed = self._tokens_of_group(group, step, blocks, plans, searching)
             hidden_states = None  # what enters is a copy, and each layer's input is let go of: both keep the peak down
-            hidden_states = self.boundaries[group][rows.numbers] if group else self.embeddings(inputs_embeds, rows)
+            if group:
+                hidden_states = self.boundaries[group][computed.indices]
+            else:
+                hidden_states = self.embeddings(inputs_embeds, computed)
             for layer in range(group * layers // groups, (group + 1) * layers // groups):
-                hidden_states = self.compute(text_model, hidden_states, rows, range(layer, layer + 1))
-            self.on_group_end(group, rows, hidden_states, step, due)
-        return self.finish_step(hidden_states, rows, step)
+                hidden_states = self.compute(text_model, hidden_states, computed, range(layer, layer + 1))
+            if group + 1 < groups:
+                self.on_group_end(group, hidden_states, computed)
+        return self.finish_step(hidden_states, computed, step)
 
-    def always_computed(self, step: DenoisingStep) -> tuple[torch.Tensor, bool]:
-        """(batch, columns), bool: the block, and in its first step the one before; and whether it was the first."""
-        active = self.numbers.active(step)
-        always, is_new_block = self.numbers.marked(step.span, active), False
-        for example in range(len(active)):
-            before = self._blocks[example]
-            if active[example] and before != step.span:
+    def _mark_blocks(self, step: DenoisingStep) -> tuple[torch.Tensor, bool]:
+        """(batch, positions), bool: the block, and in its first step the one before; and whether it was the first."""
+        active = self.packed.active(step)
+        marked, is_new_block = self.packed.mark(step.span, active), False
+        for example, last in enumerate(self._last_blocks):
+            if active[example] and last != step.span:
                 is_new_block = True
-                self._blocks[example] = step.span
-                if before is not None:
-                    always[example, before] = True
-        return always, is_new_block
+                self._last_blocks[example] = step.span
+                if last is not None:
+                    marked[example, last] = True
+        return marked, is_new_block
 
-    def _rows_of_group(
-        self, step: DenoisingStep, always: torch.Tensor, due: Sequence[RefreshPlan | None], group: int
-    ) -> ComputedTokens:
-        """The rows that a group of layers computes; sets which examples' visual rows attend by frames."""
-        numbers = self.numbers
-        visual = torch.tensor([d is not None and d.visual <= group for d in due])
-        text = torch.tensor([d is not None and d.text <= group for d in due])
-        framed = torch.tensor([d is not None and not d.full for d in due]) & visual & torch.tensor(self.is_chunked)
-        wanted = torch.where(numbers.visual, visual[:, None], text[:, None]) & numbers.real
-        marked = (always | wanted) & ~(numbers.visual & framed[:, None])
-        self._framed = tuple(framed.nonzero()[:, 0].tolist())
-        key = (marked.numpy().tobytes(), self._framed, step.span.start, step.span.stop, step.active)
-        if key not in self._kept_rows:
-            first = torch.cat([self.videos[i].visual for i in self._framed]) if self._framed else None
-            self._kept_rows[key] = numbers.rows(marked, step, first)
-        return self._kept_rows[key]
-
-    def on_group_end(
+    def _tokens_of_group(
         self,
         group: int,
-        rows: ComputedTokens,
-        hidden_states: torch.Tensor,
         step: DenoisingStep,
-        due: Sequence[RefreshPlan | None],
-    ) -> None:
-        """Called with what left a group of layers, (rows, hidden): stores it as what enters the next."""
-        if group + 1 == self.config.groups:
-            return
+        blocks: torch.Tensor,
+        plans: Sequence[RefreshPlan | None],
+        searching: tuple[int, ...],
+    ) -> GroupTokens:
+        """The tokens that a group of layers computes.
+
+        Args:
+            blocks: (batch, positions), bool, what is computed whatever is refreshed.
+        """
+        packed = self.packed
+        visual = torch.tensor([plan is not None and plan.visual <= group for plan in plans])
+        text = torch.tensor([plan is not None and plan.text <= group for plan in plans])
+        by_frames = torch.tensor([plan is not None and not plan.full for plan in plans])
+        by_frames &= visual & torch.tensor(self.is_chunked)
+        refreshed = torch.where(packed.is_visual, visual[:, None], text[:, None]) & packed.is_token
+        marked = (blocks | refreshed) & ~(packed.is_visual & by_frames[:, None])
+        framewise = tuple(by_frames.nonzero()[:, 0].tolist())
+        key = (marked.numpy().tobytes(), framewise, searching, step.span.start, step.span.stop, step.active)
+        if key not in self._selections:
+            first = torch.cat([self.videos[i].visual for i in framewise]) if framewise else None
+            tokens = packed.select(marked, step, first)
+            self._selections[key] = GroupTokens(**vars(tokens), framewise=framewise, searching=searching)
+        return self._selections[key]
+
+    def on_group_end(self, group: int, hidden_states: torch.Tensor, computed: ComputedTokens) -> None:
+        """Stores what left a group of layers, (tokens, hidden), as what enters the next."""
         if group + 1 not in self.boundaries:
-            size = (len(self.numbers.places), hidden_states.shape[-1])
+            size = (len(self.packed.flat_positions), hidden_states.shape[-1])
             self.boundaries[group + 1] = hidden_states.new_zeros(size)
-        self.boundaries[group + 1].index_copy_(0, rows.numbers.to(hidden_states.device), hidden_states)
+        self.boundaries[group + 1].index_copy_(0, computed.indices.to(hidden_states.device), hidden_states)
 
     # --- attention ---------------------------------------------------------------------------------------------------
 
-    def attend(
+    def attend(  # type: ignore[override]
         self,
         attention: Any,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
         attention_mask: torch.Tensor | None,
+        *,
+        computed: GroupTokens,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Stores keys and values; visual rows that are refreshed attend by frames, all others to everything."""
-        keys, values = self.store(attention.layer_idx, key, value)
-        self._search_anchors(attention, query, keys)
-        framed = self.computed.framed
-        others = self.attend_to_all(attention, query[:, :, framed:], keys, values, **kwargs)
-        if not framed:
+        """Stores keys and values; visual tokens that are refreshed attend by frames, all others to everything."""
+        keys, values = self.store(attention.layer_idx, key, value, computed)
+        self._search_anchors(attention, query, keys, computed)
+        first = computed.num_framewise
+        others = self.attend_to_all(attention, query[:, :, first:], keys, values, computed, **kwargs)
+        if not first:
             return others
-        batches, places = self._frames_of(self._framed, query.device)
-        visual = attend_by_frames(attention, query[:, :, :framed], places, keys, values, batches, **kwargs)
+        batches, offsets = self._batches_of(computed.framewise, query.device)
+        visual = attend_by_frames(attention, query[:, :, :first], offsets, keys, values, batches, **kwargs)
         return torch.cat([visual, others], dim=1)
 
-    def _frames_of(self, examples: tuple[int, ...], device: torch.device) -> tuple[list[FrameBatch], torch.Tensor]:
-        """The frames of these examples in batches, and the place of each visual row among those computed."""
-        if (examples, device) not in self._frames:
+    def _batches_of(self, examples: tuple[int, ...], device: torch.device) -> tuple[list[FrameBatch], torch.Tensor]:
+        """The frames of these examples in batches, and where each visual token stands among those computed."""
+        if (examples, device) not in self._frame_batches:
             videos = [self.videos[i] for i in examples]
-            numbers = torch.cat([video.visual for video in videos])
+            indices = torch.cat([video.visual for video in videos])
             batches = batch_frames(videos, [self.anchors[i] for i in examples], self.config.neighborhood, device)
-            self._frames[examples, device] = batches, places_of(numbers, len(self.numbers.places)).to(device)
-        return self._frames[examples, device]
+            offsets = invert_indices(indices, len(self.packed.flat_positions)).to(device)
+            self._frame_batches[examples, device] = batches, offsets
+        return self._frame_batches[examples, device]
 
-    def _search_anchors(self, attention: Any, query: torch.Tensor, keys: torch.Tensor) -> None:
-        """Adaptive anchor search, in an example's first step: looks at this layer if it is wanted."""
-        layer, wanted = attention.layer_idx, self._proxy_layers
-        if not self._searching or layer > max(wanted):
+    def _search_anchors(self, attention: Any, query: torch.Tensor, keys: torch.Tensor, computed: GroupTokens) -> None:
+        """Adaptive anchor search, in an example's first step, at the proxy layers.
+
+        A chunked first step needs anchors before the first proxy layer too: there each layer's own are taken.
+        """
+        layer, proxy_layers = attention.layer_idx, self._proxy_layers(attention)
+        if not computed.searching or layer > max(proxy_layers):
             return
-        places = places_of(self.computed.numbers.cpu(), len(self.numbers.places))
-        for example in self._searching:
-            if layer not in wanted and (self.config.first_step == "full" or example in self._scores):
+        offsets = invert_indices(computed.indices.cpu(), len(self.packed.flat_positions))
+        for example in computed.searching:
+            is_proxy = layer in proxy_layers
+            if not is_proxy and (self.config.first_step == "full" or example in self._scores):
                 continue
-            scores = self._proxy_map(example, attention, query, keys, places)
-            if layer in wanted:
+            scores = self._proxy_scores(example, attention, query, keys, offsets)
+            if is_proxy:
                 scores = self._scores[example] = scores + self._scores.get(example, 0)
             self.anchors[example] = choose_anchors(self.videos[example], scores, self.config.anchors)
-            self._frames.clear()
+            self._frame_batches.clear()
 
-    def _proxy_map(
-        self, example: int, attention: Any, query: torch.Tensor, keys: torch.Tensor, places: torch.Tensor
+    def _proxy_layers(self, attention: Any) -> tuple[int, ...]:
+        """The layers whose attention the search looks at."""
+        return self.config.proxy_layers or (attention.config.num_hidden_layers // 2,)
+
+    def _proxy_scores(
+        self, example: int, attention: Any, query: torch.Tensor, keys: torch.Tensor, offsets: torch.Tensor
     ) -> torch.Tensor:
-        """(visual rows,), on the CPU: the mass that each receives in this layer from proxies elsewhere in the video."""
+        """(visual tokens,), on the CPU: the attention that each receives in this layer from proxies in other frames.
+
+        Args:
+            offsets: (all tokens,), where each stands among the queries.
+        """
         video, device = self.videos[example], query.device
-        start = self.numbers.starts[example]
-        numbers, frames = video.visual, video.frame_of_rows()
-        proxies = evenly_spaced(len(numbers), self.config.proxy_queries)
+        start = self.packed.offsets[example]
+        indices, frames = video.visual, video.frame_of_tokens()
+        proxies = evenly_spaced(len(indices), self.config.proxy_queries)
         return proxy_attention_scores(
-            query=query[0][:, places[numbers[proxies]].to(device)],
+            query=query[0][:, offsets[indices[proxies]].to(device)],
             query_frames=frames[proxies].to(device),
-            keys=keys[start : start + self.numbers.lengths[example]],
-            visual=(numbers - start).to(device),
+            keys=keys[start : start + self.packed.lengths[example]],
+            visual=(indices - start).to(device),
             key_frames=frames.to(device),
-            neighborhood=self.config.neighborhood,
+            neighborhood=self.config.neighborhood,  # type: ignore[arg-type]
             scaling=attention.scaling,
         ).cpu()
 
@@ -358,13 +381,6 @@ class MARSCache(SelectiveKVCache):
         """(anchors,) of each frame; the same for an example wherever it stands in a batch."""
         generator = torch.Generator().manual_seed(self.config.anchor_seed)
         return choose_anchors(video, torch.rand(len(video.visual), generator=generator), self.config.anchors)
-
-
-def places_of(numbers: torch.Tensor, total: int) -> torch.Tensor:
-    """(total,), int64: where each number stands in `numbers`; -1 for those that do not."""
-    places = torch.full((total,), -1)
-    places[numbers] = torch.arange(len(numbers))
-    return places
 
 
 def first_due(pyramid: Sequence[int | None], steps_done: int) -> int:
@@ -388,16 +404,4 @@ def check_pyramid(name: str, intervals: Any) -> None:
             )
 
 
-def check_whole(name: str, value: Any, least: int, unit: str = "") -> None:
-    """A ValueError that names what is no whole number of at least so much."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"`{name}` must be a whole number of at least {least}{unit}, got {value!r}.")
-
-
-def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
-    """A ValueError that lists what is known."""
-    if value not in known:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}.")
-
-
-__all__ = ["RefreshPlan", "MARSCache", "MARSCacheConfig"]
+__all__ = ["MARSCache", "MARSCacheConfig", "RefreshPlan"]

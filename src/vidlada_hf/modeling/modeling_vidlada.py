@@ -1,41 +1,26 @@
-"""The network: SigLIP2 tower -> projector -> pooling -> newlines -> bidirectional LLaDA text model -> head.
+"""The network: vision tower and projector, bidirectional text model, head.
 
 Facts and figures: arXiv 2601.17868 and the official code (repository ziHoHe/VidLaDA).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedModel, SiglipVisionConfig, SiglipVisionModel
-from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
-from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput, ModelOutput
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import (
-    LlamaMLP,
-    LlamaRMSNorm,
-    LlamaRotaryEmbedding,
-    apply_rotary_pos_emb,
-    eager_attention_forward,
-)
+from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
-from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
 
-from .cache_vidlada import DenoisingCache, count_positions
-from .configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
+from .configuration_vidlada import VidLaDAConfig
 from .generation_vidlada import VidLaDAGenerationMixin
 from .objective_vidlada import TimeSampling, check_labels, check_masks, complete_masks, diffusion_loss
 from .official_checkpoint_vidlada import WEIGHT_RENAMINGS
+from .text_model_vidlada import VidLaDAPreTrainedModel, VidLaDATextModel, require_one
+from .vision_vidlada import VidLaDANewline, VidLaDAProjector, VidLaDAVisionTower, pool_patches, scatter_features
 
 
 @dataclass
@@ -67,304 +52,6 @@ class VidLaDAOutput(ModelOutput):
     logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
-
-
-class VidLaDAAttention(nn.Module):
-    """Multi-head attention of every row to every row."""
-
-    def __init__(self, config: VidLaDATextConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.config = config
-        self.layer_idx = layer_idx
-        self.head_dim: int = config.head_dim or config.hidden_size // config.num_attention_heads
-        key_value_heads = config.num_key_value_heads or config.num_attention_heads
-        self.num_key_value_groups = config.num_attention_heads // key_value_heads
-        self.scaling = self.head_dim**-0.5
-        self.is_causal = False  # sdpa and flash trust this attribute when there is no mask
-        bias = config.attention_bias
-        self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * self.head_dim, bias=bias)
-        self.k_proj = nn.Linear(config.hidden_size, key_value_heads * self.head_dim, bias=bias)
-        self.v_proj = nn.Linear(config.hidden_size, key_value_heads * self.head_dim, bias=bias)
-        self.o_proj = nn.Linear(config.num_attention_heads * self.head_dim, config.hidden_size, bias=bias)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
-        attention_mask: torch.Tensor | None,
-        denoising_cache: DenoisingCache | None = None,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(batch, rows, hidden) -> the same shape, and the attention weights where the implementation gives them."""
-        heads = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query = self.q_proj(hidden_states).view(heads).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
-        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
-        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
-        if denoising_cache is None:
-            attended, weights = self.attend(query, key, value, attention_mask, **kwargs)
-        else:
-            attended, weights = denoising_cache.attend(self, query, key, value, attention_mask, **kwargs), None
-        return self.o_proj(attended.reshape(*hidden_states.shape[:-1], -1)), weights
-
-    def attend(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attention by the configured implementation.
-
-        Args:
-            query: (batch, heads, queries, head_dim), rotated.
-            key, value: (batch, key-value heads, keys, head_dim), keys rotated.
-
-        Returns:
-            (batch, queries, heads, head_dim), and the weights where the implementation gives them.
-        """
-        interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        dropout = self.config.attention_dropout if self.training else 0.0
-        return interface(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
-
-
-class VidLaDALayer(GradientCheckpointingLayer):
-    """Norm, attention, norm, gated MLP, each with a residual."""
-
-    def __init__(self, config: VidLaDATextConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.self_attn = VidLaDAAttention(config, layer_idx)
-        self.mlp = LlamaMLP(config)
-        self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
-        attention_mask: torch.Tensor | None = None,
-        denoising_cache: DenoisingCache | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
-        """(batch, rows, hidden) -> the same shape."""
-        attended, _ = self.self_attn(
-            self.input_layernorm(hidden_states), position_embeddings, attention_mask, denoising_cache, **kwargs
-        )
-        hidden_states = hidden_states + attended
-        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
-
-
-class VidLaDAVisionTower(SiglipVisionModel):
-    """SigLIP2 whose output is the last layer's, before the post layer norm (the official model never applies it)."""
-
-    def __init__(self, config: SiglipVisionConfig) -> None:
-        super().__init__(config)
-        # In every checkpoint, and never used: without this it would count as a parameter without a gradient.
-        self.post_layernorm.requires_grad_(False)
-
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutput:
-        """Pixels (frames, 3, side, side) -> last_hidden_state (frames, patches, hidden)."""
-        return self.encoder(inputs_embeds=self.embeddings(pixel_values), **kwargs)
-
-
-class VidLaDAProjector(nn.Module):
-    """Linear, activation, linear: from the tower's width to the text model's, before pooling."""
-
-    def __init__(self, config: VidLaDAConfig) -> None:
-        super().__init__()
-        hidden_size = config.text_config.hidden_size
-        self.linear_1 = nn.Linear(config.vision_config.hidden_size, hidden_size)
-        self.act = ACT2FN[config.projector_hidden_act]
-        self.linear_2 = nn.Linear(hidden_size, hidden_size)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(frames, patches, tower width) -> (frames, patches, hidden)."""
-        return self.linear_2(self.act(self.linear_1(features)))
-
-
-def pool_patches(features: torch.Tensor, stride: int, mode: str) -> torch.Tensor:
-    """Pools the square grid of patches of each frame.
-
-    Args:
-        features: (frames, side * side, hidden).
-        stride: patches along the side of a pooled cell.
-        mode: "bilinear" resizes to ceil(side / stride) without antialias and with `align_corners=False`; "average"
-            and "max" pool to floor(side / stride).
-
-    Returns:
-        (frames, pooled side, pooled side, hidden).
-    """
-    side = math.isqrt(features.shape[1])
-    grid = features.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    if mode == "bilinear":
-        pooled = nn.functional.interpolate(grid, size=[math.ceil(side / stride)] * 2, mode="bilinear")
-    elif mode == "average":
-        pooled = nn.functional.avg_pool2d(grid, stride)
-    else:
-        pooled = nn.functional.max_pool2d(grid, stride)
-    return pooled.permute(0, 2, 3, 1)
-
-
-def add_newlines(frames: torch.Tensor, newline: torch.Tensor, position: str) -> torch.Tensor:
-    """Lays the frames of one video out as rows, with the newline vector where `position` says.
-
-    Args:
-        frames: (frames, side, side, hidden).
-        newline: (hidden,).
-        position: "grid" after each row of a frame, "frame" after each frame, "one_token" after the video, "no_token".
-
-    Returns:
-        (rows, hidden).
-    """
-    count, side, _, hidden = frames.shape
-    if position == "grid":
-        return torch.cat([frames, newline.expand(count, side, 1, hidden)], dim=2).flatten(0, 2)
-    if position == "frame":
-        return torch.cat([frames.flatten(1, 2), newline.expand(count, 1, hidden)], dim=1).flatten(0, 1)
-    if position == "one_token":
-        return torch.cat([frames.flatten(0, 2), newline[None]])
-    return frames.flatten(0, 2)
-
-
-class VidLaDANewline(nn.Module):
-    """The learned vector that ends a row, a frame or a video. A module, so that offloading fetches it when used."""
-
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(hidden_size))
-
-    def forward(self, frames: torch.Tensor, position: str) -> torch.Tensor:
-        """See `add_newlines`."""
-        return add_newlines(frames, self.weight.to(frames), position)
-
-
-class VidLaDAPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation shared by all VidLaDA models."""
-
-    config: VidLaDAConfig
-    config_class = VidLaDAConfig
-    base_model_prefix = "model"
-    input_modalities: tuple[str, ...] = ("image", "video", "text")
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["VidLaDALayer", "SiglipEncoderLayer"]
-    _supports_flash_attn = True
-    _supports_sdpa = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _can_record_outputs = {"hidden_states": VidLaDALayer, "attentions": VidLaDAAttention}
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, VidLaDANewline):
-            init.normal_(module.weight, std=len(module.weight) ** -0.5)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """Loads a checkpoint in this package's or in the official layout.
-
-        Raises:
-            ValueError: a file of weights is damaged; or the checkpoint lacks tensors, which transformers would silently
-                fill with random values.
-        """
-        name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
-        try:
-            model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        except SafetensorError as error:
-            raise ValueError(f"A file of weights in {name} is damaged ({error}): copy it again.") from error
-        if missing := sorted(info["missing_keys"]):
-            raise ValueError(
-                f"The checkpoint {name} lacks {len(missing)} tensors that {cls.__name__} needs: "
-                f"{', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}. Download it again, or "
-                "convert the official checkpoint with `vidlada convert`."
-            )
-        return (model, info) if output_loading_info else model
-
-    def save_pretrained(self, *args: Any, save_original_format: bool = False, **kwargs: Any) -> None:
-        """As in transformers, but in this package's names, also when the model came from an official checkpoint."""
-        super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
-
-
-class VidLaDATextModel(VidLaDAPreTrainedModel):
-    """LLaDA: Llama's layers without a causal mask."""
-
-    config: VidLaDATextConfig  # type: ignore[assignment]
-    config_class = VidLaDATextConfig
-    input_modalities = ("text",)
-
-    def __init__(self, config: VidLaDATextConfig) -> None:
-        super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList([VidLaDALayer(config, i) for i in range(config.num_hidden_layers)])
-        self.norm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.rotary_emb = LlamaRotaryEmbedding(config=config)
-        self.gradient_checkpointing = False
-        self.post_init()
-
-    @merge_with_config_defaults
-    @capture_outputs
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        layers: range | None = None,
-        denoising_cache: DenoisingCache | None = None,
-        **kwargs: Any,
-    ) -> BaseModelOutput:
-        """Runs rows through the layers.
-
-        Args:
-            input_ids: (batch, rows); or
-            inputs_embeds: (batch, rows, hidden), which may also be the hidden states that enter `layers`.
-            attention_mask: (batch, keys), 0 where padded; or (batch, 1, rows, keys), bool, True where a row sees a key.
-            position_ids: (batch, rows), the place of each computed row in its sequence. By default counted from the
-                first row that is not padded.
-            layers: the layers to run, all by default. The final norm is applied only after the last one.
-            denoising_cache: decides which cached keys and values the rows attend to (see `DenoisingCache`); with it
-                `attention_mask` goes to the cache as it is.
-
-        Raises:
-            ValueError: both or neither of `input_ids` and `inputs_embeds`.
-        """
-        require_one(input_ids, inputs_embeds)
-        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        if position_ids is None:
-            position_ids = default_position_ids(hidden_states, attention_mask)
-        if denoising_cache is None:
-            attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
-            if self.config._attn_implementation == "eager" and getattr(attention_mask, "dtype", None) == torch.bool:
-                # A mask of the caller's own is passed on as it is, and eager attention adds it to the scores.
-                lowest = torch.finfo(hidden_states.dtype).min
-                attention_mask = torch.zeros_like(attention_mask, dtype=hidden_states.dtype).masked_fill(
-                    ~attention_mask, lowest
-                )
-        position_embeddings = self.rotary_emb(hidden_states, position_ids)
-        layers = range(len(self.layers)) if layers is None else layers
-        for i in layers:
-            hidden_states = self.layers[i](
-                hidden_states, position_embeddings, attention_mask, denoising_cache, **kwargs
-            )
-        if layers.stop == len(self.layers):
-            hidden_states = self.norm(hidden_states)
-        return BaseModelOutput(last_hidden_state=hidden_states)
-
-
-def require_one(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> None:
-    """Raises a ValueError unless exactly one of the two is given."""
-    if (input_ids is None) == (inputs_embeds is None):
-        raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-
-
-def default_position_ids(rows: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.LongTensor:
-    """Positions (batch or 1, rows) counted over the rows that are not padded: a left-padded row keeps its own."""
-    if attention_mask is not None and attention_mask.dim() == 2:
-        return count_positions(attention_mask)  # type: ignore[return-value]
-    return torch.arange(rows.shape[1], device=rows.device)[None]  # type: ignore[return-value]
 
 
 class VidLaDAModel(VidLaDAPreTrainedModel):
@@ -531,41 +218,6 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         return VidLaDAModelOutput(outputs.last_hidden_state, outputs.hidden_states, outputs.attentions)
 
 
-def scatter_features(
-    embeddings: torch.Tensor,
-    places: torch.Tensor,
-    features: torch.Tensor | Sequence[torch.Tensor] | None,
-    what: str,
-) -> torch.Tensor:
-    """Puts features, in order, at the rows marked in `places`.
-
-    Args:
-        embeddings: (batch, rows, hidden).
-        places: (batch, rows), bool.
-        features: (rows, hidden), (videos, rows, hidden) or a list of (rows, hidden); None if there are none.
-        what: "video" or "image", for the message.
-
-    Raises:
-        ValueError: the number of features is not the number of places.
-    """
-    if features is not None:
-        features = features if isinstance(features, torch.Tensor) else torch.cat([*features])
-        features = features.flatten(0, -2)
-    given, wanted = 0 if features is None else len(features), int(places.sum())
-    if given != wanted:
-        remedy = (
-            f"pass the pixels of the {what} that the processor returned along with the ids"
-            if given == 0
-            else "build `input_ids` with the processor that belongs to this checkpoint, from the same frames"
-        )
-        raise ValueError(
-            f"`input_ids` holds {wanted} {what} placeholders, but there are {given} {what} features: {remedy}."
-        )
-    if features is None:
-        return embeddings
-    return embeddings.masked_scatter(places[..., None], features.to(embeddings))
-
-
 class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedModel):
     """VidLaDA with its head: `forward` for logits, `generate` for answers."""
 
@@ -687,4 +339,4 @@ register_checkpoint_conversion_mapping(
     overwrite=True,
 )
 
-__all__ = ["VidLaDAForConditionalGeneration", "VidLaDAModel", "VidLaDAPreTrainedModel", "VidLaDATextModel"]
+__all__ = ["VidLaDAForConditionalGeneration", "VidLaDAModel", "VidLaDAModelOutput", "VidLaDAOutput"]
