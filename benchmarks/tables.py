@@ -2,9 +2,9 @@
 
     python benchmarks/tables.py [--check] [--results benchmarks] [FILE ...]
 
-Writes between each pair of lines `<!-- table NAME -->` and `<!-- end -->` what NAME.json holds; FILE is README.md and
-docs/results.md by default. With --check nothing is written, and a file that is out of date is an error. A table whose
-JSON file is not there yet is left as it is.
+Writes between each pair of lines `<!-- table NAME -->` and `<!-- end -->` what NAME.json holds, or what `figures.py`
+takes from several files; FILE is README.md and the pages of docs/ by default. With --check nothing is written, and a
+file that is out of date is an error. A table whose JSON files are not there yet is left as it is.
 """
 
 import argparse
@@ -18,11 +18,12 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import figures  # noqa: E402
 import mars_accuracy  # noqa: E402
 
 from vidlada_hf.evaluation.report import costs_table, format_digits, markdown_table  # noqa: E402
 
-DOCUMENTS = (HERE.parent / "README.md", HERE.parent / "docs" / "results.md")
+DOCUMENTS = (HERE.parent / "README.md", *sorted((HERE.parent / "docs").glob("*.md")))
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -57,7 +58,7 @@ def scaling(data: dict[str, Any]) -> str:
     return markdown_table(["frames", *by_frames], rows)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+FROM_ONE_FILE: dict[str, Callable[[dict[str, Any]], str]] = {
     "mars_accuracy": accuracy,
     "mars_embedded": accuracy,
     "mars_lowest": accuracy,
@@ -75,12 +76,19 @@ def fill(text: str, results: Path) -> str:
         SystemExit: a table of an unknown name.
     """
 
+    def load(name: str) -> dict[str, Any]:
+        return json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+
     def write(match: re.Match) -> str:
-        begin, name, old, end = match.groups()
-        if name not in TABLES:
-            raise SystemExit(f"There is no table {name!r}: known are {', '.join(TABLES)}.")
-        path = results / f"{name}.json"
-        return f"{begin}{TABLES[name](json.loads(path.read_text())) + chr(10) if path.exists() else old}{end}"
+        begin, name, _, end = match.groups()
+        known = [*FROM_ONE_FILE, *figures.TABLES]
+        if name not in known:
+            raise SystemExit(f"There is no table {name!r}: known are {', '.join(known)}.")
+        try:
+            new = figures.TABLES[name](load) if name in figures.TABLES else FROM_ONE_FILE[name](load(name))
+        except FileNotFoundError:
+            return match[0]
+        return f"{begin}{new}\n{end}"
 
     return BLOCK.sub(write, text)
 
@@ -92,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--results", type=Path, default=HERE)
     options = parser.parse_args(arguments)
-    for path in options.files or [path for path in DOCUMENTS if path.exists()]:
+    for path in options.files or DOCUMENTS:
         old = path.read_text(encoding="utf-8")
         new = fill(old, options.results)
         if options.check and new != old:

@@ -1,0 +1,169 @@
+"""Tables of single figures for README and docs, made from the JSON files of the scripts that measured them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from vidlada_hf.evaluation.report import markdown_table
+
+Load = Callable[[str], Any]  # a JSON file's name without its suffix -> what it holds
+Row = tuple[str, str, str, str]  # what, figure, script with its arguments, JSON file's name
+
+
+def percent(score: dict[str, Any]) -> str:
+    """Of {"accuracy": 0..1, ...}, such as `89.2 %`."""
+    return f"{100 * score['accuracy']:.1f} %"
+
+
+def figures(load: Load) -> str:
+    """The ten figures of the README."""
+    rows = [*quality_rows(load), *mars_rows(load), *reading_rows(load)]
+    cells = [(what, figure, f"`python benchmarks/{script}`", f"`{name}.json`") for what, figure, script, name in rows]
+    return markdown_table(("what", "figure", "command", "in `benchmarks/`"), cells, "lrll")
+
+
+def quality_rows(load: Load) -> list[Row]:
+    """Parity with the official code, and what the embedded checkpoint gets right."""
+    parity, accuracy = load("parity")["figures"], load("tiny_accuracy")
+    logits = max(difference for name, difference in parity.items() if name.startswith("logits"))
+    script = "tiny_accuracy.py --questions 1050"
+    plain, control, own = (
+        accuracy[name]["scores"]["all"]
+        for name in ("8 frames", "8 frames, another scene's video", "8 frames, the controls' half")
+    )
+    ways = (
+        "8 frames, from mp4",
+        "8 frames, mp4 through the pipeline",
+        "8 frames, mp4, exported folder without the package",
+    )
+    return [
+        (
+            "generations recorded from the official code: equal tokens; largest difference of a logit",
+            f"{parity['generations with equal tokens']}; {logits:.1e}",
+            "parity.py",
+            "parity",
+        ),
+        (
+            "`vidlada-tiny`, 8 frames: right answers",
+            f"{percent(plain)} of {plain['questions']:,}",
+            script,
+            "tiny_accuracy",
+        ),
+        (
+            "the same from mp4 / through the pipeline / exported, without this package",
+            " / ".join(percent(accuracy[way]["scores"]["all"]) for way in ways),
+            script,
+            "tiny_accuracy",
+        ),
+        (
+            f"the same with another scene's video (of {control['questions']}, with their own {percent(own)})",
+            percent(control),
+            script,
+            "tiny_accuracy",
+        ),
+    ]
+
+
+def mars_rows(load: Load) -> list[Row]:
+    """What MARS-Cache costs and saves."""
+    accuracy, cpu, gpu, scaling = (load(f"mars_{name}") for name in ("embedded", "speed_cpu", "speed_gpu", "scaling"))
+    exact, mars = (accuracy["results"][name]["accuracy"]["all"] for name in ("exact", "mars"))
+    on_cpu, on_gpu = (found["results"]["mars"]["summary"] for found in (cpu, gpu))
+    cores, card = (
+        f"{name}, torch {found['setup']['torch']}" for name, found in (("2 CPU cores", cpu), ("one H100", gpu))
+    )
+    speedups = [f"{found['mars']['summary']['speedup']:.1f}x" for found in scaling["by_frames"].values()]
+    return [
+        (
+            f"MARS-Cache, `vidlada-tiny`, 32 frames: right answers (exact decoding: {percent(exact)})",
+            f"{percent(mars)} of {mars['questions']:,} ({mars['lost']} lost, {mars['gained']} gained)",
+            "mars_accuracy.py whole --questions 1260 --output benchmarks/mars_embedded.json",
+            "mars_embedded",
+        ),
+        (
+            f"MARS-Cache, 32 frames, {cores}: faster; fewer operations",
+            f"{on_cpu['speedup']:.1f}x ({on_cpu['seconds']:.0f} s); {on_cpu['flops_saving']:.1f}x",
+            "mars_speed_cpu.py",
+            "mars_speed_cpu",
+        ),
+        (
+            f"MARS-Cache, 32 frames, the 8B's shape, {card}: faster; memory that it keeps",
+            f"{on_gpu['speedup']:.1f}x ({on_gpu['seconds']:.1f} s); {on_gpu['kept_bytes'] / 1e9:.1f} GB",
+            "mars_speed_gpu.py",
+            "mars_speed_gpu",
+        ),
+        (
+            f"MARS-Cache, 2 CPU cores, {' / '.join(scaling['by_frames'])} frames: faster",
+            " / ".join(speedups),
+            "mars_scaling.py",
+            "mars_scaling",
+        ),
+    ]
+
+
+def reading_rows(load: Load) -> list[Row]:
+    """What reading videos costs."""
+    seek, clips = load("video_reading")["figures"], load("data_loading")["samples_per_second"]["reading"]
+    return [
+        (
+            f"sampling {seek['frames sampled']} of {seek['frames in the clip']:,} frames: decoded; faster by seeking",
+            f"{seek['frames decoded, seeking']:,}; {seek['ratio of seconds (median of pairs)']:.1f}x",
+            "video_reading.py",
+            "video_reading",
+        ),
+        (
+            "clips of 720p read a second for training, 2 CPU cores: from files / from kept frames",
+            f"{clips['files, 2 workers']:.2f} / {clips['kept frames, 0 workers']:.1f}",
+            "data_loading.py",
+            "data_loading",
+        ),
+    ]
+
+
+def parity(load: Load) -> str:
+    """Every quantity that is compared with the recordings."""
+    found = load("parity")["figures"]
+    values = {name: value if isinstance(value, str) else f"{value:.1e}" for name, value in found.items()}
+    return markdown_table(("quantity", "largest difference"), list(values.items()))
+
+
+def tiny_accuracy(load: Load) -> str:
+    """The embedded checkpoint's share of right answers in each setting, with 95 % intervals."""
+    settings = [(name, found["scores"]["all"]) for name, found in load("tiny_accuracy").items() if "scores" in found]
+    settings.append(("8 frames, other questions too", load("tiny_accuracy_4200")["8 frames"]["scores"]["all"]))
+    rows = [
+        (name, percent(score), f"{100 * score['low']:.1f} to {100 * score['high']:.1f}", f"{score['questions']:,}")
+        for name, score in settings
+    ]
+    return markdown_table(("setting", "right", "95 %", "questions"), rows)
+
+
+def video_reading(load: Load) -> str:
+    """Seeking against decoding from the start."""
+    return markdown_table(("", ""), [(name, f"{value:,}") for name, value in load("video_reading")["figures"].items()])
+
+
+def data_loading(load: Load) -> str:
+    """Clips a second, read alone and while the embedded checkpoint trains."""
+    speeds = load("data_loading")["samples_per_second"]
+    names = list(dict.fromkeys(name for kind in speeds.values() for name in kind))
+    rows = [(name, *(f"{kind[name]:.2f}" if name in kind else "" for kind in speeds.values())) for name in names]
+    return markdown_table(("clips a second", *speeds), rows)
+
+
+def loss_variance(load: Load) -> str:
+    """The share of the loss's variance that spread masking rates remove."""
+    types = load("loss_variance")["types"]
+    rows = [
+        (name, *(f"{100 * found[way]:.1f} %" for way in ("stratified", "antithetic"))) for name, found in types.items()
+    ]
+    return markdown_table(("answers", "stratified", "antithetic"), rows)
+
+
+TABLES: dict[str, Callable[[Load], str]] = {
+    "figures": figures,
+    "parity": parity,
+    "tiny_accuracy": tiny_accuracy,
+    "video_reading": video_reading,
+    "data_loading": data_loading,
+    "loss_variance": loss_variance,
+}
