@@ -1,10 +1,9 @@
-"""What the embedded checkpoint answers right, by question type, and what of it is left when the video is changed.
+"""Accuracy of the embedded checkpoint by question type, with the right videos and with changed ones.
 
     python benchmarks/tiny_accuracy.py [--questions 1050] [--output benchmarks/tiny_accuracy.json]
 
-Test split: combinations and backgrounds that training never showed. Each part adds its own entry to the JSON and is
-skipped if it is there, so an interrupted run goes on; with another set-up it is refused. Delete the file to measure
-anew.
+Test split: combinations and backgrounds that training does not contain. Each part adds its own entry to the JSON and is
+skipped if it is there, so an interrupted run goes on; another set-up is an error. Delete the file to measure anew.
 """
 
 import argparse
@@ -19,15 +18,15 @@ from typing import Any
 
 import torch
 import transformers
-from vidlada_hf.asking import EMBEDDED_CHECKPOINT
 
 from moving_shapes import MovingShapes
-from moving_shapes.baselines.priors import measure_prior
+from moving_shapes.baselines.answer_priors import measure_prior
 from moving_shapes.evaluate import as_plain, measure, score_answers
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, export_checkpoint
-from vidlada_hf.evaluation.timing import Record
+from vidlada_hf.evaluation.record import Record
+from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
 
-# Visual rows see their own frame, the text and the canvas, in every layer of every step.
+# Visual tokens attend to their own frame, the text and the canvas, in every layer of every step.
 FRAME_LOCAL = {
     "cache_strategy": "mars",
     "cache_config": {
@@ -42,8 +41,15 @@ FRAME_LOCAL = {
 
 @dataclass(frozen=True)
 class Part:
-    """One measurement: frames of a video, change of the video, share of the questions, arguments of `generate`, and
-    the way to the model: "arrays", "files" (mp4), "pipeline" (mp4), or "exported" (mp4, without the package)."""
+    """One measurement.
+
+    Args:
+        frames: of a video.
+        control: change of the video, as of `measure`.
+        share: of the questions.
+        settings: arguments of `generate`.
+        route: to the model: "arrays", "files" (mp4), "pipeline" (mp4), or "exported" (mp4, without the package).
+    """
 
     frames: int = 8
     control: str = "none"
@@ -119,13 +125,13 @@ def through_pipeline(model: str, examples: list, num_frames: int) -> list[str]:
 
 def through_export(model: str, examples: list, num_frames: int) -> list[str]:
     """Answers of the exported folder in a process of its own."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = export_checkpoint(model, Path(place) / "exported")
-        requests, answers = Path(place) / "requests.json", Path(place) / "answers.json"
+    with tempfile.TemporaryDirectory() as work:
+        folder = export_checkpoint(model, Path(work) / "exported")
+        requests, answers = Path(work) / "requests.json", Path(work) / "answers.json"
         asked = [(str(example.path), example.question) for example in examples]
         requests.write_text(json.dumps({"num_frames": num_frames, "requests": asked}))
         script = Path(__file__).with_name("exported_answers.py")
-        subprocess.run([sys.executable, script, folder, requests, answers], check=True, cwd=place)
+        subprocess.run([sys.executable, script, folder, requests, answers], check=True, cwd=work)
         return json.loads(answers.read_text())
 
 
@@ -133,7 +139,7 @@ ROUTES = {"pipeline": through_pipeline, "exported": through_export}
 
 
 def table(done: dict) -> str:
-    """Markdown: a line a type, percent."""
+    """Markdown: a line for each type, in percent."""
     names = [name for name in PARTS if name in done]
     lines = ["| type | prior | " + " | ".join(names) + " |", "|---|---:|" + "---:|" * len(names)]
     priors = done.get("prior", {})  # measured with the first part

@@ -20,10 +20,24 @@ from .scenes.splits import Split, get_split
 
 # type -> the kinds of scenes that it is asked about, with weights, and how many shapes they have (None: any number)
 SCENES_OF_TYPE: dict[str, tuple[dict[str, float], tuple[int, ...] | None]] = {
-    "color": ({"steady": 3, "arrivals": 3, "departures": 2, "color_changes": 1, "reappearances": 1, "sequences": 1}, None),
-    "shape": ({"steady": 3, "arrivals": 3, "departures": 2, "color_changes": 1, "reappearances": 1, "sequences": 1}, None),
+    "color": (
+        {"steady": 3, "arrivals": 3, "departures": 2, "color_changes": 1, "reappearances": 1, "sequences": 1},
+        None,
+    ),
+    "shape": (
+        {"steady": 3, "arrivals": 3, "departures": 2, "color_changes": 1, "reappearances": 1, "sequences": 1},
+        None,
+    ),
     "existence": (
-        {"steady": 3, "arrivals": 3, "departures": 2, "color_changes": 2, "reappearances": 1, "sequences": 1, "groups": 1},
+        {
+            "steady": 3,
+            "arrivals": 3,
+            "departures": 2,
+            "color_changes": 2,
+            "reappearances": 1,
+            "sequences": 1,
+            "groups": 1,
+        },
         None,
     ),
     "counting": ({"steady": 2, "arrivals": 2, "departures": 1}, (1, 2, 3, 4)),
@@ -43,10 +57,21 @@ SCENES_OF_TYPE: dict[str, tuple[dict[str, float], tuple[int, ...] | None]] = {
     "mover": ({"steady": 3, "departures": 1, "color_changes": 1}, (2, 3)),
     "choice": ({"steady": 2, "arrivals": 3, "departures": 1, "color_changes": 3, "changes_and_arrivals": 1}, (2, 3)),
     "caption": (
-        {"steady": 3, "arrivals": 2, "departures": 2, "color_changes": 2, "changes_and_arrivals": 1, "reappearances": 1, "many_events": 2},
+        {
+            "steady": 3,
+            "arrivals": 2,
+            "departures": 2,
+            "color_changes": 2,
+            "changes_and_arrivals": 1,
+            "reappearances": 1,
+            "many_events": 2,
+        },
         None,
     ),
-    "detail": ({"steady": 2, "arrivals": 3, "departures": 2, "color_changes": 2, "reappearances": 1, "many_events": 2}, None),
+    "detail": (
+        {"steady": 2, "arrivals": 3, "departures": 2, "color_changes": 2, "reappearances": 1, "many_events": 2},
+        None,
+    ),
     "position": ({"steady": 2, "arrivals": 1, "departures": 1}, None),
     "direction": ({"steady": 2, "arrivals": 1, "departures": 1}, None),
     "pick": ({"steady": 2, "arrivals": 3, "departures": 1}, (2, 3)),

@@ -1,13 +1,13 @@
-"""How many answers are right, by question type, and what is left of it when the video says something else."""
+"""Accuracy of a model by question type, with the right videos and with changed ones as controls."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from vidlada_hf.evaluation.answering import answer_all
+from vidlada_hf.evaluation.decoding import answer_questions
 from vidlada_hf.evaluation.statistics import wilson
 
 from .dataset import Example
@@ -26,9 +26,9 @@ class Score:
         right: how many answers were exactly right.
         accuracy: right / questions.
         low, high: 95 % interval of the accuracy (Wilson).
-        facts, facts_right, facts_told: of captions and descriptions: how many the answers should have held, how many
-            of those they held, and how many they held in all.
-        by_facts: for each number of facts [questions, facts_right, facts].
+        facts, facts_right, facts_told: of captions and descriptions: facts expected, those of them that the answers
+            state, and all facts that the answers state.
+        by_facts: for each number of expected facts [questions, facts_right, facts].
     """
 
     questions: int
@@ -55,31 +55,33 @@ def measure(
     """Asks all questions and scores the answers.
 
     Args:
-        examples: with frames or files. Their answers stay the same whatever `control` does to the videos.
+        examples: with frames or files. The expected answers stay the same whatever `control` does to the videos.
         control: "none"; "gray": a video of one gray; "other": another example's video; "shuffled": the frames in
             another order. The last three need frames.
+        seed: of the shuffling.
         settings: arguments of `generate`.
 
     Returns:
-        For each question type its score, and "all".
+        The score of each question type, and "all".
 
     Raises:
         ValueError: an unknown control.
     """
     shown = list(change_videos(examples, control, seed))
-    # Alike ones together: a batch takes as many steps as its longest answer.
+    # A batch takes as many steps as its longest answer, so questions of a type go together.
     order = sorted(range(len(shown)), key=lambda i: BENCHMARK_TYPES.index(shown[i].type))
+    questions = [shown[i].as_question() for i in order]
     answers = [""] * len(shown)
     with tqdm(total=len(shown), desc=f"{num_frames} frames, control: {control}", unit="question") as bar:
-        batches = answer_all(model, processor, [shown[i] for i in order], num_frames, batch_size, **settings)
+        batches = answer_questions(model, processor, questions, num_frames, batch_size, **settings)
         for i, answer in zip(order, (text for batch in batches for text in batch), strict=True):
             answers[i] = answer
             bar.update()
     return score_answers(examples, answers)
 
 
-def change_videos(examples: Sequence[Example], control: str, seed: int = 0) -> Iterable[Example]:
-    """The examples with other videos, see `measure`."""
+def change_videos(examples: Sequence[Example], control: str, seed: int = 0) -> Iterator[Example]:
+    """The examples with the videos of a control, see `measure`."""
     if control not in CONTROLS:
         raise ValueError(f"There is no control {control!r}: pass one of {', '.join(map(repr, CONTROLS))}.")
     rng = np.random.default_rng(seed)
@@ -108,7 +110,7 @@ def score_answers(examples: Sequence[Example], answers: Sequence[str]) -> dict[s
         pairs = [(e, a) for e, a in zip(examples, answers, strict=True) if e.type == type]
         score = _score([is_right(e.details, a) for e, a in pairs])
         if type in LONG_TYPES:
-            score = replace(score, **_count(pairs))
+            score = replace(score, **_score_facts(pairs))
         scores[type] = score
     return scores | {"all": _score([is_right(e.details, a) for e, a in zip(examples, answers, strict=True)])}
 
@@ -118,7 +120,7 @@ def _score(right: Sequence[bool]) -> Score:
     return Score(len(right), sum(right), round(sum(right) / len(right), 4), round(low, 4), round(high, 4))
 
 
-def _count(pairs: Sequence[tuple[Example, str]]) -> dict[str, Any]:
+def _score_facts(pairs: Sequence[tuple[Example, str]]) -> dict[str, Any]:
     counts = [count_facts(example.details, answer) for example, answer in pairs]
     by_facts: dict[str, list[int]] = {}
     for expected in sorted({count.expected for count in counts}):
@@ -127,13 +129,13 @@ def _count(pairs: Sequence[tuple[Example, str]]) -> dict[str, Any]:
     return {
         "facts": sum(count.expected for count in counts),
         "facts_right": sum(count.right for count in counts),
-        "facts_told": sum(count.told for count in counts),
+        "facts_told": sum(count.stated for count in counts),
         "by_facts": by_facts,
     }
 
 
 def as_plain(scores: dict[str, Score]) -> dict[str, Any]:
-    """Scores as plain values for JSON; what is not counted for a type is left out."""
+    """Scores as plain values for JSON, without the fields that a type does not have."""
     return {type: {k: v for k, v in asdict(score).items() if v is not None} for type, score in scores.items()}
 
 

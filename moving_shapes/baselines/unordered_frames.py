@@ -58,7 +58,9 @@ def observe(scene: Scene, question: Question) -> tuple[Hashable, Hashable]:
         shape, *others = (scene.shapes[index] for index in question.shapes)
         frames = _frames_by_color(shape, times)
         beside = _frames_by_color(shape, times[others[0].visible(times)]) if others else {}
-    names = sorted(frames, key=lambda name: (-frames[name], name))  # ties by name: the order of counting is that of time
+    names = sorted(
+        frames, key=lambda name: (-frames[name], name)
+    )  # ties by name: the order of counting is that of time
     counts = tuple((frames[name], beside.get(name, 0)) for name in names)
     return counts, names.index(answer) if answer in names else answer
 

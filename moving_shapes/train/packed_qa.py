@@ -128,10 +128,18 @@ class PackedQATask(Task):
         text_config = model.config.text_config
         if settings.deepest > text_config.num_hidden_layers:
             layers = text_config.num_hidden_layers
-            raise ValueError(f"`depth` is {settings.depth}: labels would follow layer {settings.deepest} of {layers}. Lower it.")
+            raise ValueError(
+                f"`depth` is {settings.depth}: labels would follow layer {settings.deepest} of {layers}. Lower it."
+            )
         self.writer = TurnWriter(processor.tokenizer, settings.questions_per_type, settings.sentences)
         self.packer = Packer(
-            self.writer, settings.text_tokens, settings.option_turns, settings.long_answers, settings.kept_empty, settings.canvas, settings.padding
+            self.writer,
+            settings.text_tokens,
+            settings.option_turns,
+            settings.long_answers,
+            settings.kept_empty,
+            settings.canvas,
+            settings.padding,
         )
         heads = {
             "cell_labels": (settings.cell_labels, sum(LABELS.values())),
@@ -311,7 +319,10 @@ class PackedQATask(Task):
         """Loss and accuracies of the letters before words: in early layers where they are listed, late in answers."""
         options = self.options
         loss, metrics = hidden[0].new_zeros(()), {}
-        for name, tokens, depth in (("listed", ~in_answer, options.depth // 2), ("answered", in_answer, options.depth + 2)):
+        for name, tokens, depth in (
+            ("listed", ~in_answer, options.depth // 2),
+            ("answered", in_answer, options.depth + 2),
+        ):
             tokens = tokens & (letter_before >= 0)
             if tokens.any():
                 scores = self.heads["letters"](rms_normalize(hidden[depth][tokens]))

@@ -60,7 +60,9 @@ class Packer:
     canvas: Sequence[int]
     padding: int
 
-    def pack(self, scene: EncodedScene, turns: list[Turn], kind: str | None, rng: np.random.Generator) -> dict[str, Any]:
+    def pack(
+        self, scene: EncodedScene, turns: list[Turn], kind: str | None, rng: np.random.Generator
+    ) -> dict[str, Any]:
         """One sequence, the video and some of the turns.
 
         Args:

@@ -34,9 +34,7 @@ class RestrictedConversationTask(ConversationTask):
         if options["data"]["source"] != SOURCE:
             raise ValueError(f"{cls.__name__} needs the source {SOURCE!r}, got {options['data']['source']!r}.")
         if resolve_labels(options.get("labels", "answers")).headers:
-            raise ValueError(
-                f"{cls.__name__} learns answers alone: leave `headers` (and 'official') out of `labels`."
-            )
+            raise ValueError(f"{cls.__name__} learns answers alone: leave `headers` (and 'official') out of `labels`.")
         return contents
 
     @cached_property

@@ -1,49 +1,65 @@
-"""Makes a finished run of recipes/vidlada_tiny.yaml the embedded checkpoint, and keeps its log and its curves.
+"""Makes a finished run of `recipe.yaml` the embedded checkpoint, and keeps its log.
 
-    python benchmarks/ship_tiny.py runs/vidlada-tiny
+    python -m moving_shapes.train.ship runs/vidlada-tiny
 
-Copies the last stage's model into the package, joins the stages' logs in benchmarks/tiny_training.json, and draws
-benchmarks/tiny_training.png.
+Copies the last stage's model into the package, without the heads of the dense labels, and writes the demo beside it.
+Joins the logs of all stages in benchmarks/tiny_training.json, and draws benchmarks/tiny_training.png.
 """
 
 import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
-from vidlada_hf.asking import EMBEDDED_CHECKPOINT
+
+from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
+from vidlada_hf.training.run import HEADS
+
+from .demo import write_demo
 
 LIMIT = 12e6  # bytes
-HERE = Path(__file__).parent
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    run = parser.parse_args(arguments).run
-    stages = sorted((place for place in run.iterdir() if (place / "log.json").is_file()), key=number_of)
+def ship(run: Path, checkpoint: Path = EMBEDDED_CHECKPOINT, benchmarks: Path = BENCHMARKS) -> dict[str, float]:
+    """Copies a run's model and log.
+
+    Args:
+        run: the recipe's `output_dir`.
+        checkpoint: the folder of the embedded checkpoint. Its README.md stays.
+        benchmarks: the folder of the log and its curves.
+
+    Returns:
+        The minutes of each stage.
+
+    Raises:
+        ValueError: the model is too large to be embedded.
+    """
+    stages = sorted((folder for folder in run.iterdir() if (folder / "log.json").is_file()), key=stage_number)
     model = stages[-1] / "model"
-    size = sum(file.stat().st_size for file in model.iterdir())
+    files = [file for file in model.iterdir() if file.name != HEADS]
+    size = sum(file.stat().st_size for file in files)
     if size > LIMIT:
-        raise SystemExit(f"{model} takes {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} that may be embedded.")
+        raise ValueError(f"{model} takes {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} that may be embedded.")
     logs = {stage.name: json.loads((stage / "log.json").read_text()) for stage in stages}
     minutes = {name: round(log[-1].get("seconds", log[-1]["train_runtime"]) / 60, 1) for name, log in logs.items()}
-    EMBEDDED_CHECKPOINT.mkdir(parents=True, exist_ok=True)
-    for file in model.iterdir():
-        shutil.copy(file, EMBEDDED_CHECKPOINT / file.name)
-    (HERE / "tiny_training.json").write_text(json.dumps({"minutes": minutes, "log": logs}) + "\n")
-    draw(logs, minutes, HERE / "tiny_training.png")
-    print(f"{model} -> {EMBEDDED_CHECKPOINT}, {size / 1e6:.1f} MB; {sum(minutes.values()):.0f} minutes: {minutes}")
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copy(file, checkpoint / file.name)
+    write_demo(checkpoint / "demo")
+    (benchmarks / "tiny_training.json").write_text(json.dumps({"minutes": minutes, "log": logs}) + "\n")
+    draw_curves(logs, minutes, benchmarks / "tiny_training.png")
+    return minutes
 
 
-def number_of(stage: Path) -> int:
-    """The number that a stage's folder begins with."""
-    return int(stage.name.split("-")[0])
+def stage_number(folder: Path) -> int:
+    """The number that the name of a stage's folder begins with."""
+    return int(folder.name.split("-")[0])
 
 
-def draw(logs: dict[str, list[dict]], minutes: dict[str, float], path: Path) -> None:
+def draw_curves(logs: dict[str, list[dict[str, Any]]], minutes: dict[str, float], path: Path) -> None:
     """Loss and accuracies of each stage over its steps."""
     figure = Figure(figsize=(4.5 * len(logs), 7), layout="constrained")
     for column, (name, log) in enumerate(logs.items()):
@@ -53,7 +69,7 @@ def draw(logs: dict[str, list[dict]], minutes: dict[str, float], path: Path) -> 
         losses.set_title(f"{name}: loss ({minutes[name]:g} min)")
         losses.set_yscale("log")
         names = {key for entry in log for key in entry}
-        keys = sorted(k for k in names if k.endswith("_accuracy") or k.startswith(("timelines/", "denoised/")))
+        keys = sorted(k for k in names if k.endswith("_accuracy") or k.startswith(("cell_labels/", "denoised/")))
         keys += ["first_word"] if "first_word" in names else []
         for key in keys:
             rates.plot(*zip(*[(e["step"], e[key]) for e in log if key in e], strict=True), label=key, linewidth=1)
@@ -64,5 +80,16 @@ def draw(logs: dict[str, list[dict]], minutes: dict[str, float], path: Path) -> 
     figure.savefig(path, dpi=110)
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """Ships a run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    minutes = ship(parser.parse_args(arguments).run)
+    print(f"{EMBEDDED_CHECKPOINT}; {sum(minutes.values()):.0f} minutes: {minutes}")
+
+
 if __name__ == "__main__":
     main()
+
+
+__all__ = ["draw_curves", "ship"]
