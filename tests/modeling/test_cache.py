@@ -390,37 +390,29 @@ def test_an_object_is_used_whatever_it_is_worth_and_a_class_is_refused(model):
         answers(model, example(model, 1), cache_strategy=Empty)
 
 
-# --- the README's samples --------------------------------------------------------------------------------------------
+# --- the strategies that the documentation writes ---------------------------------------------------------------------
 
 
-def readme_samples(title: str) -> list[str]:
-    """The Python blocks under a heading."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = re.split(r"\n#{2,3} ", text.split(f"### {title}\n")[1])[0]
-    return re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+def documented_strategies() -> list[str]:
+    """The Python blocks under "Your own strategy", without the call that shows them."""
+    text = (Path(__file__).parents[2] / "docs" / "caches.md").read_text(encoding="utf-8")
+    section = text.split("## Your own strategy\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    assert blocks and all(len(block.splitlines()) <= 30 for block in blocks)
+    return [block.split("print(model.generate")[0] for block in blocks]
 
 
-@pytest.mark.parametrize("title", ["Caches", "Your own strategy"])
-def test_the_readme_says_what_works(model, title):
-    samples, inputs = readme_samples(title), batch(example(model, 4), example(model, 1, after=7, seed=2))
-    assert samples and all(len(sample.splitlines()) <= 30 for sample in samples)
-    for sample in samples:
-        sample = sample.replace("anchors=8", "anchors=4").replace('"anchors": 8', '"anchors": 4')  # frames are small
-        seen = {"model": model, "inputs": inputs | {"max_new_tokens": 8, "block_length": 4}}
-        exec(sample, seen)
-
-
-def test_the_readmes_own_strategies_are_exact_where_they_refresh(model):
-    inputs, seen = batch(example(model, 4), example(model, 1, after=7, seed=2)), {"model": model}
-    for sample in readme_samples("Your own strategy"):
-        exec(sample.split("model.generate")[0], seen)
+def test_the_documented_strategies_are_exact_where_they_refresh(model):
+    inputs, names = batch(example(model, 4), example(model, 1, after=7, seed=2)), {}
+    for block in documented_strategies():
+        exec(block, names)
+    window, upper_half = names["WindowCache"], names["UpperHalfCache"]
     exact = answers(model, inputs, block_length=1)
-    assert torch.equal(answers(model, inputs, block_length=1, cache_strategy=seen["Window"]()), exact)
-    assert torch.equal(answers(model, inputs, block_length=1, cache_strategy=seen["UpperHalf"]()), exact)
-    window = answers(model, inputs, block_length=4, cache_strategy=seen["Window"](margin=99))
-    assert torch.equal(window, answers(model, inputs, block_length=4))
-    for name in ("Window", "UpperHalf"):
-        assert not torch.equal(answers(model, inputs, cache_strategy=seen[name]()), answers(model, inputs))
+    for strategy in (window(), upper_half()):
+        assert torch.equal(answers(model, inputs, block_length=1, cache_strategy=strategy), exact)
+        assert not torch.equal(answers(model, inputs, cache_strategy=strategy), answers(model, inputs))
+    everything = answers(model, inputs, block_length=4, cache_strategy=window(margin=99))
+    assert torch.equal(everything, answers(model, inputs, block_length=4))
 
 
 # --- with everything that `generate` can do --------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class DLLMCache(SelectiveKVCache):
             )
         return self._selections[key]
 
-    def run_layer(
+    def run_layer(  # type: ignore[override]  # `computed` is always passed
         self,
         layer: Any,
         hidden_states: torch.Tensor,

@@ -166,7 +166,7 @@ class SelectiveKVCache(DenoisingCache):
         examples = torch.tensor(active).nonzero()[:, 0].to(block.device)
         return block.new_zeros(len(active), *block.shape[1:]).index_copy(0, examples, block)
 
-    def attend(
+    def attend(  # type: ignore[override]  # `computed` is always passed
         self,
         attention: Any,
         query: torch.Tensor,

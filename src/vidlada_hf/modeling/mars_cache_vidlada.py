@@ -228,6 +228,7 @@ class MARSCache(SelectiveKVCache):
         layers, groups = len(text_model.layers), self.config.groups
         plans = self._plan(step)
         self.refreshed.append(plans)
+        hidden_states: Any = None
         searching = tuple(
             i for i, plan in enumerate(plans) if plan is not None and self.is_chunked[i] and i not in self.anchors
         )
@@ -237,7 +238,6 @@ class MARSCache(SelectiveKVCache):
             computed = self._tokens_of_group(0, step, blocks, plans, searching)
             hidden_states = self.compute(text_model, self.embeddings(inputs_embeds, computed), computed)
             return self.finish_step(hidden_states, computed, step)
-        hidden_states: Any = None
         for group in range(groups):
             computed = self._tokens_of_group(group, step, blocks, plans, searching)
             hidden_states = None  # what enters is a copy, and each layer's input is let go of: both keep the peak down
@@ -325,9 +325,10 @@ class MARSCache(SelectiveKVCache):
     def _batches_of(self, examples: tuple[int, ...], device: torch.device) -> tuple[list[FrameBatch], torch.Tensor]:
         """The frames of these examples in batches, and where each visual token stands among those computed."""
         if (examples, device) not in self._frame_batches:
-            videos = [self.videos[i] for i in examples]
+            videos, anchors = [self.videos[i] for i in examples], [self.anchors[i] for i in examples]
             indices = torch.cat([video.visual for video in videos])
-            batches = batch_frames(videos, [self.anchors[i] for i in examples], self.config.neighborhood, device)
+            assert self.config.neighborhood is not None  # without one no example is chunked
+            batches = batch_frames(videos, anchors, self.config.neighborhood, device)
             offsets = invert_indices(indices, len(self.packed.flat_positions)).to(device)
             self._frame_batches[examples, device] = batches, offsets
         return self._frame_batches[examples, device]
@@ -373,7 +374,7 @@ class MARSCache(SelectiveKVCache):
             keys=keys[start : start + self.packed.lengths[example]],
             visual=(indices - start).to(device),
             key_frames=frames.to(device),
-            neighborhood=self.config.neighborhood,  # type: ignore[arg-type]
+            neighborhood=self.config.neighborhood or 0,
             scaling=attention.scaling,
         ).cpu()
 

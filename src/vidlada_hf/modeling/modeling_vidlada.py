@@ -28,7 +28,7 @@ class VidLaDAModelOutput(ModelOutput):
     """What `VidLaDAModel` returns.
 
     Args:
-        last_hidden_state (`torch.FloatTensor` of shape `(batch, rows, hidden)`): after the final norm.
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, tokens, hidden)`): after the final norm.
         hidden_states, attentions: one a layer, where asked for (`hidden_states[0]` is the embeddings).
     """
 
@@ -43,8 +43,9 @@ class VidLaDAOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor`, a scalar): only with `labels`.
-        logits (`torch.FloatTensor` of shape `(batch, rows kept, vocabulary)`): for the rows of `logits_to_keep`. Row i
-            predicts the token at row i itself, not the next one. With `labels`, `(masked tokens, vocabulary)`.
+        logits (`torch.FloatTensor` of shape `(batch, tokens kept, vocabulary)`): at the positions of
+            `logits_to_keep`. Position i predicts its own token, not the next one. With `labels`, `(masked tokens,
+            vocabulary)`.
         hidden_states, attentions: one a layer, where asked for.
     """
 
@@ -106,7 +107,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
             vision_batch_size: frames encoded at a time, which bounds the tower's activations; None for all at once.
 
         Returns:
-            A tensor (rows, hidden) for each video, `rows` = frames x `tokens_per_frame` (+ 1 for "one_token").
+            A tensor (tokens, hidden) for each video, `tokens` = frames x `tokens_per_frame` (+ 1 for "one_token").
 
         Raises:
             ValueError: the counts do not add up to the frames given, or a video has no frames.
@@ -135,7 +136,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
             vision_batch_size: images encoded at a time.
 
         Returns:
-            A tensor (patches + 1, hidden) for each image (730 rows for the 8B model).
+            A tensor (patches + 1, hidden) for each image (730 tokens for the 8B model).
         """
         images = self._encode(pixel_values, pool=False, vision_batch_size=vision_batch_size)
         return [self.image_newline(image[None], "one_token") for image in images]
@@ -149,7 +150,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
         vision_batch_size: int | None = 16,
     ) -> torch.Tensor:
-        """Token embeddings (batch, rows, hidden) with the visual features at their placeholders.
+        """Token embeddings (batch, tokens, hidden) with the visual features at their placeholders.
 
         Raises:
             ValueError: placeholders without features, features without placeholders, or their numbers differ.
@@ -163,29 +164,29 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         is_video, is_image = input_ids == self.config.video_token_id, input_ids == self.config.image_token_id
         # The placeholders' own embeddings are never used, and their ids may lie outside the vocabulary.
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_video | is_image, 0))
-        for what, places, features in (("video", is_video, video_features), ("image", is_image, image_features)):
-            embeddings = scatter_features(embeddings, places, features, what)
+        for what, marked, features in (("video", is_video, video_features), ("image", is_image, image_features)):
+            embeddings = scatter_features(embeddings, marked, features, what)
         return embeddings
 
     def frame_index(
         self, input_ids: torch.LongTensor, video_num_frames: torch.Tensor | Sequence[int] | None = None
     ) -> torch.Tensor:
-        """The frame that each row shows, (batch, rows), int64: 0, 1, ... within an example, -1 for text and images.
+        """The frame that each token shows, (batch, tokens), int64: 0, 1, ... within an example, -1 for text and images.
 
         Args:
             video_num_frames: (videos,); needed only for "one_token" with several videos in an example.
         """
         is_video = input_ids == self.config.video_token_id
-        place = is_video.long().cumsum(-1) - 1
+        count = is_video.long().cumsum(-1) - 1  # visual tokens before, in the example
         if self.config.newline_position == "one_token":
-            newline = is_video & (place == place[:, -1:])
+            newline = is_video & (count == count[:, -1:])
             if video_num_frames is not None:
-                rows = torch.as_tensor(video_num_frames, device=input_ids.device) * self.tokens_per_frame + 1
+                lengths = torch.as_tensor(video_num_frames, device=input_ids.device) * self.tokens_per_frame + 1
                 newline[is_video] = torch.isin(
-                    torch.arange(int(is_video.sum()), device=input_ids.device), rows.cumsum(0) - 1
+                    torch.arange(int(is_video.sum()), device=input_ids.device), lengths.cumsum(0) - 1
                 )
-            place = place - newline.long().cumsum(-1)
-        return torch.where(is_video, place // self.tokens_per_frame, -1)
+            count = count - newline.long().cumsum(-1)
+        return torch.where(is_video, count // self.tokens_per_frame, -1)
 
     @can_return_tuple
     def forward(
@@ -201,7 +202,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         vision_batch_size: int | None = 16,
         **kwargs: Any,
     ) -> VidLaDAModelOutput:
-        """Hidden states of every row. See `VidLaDAForConditionalGeneration.forward` for the arguments."""
+        """Hidden states of every token. See `VidLaDAForConditionalGeneration.forward` for the arguments."""
         require_one(input_ids, inputs_embeds)
         if input_ids is not None:
             inputs_embeds = self.merge_features(
@@ -269,22 +270,22 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> VidLaDAOutput:
-        """Logits of every row, each for the token at that row; or with `labels` the training loss.
+        """Logits of every position, each for its own token; or with `labels` the training loss.
 
         Args:
-            input_ids: (batch, rows), with `tokens_per_frame` placeholders a frame; or
-            inputs_embeds: (batch, rows, hidden), visual features merged already.
-            attention_mask: (batch, rows), 0 where padded. Leave it out when nothing is: no mask is built then.
-            position_ids: (batch, rows); by default counted over the rows that are not padded.
+            input_ids: (batch, tokens), with `tokens_per_frame` placeholders a frame; or
+            inputs_embeds: (batch, tokens, hidden), visual features merged already.
+            attention_mask: (batch, tokens), 0 where padded. Leave it out when nothing is: no mask is built then.
+            position_ids: (batch, tokens); by default counted over the tokens that are not padded.
             pixel_values: (images, 3, side, side), in the order of the image placeholders over the batch.
             pixel_values_videos: (frames of all videos, 3, side, side), videos in the order of their placeholders.
             video_num_frames: (videos,), frames of each video.
             video_features: instead of pixels, what `get_video_features` returned.
             vision_batch_size: frames that the tower encodes at a time; None for all at once.
-            logits_to_keep: compute the head only on the last so many rows (0 for all), or on these rows (1-d tensor).
-            labels: (batch, rows), the tokens to learn, -100 elsewhere. Some of them are masked in the input, and the
+            logits_to_keep: compute the head only at the last so many positions (0 for all), or at these (1-d tensor).
+            labels: (batch, tokens), the tokens to learn, -100 elsewhere. Some of them are masked in the input, and the
                 loss is that of predicting these (see `objective_vidlada`). The input holds the answer unmasked.
-            masked, mask_probabilities: (batch, rows) bool and (batch,), the masks and the probabilities with which
+            masked, mask_probabilities: (batch, tokens) bool and (batch,), the masks and the probabilities with which
                 they were drawn. Drawn here if not given; with `masked` the probabilities must be given too.
             example_weights: (batch,), what each example's part of the loss is multiplied by.
             time_sampling, generator: how the probabilities are drawn, and from what.
@@ -313,9 +314,9 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
             if inputs_embeds is None:
                 inputs_embeds, input_ids = self.model.merge_features(input_ids, **visual), None
                 visual = {}
-            covered, rates = complete_masks(labels, masked, mask_probabilities, time_sampling, generator)
+            masked, mask_probabilities = complete_masks(labels, masked, mask_probabilities, time_sampling, generator)
             mask = self.get_input_embeddings()(labels.new_tensor(self.config.mask_token_id))
-            inputs_embeds = torch.where(covered[..., None], mask, inputs_embeds)
+            inputs_embeds = torch.where(masked[..., None], mask, inputs_embeds)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -325,11 +326,12 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
             **kwargs,
         )
         if labels is not None:
-            logits = self.lm_head(outputs.last_hidden_state[covered])
-            loss = diffusion_loss(logits, labels, covered, rates, example_weights)
+            assert masked is not None and mask_probabilities is not None
+            logits = self.lm_head(outputs.last_hidden_state[masked])
+            loss = diffusion_loss(logits, labels, masked, mask_probabilities, example_weights)
             return VidLaDAOutput(loss, logits, outputs.hidden_states, outputs.attentions)
-        rows = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, rows])
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
         return VidLaDAOutput(None, logits, outputs.hidden_states, outputs.attentions)
 
 

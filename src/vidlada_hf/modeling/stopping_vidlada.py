@@ -48,20 +48,20 @@ class StopRules:
     def update(self, canvas: Any) -> None:
         """Moves `canvas.stop` to the earliest stop on the canvas as it stands."""
         length = canvas.ids.shape[1]
-        found_before = canvas.stop < length
+        had_stop = canvas.stop < length
         for i, sequence in enumerate(self.sequences):
             if len(sequence) > length:
                 continue
-            place = first_occurrence(canvas.ids, canvas.masked, sequence)
+            column = first_occurrence(canvas.ids, canvas.masked, sequence)
             if self.first_only and i > 0:
-                place = torch.where(found_before, length, place)
-            canvas.stop = torch.minimum(canvas.stop, place)
+                column = torch.where(had_stop, length, column)
+            canvas.stop = torch.minimum(canvas.stop, column)
         if self.strings:
-            places = [
+            columns = [
                 first_text(ids, known, self.strings, self.tokenizer)
                 for ids, known in zip(canvas.ids.tolist(), (~canvas.masked).tolist(), strict=True)
             ]
-            canvas.stop = torch.minimum(canvas.stop, canvas.stop.new_tensor(places))
+            canvas.stop = torch.minimum(canvas.stop, canvas.stop.new_tensor(columns))
 
 
 def first_occurrence(ids: torch.Tensor, masked: torch.Tensor, sequence: Sequence[int]) -> torch.Tensor:
@@ -71,10 +71,10 @@ def first_occurrence(ids: torch.Tensor, masked: torch.Tensor, sequence: Sequence
         ids, masked: (batch, columns).
     """
     columns, size = ids.shape[1], len(sequence)
-    here = (ids.unfold(1, size, 1) == ids.new_tensor(sequence)) & ~masked.unfold(1, size, 1)
-    here = here.all(-1)
-    place = torch.arange(here.shape[1], device=ids.device)
-    return torch.where(here, place, columns).amin(-1)
+    matches = (ids.unfold(1, size, 1) == ids.new_tensor(sequence)) & ~masked.unfold(1, size, 1)
+    begins = matches.all(-1)
+    column = torch.arange(begins.shape[1], device=ids.device)
+    return torch.where(begins, column, columns).amin(-1)
 
 
 def first_text(ids: list[int], known: list[bool], strings: Sequence[str], tokenizer: Any) -> int:

@@ -29,7 +29,7 @@ from .vision_vidlada import VidLaDANewline
 
 
 class VidLaDAAttention(nn.Module):
-    """Multi-head attention of every row to every row."""
+    """Multi-head attention of every token to every token."""
 
     def __init__(self, config: VidLaDATextConfig, layer_idx: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class VidLaDAAttention(nn.Module):
         denoising_cache: DenoisingCache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(batch, rows, hidden) -> the same shape, and the attention weights where the implementation gives them."""
+        """(batch, tokens, hidden) -> the same shape, and the attention weights where the implementation gives them."""
         heads = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = self.q_proj(hidden_states).view(heads).transpose(1, 2)
         key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
@@ -108,7 +108,7 @@ class VidLaDALayer(GradientCheckpointingLayer):
         denoising_cache: DenoisingCache | None = None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """(batch, rows, hidden) -> the same shape."""
+        """(batch, tokens, hidden) -> the same shape."""
         attended, _ = self.self_attn(
             self.input_layernorm(hidden_states), position_embeddings, attention_mask, denoising_cache, **kwargs
         )
@@ -191,16 +191,17 @@ class VidLaDATextModel(VidLaDAPreTrainedModel):
         denoising_cache: DenoisingCache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutput:
-        """Runs rows through the layers.
+        """Runs tokens through the layers.
 
         Args:
-            input_ids: (batch, rows); or
-            inputs_embeds: (batch, rows, hidden), which may also be the hidden states that enter `layers`.
-            attention_mask: (batch, keys), 0 where padded; or (batch, 1, rows, keys), bool, True where a row sees a key.
-            position_ids: (batch, rows), the place of each computed row in its sequence. By default counted from the
-                first row that is not padded.
+            input_ids: (batch, tokens); or
+            inputs_embeds: (batch, tokens, hidden), which may also be the hidden states that enter `layers`.
+            attention_mask: (batch, keys), 0 where padded; or (batch, 1, tokens, keys), bool, True where a token sees a
+                key.
+            position_ids: (batch, tokens), the position of each computed token in its sequence. By default counted over
+                the tokens that are not padded.
             layers: the layers to run, all by default. The final norm is applied only after the last one.
-            denoising_cache: decides which cached keys and values the rows attend to (see `DenoisingCache`); with it
+            denoising_cache: decides which cached keys and values the tokens attend to (see `DenoisingCache`); with it
                 `attention_mask` goes to the cache as it is.
 
         Raises:
@@ -235,11 +236,11 @@ def require_one(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | No
         raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
 
 
-def default_position_ids(rows: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.LongTensor:
-    """Positions (batch or 1, rows) counted over the rows that are not padded: a left-padded row keeps its own."""
+def default_position_ids(tokens: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.LongTensor:
+    """Position ids (batch or 1, tokens), counted over the tokens that are not padded."""
     if attention_mask is not None and attention_mask.dim() == 2:
         return count_positions(attention_mask)  # type: ignore[return-value]
-    return torch.arange(rows.shape[1], device=rows.device)[None]  # type: ignore[return-value]
+    return torch.arange(tokens.shape[1], device=tokens.device)[None]  # type: ignore[return-value]
 
 
 __all__ = ["VidLaDAPreTrainedModel", "VidLaDATextModel", "require_one"]

@@ -27,7 +27,7 @@ def num_transfer_tokens(masked: torch.Tensor, steps: int) -> torch.Tensor:
 
 
 def rank(values: torch.Tensor) -> torch.Tensor:
-    """The place of each value in its row, from the largest (0) down; equal values keep their order. (batch, n)."""
+    """(batch, n): the rank of each value in its row, the largest 0; equal values keep their order."""
     return values.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
@@ -96,10 +96,10 @@ class FactorUnmasking(FixedQuotaUnmasking):
         self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
     ) -> torch.Tensor:
         """The longest run, from the most confident down, whose last one passes; and at least the quota."""
-        place = rank(confidence.masked_fill(~eligible, -torch.inf))
-        passes = (confidence >= 1 - self.factor / (place + 2).to(confidence.dtype)) & eligible
-        longest = torch.where(passes, place + 1, 0).amax(-1)
-        return (place < torch.maximum(longest, quota)[:, None]) & eligible
+        ranks = rank(confidence.masked_fill(~eligible, -torch.inf))
+        passes = (confidence >= 1 - self.factor / (ranks + 2).to(confidence.dtype)) & eligible
+        longest = torch.where(passes, ranks + 1, 0).amax(-1)
+        return (ranks < torch.maximum(longest, quota)[:, None]) & eligible
 
 
 class EntropyBoundUnmasking(FixedQuotaUnmasking):

@@ -68,7 +68,7 @@ def pool_patches(features: torch.Tensor, stride: int, mode: str) -> torch.Tensor
 
 
 def add_newlines(frames: torch.Tensor, newline: torch.Tensor, position: str) -> torch.Tensor:
-    """Lays the frames of one video out as rows, with the newline vector where `position` says.
+    """Lays the frames of one video out as tokens, with the newline vector where `position` says.
 
     Args:
         frames: (frames, side, side, hidden).
@@ -76,7 +76,7 @@ def add_newlines(frames: torch.Tensor, newline: torch.Tensor, position: str) -> 
         position: "grid" after each row of a frame, "frame" after each frame, "one_token" after the video, "no_token".
 
     Returns:
-        (rows, hidden).
+        (tokens, hidden).
     """
     count, side, _, hidden = frames.shape
     if position == "grid":
@@ -102,25 +102,25 @@ class VidLaDANewline(nn.Module):
 
 def scatter_features(
     embeddings: torch.Tensor,
-    places: torch.Tensor,
+    placeholders: torch.Tensor,
     features: torch.Tensor | Sequence[torch.Tensor] | None,
     what: str,
 ) -> torch.Tensor:
-    """Puts features, in order, at the rows marked in `places`.
+    """Puts features, in order, at the placeholders.
 
     Args:
-        embeddings: (batch, rows, hidden).
-        places: (batch, rows), bool.
-        features: (rows, hidden), (videos, rows, hidden) or a list of (rows, hidden); None if there are none.
+        embeddings: (batch, tokens, hidden).
+        placeholders: (batch, tokens), bool.
+        features: (tokens, hidden), (videos, tokens, hidden) or a list of (tokens, hidden); None if there are none.
         what: "video" or "image", for the message.
 
     Raises:
-        ValueError: the number of features is not the number of places.
+        ValueError: the number of features is not the number of placeholders.
     """
     if features is not None:
         features = features if isinstance(features, torch.Tensor) else torch.cat([*features])
         features = features.flatten(0, -2)
-    given, wanted = 0 if features is None else len(features), int(places.sum())
+    given, wanted = 0 if features is None else len(features), int(placeholders.sum())
     if given != wanted:
         remedy = (
             f"pass the pixels of the {what} that the processor returned along with the ids"
@@ -132,7 +132,7 @@ def scatter_features(
         )
     if features is None:
         return embeddings
-    return embeddings.masked_scatter(places[..., None], features.to(embeddings))
+    return embeddings.masked_scatter(placeholders[..., None], features.to(embeddings))
 
 
 __all__ = ["VidLaDANewline", "VidLaDAProjector", "VidLaDAVisionTower", "pool_patches", "scatter_features"]
