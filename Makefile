@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-CODE := src tests benchmarks examples moving_shapes
+CODE := src tests benchmarks examples moving_shapes .ci docs README.md CONTRIBUTING.md
 
 .PHONY: demo test test-slow test-nightly lint format docs build tiny clean
 
@@ -34,7 +34,7 @@ format: $(VENV)/.installed
 
 # Warnings are errors: a broken link, a name that the code no longer has.
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 build: $(VENV)/.installed
 	rm -rf build dist
