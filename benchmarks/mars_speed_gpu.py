@@ -26,9 +26,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from vidlada_hf import FixedQuotaUnmasking, NoCache, VidLaDATextConfig
 from vidlada_hf.evaluation.bench import describe_setup, measure_costs
 from vidlada_hf.evaluation.cost_model import LayerWork, Machine, StepCost, TextShape
-from vidlada_hf.evaluation.counting import count_flops
 from vidlada_hf.evaluation.decoding import EXACT, DecodingSetup
-from vidlada_hf.evaluation.measure import PeakMemory, TimedDecoding, clock, measure_machine
+from vidlada_hf.evaluation.flops import count_flops
+from vidlada_hf.evaluation.measure import TimedDecoding, clock, measure_machine
+from vidlada_hf.evaluation.memory import PeakMemory
 from vidlada_hf.evaluation.random_model import (
     TINY_TEXT,
     build_random_model,

@@ -1,39 +1,54 @@
 import json
+from functools import partial
 
 import pytest
-import torch
 
-from moving_shapes.train.tiny_model import build_tiny
-from vidlada_hf.evaluation import strategy_bench
-from vidlada_hf.evaluation.bench import count_costs, run_bench, table
-from vidlada_hf.evaluation.cost_model import Machine
-from vidlada_hf.evaluation.decoding import EXACT, DecodingRunner, DecodingSetup, combine
-from vidlada_hf.evaluation.questions import Asked, load_questions
-from vidlada_hf.evaluation.random_model import SMALL_TEXT, build_random_model, random_denoiser, random_question
-from vidlada_hf.evaluation.report import draw_bench
+from tests.clips import encode
+from vidlada_hf.evaluation import bench
+from vidlada_hf.evaluation.bench import BenchOptions, answer_with_each, measure_costs, run_bench, summarize_answers
+from vidlada_hf.evaluation.decoding import EXACT, DecodingRunner, DecodingSetup, combine_setups
+from vidlada_hf.evaluation.measure import measure_machine
+from vidlada_hf.evaluation.questions import VideoQuestion
+from vidlada_hf.evaluation.report import bench_table, draw_bench
 
 CLOSE = DecodingSetup("mars", {"visual_intervals": [1], "text_intervals": [1], "neighborhood": 8})
-CONTENDERS = [*combine(["dual"], ["quota", "threshold:0.3"]), CLOSE]
+SETUPS = [*combine_setups(["dual"], ["quota", "threshold:0.3"]), CLOSE]
+OPTIONS = BenchOptions(rounds=2, timed_questions=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly_measured_machine():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "measure_machine", partial(measure_machine, quick=True))
+        yield
 
 
 @pytest.fixture(scope="module")
-def denoiser():
-    model, processor = build_tiny()
-    return DecodingRunner(model.eval(), processor, 8, "canvas", {"max_new_tokens": 8, "block_length": 4})
-
-
-@pytest.fixture(scope="module")
-def done(denoiser, tmp_path_factory):
+def done(runner, questions, tmp_path_factory):
+    """(path, data) of a finished benchmark."""
     path = tmp_path_factory.mktemp("bench") / "results.json"
-    data = run_bench(denoiser, load_questions(None, 3, 8), CONTENDERS, path, "tiny", rounds=2, timed=2)
-    return path, data
+    return path, run_bench(runner, questions, SETUPS, path, "tiny", OPTIONS)
 
 
-def test_every_contender_is_measured(done):
+@pytest.fixture
+def built(monkeypatch):
+    """The names of the set-ups that run, in turn."""
+    names, build = [], DecodingSetup.build
+
+    def note(self):
+        names.append(self.name)
+        return build(self)
+
+    monkeypatch.setattr(DecodingSetup, "build", note)
+    monkeypatch.setattr(DecodingSetup, "__post_init__", lambda self: None)  # which builds both to check them
+    return names
+
+
+def test_every_setup_is_measured(done):
     path, data = done
     assert json.loads(path.read_text()) == json.loads(json.dumps(data))
-    assert list(data["contenders"]) == ["none + quota", "dual + quota", "dual + threshold:0.3", CLOSE.name]
-    exact, dual, quick, close = (entry["summary"] for entry in data["contenders"].values())
+    assert list(data["results"]) == ["none + quota", "dual + quota", "dual + threshold:0.3", CLOSE.name]
+    exact, dual, quick, close = (entry["summary"] for entry in data["results"].values())
     assert exact["speedup"] == exact["flops_saving"] == exact["agreement"]["tokens"] == 1 and exact["kept_bytes"] == 0
     assert exact["accuracy"]["all"]["lost"] == exact["accuracy"]["all"]["gained"] == 0
     assert close["agreement"] == {"tokens": 1, "answers": 1}  # recomputes everything, so it must agree
@@ -42,92 +57,111 @@ def test_every_contender_is_measured(done):
     for summary in (exact, dual, quick, close):
         assert summary["flops_planned"] == pytest.approx(summary["flops"], rel=0.01)
         assert all(summary[name] > 0 for name in ("floor_seconds", "seconds", "live_bytes"))
-    rows = data["contenders"]["dual + quota"]
-    assert len(rows["seconds"]) == len(rows["reference_seconds"]) == 2 and len(rows["ids"]) == 3
+    entry = data["results"]["dual + quota"]
+    assert len(entry["seconds"]) == len(entry["reference_seconds"]) == 2 and len(entry["ids"]) == 3
 
 
-@pytest.mark.parametrize("intervals", [(128, 64, 32, 16), (4, 2, 1, 1)])  # the second: chunk attention within 3 steps
-def test_mars_needs_no_more_memory_than_exact_decoding_and_keys_values_and_boundaries(intervals):
-    model = build_random_model(SMALL_TEXT, torch.device("cpu"), torch.float32)
-    denoiser, question = random_denoiser(model, 4, 4, 2), random_question(model, 4)
-    settings = {"visual_intervals": intervals, "text_intervals": intervals}
-    exact, mars = (
-        count_costs(denoiser, [question], contender, Machine(1.0, 1.0), limit=3)  # a block's first step among them
-        for contender in (EXACT, DecodingSetup("mars", settings))
-    )
-    text, rows = model.config.text_config, question.inputs["input_ids"].shape[1] + 4
-    a_tensor = rows * text.hidden_size * 4
-    keys_and_values, boundaries = 2 * text.num_hidden_layers * a_tensor, (len(intervals) - 1) * a_tensor
-    assert mars["live_bytes"] <= exact["live_bytes"] + keys_and_values + boundaries < 2 * mars["live_bytes"]
-
-
-def test_a_finished_bench_runs_nothing_again_and_a_newcomer_alone_is_run(denoiser, done, monkeypatch, tmp_path):
+def test_a_finished_bench_runs_nothing_again_and_a_new_setup_alone_is_run(runner, questions, done, built, tmp_path):
     path = tmp_path / "results.json"
     path.write_text(done[0].read_text())
-    ran = []
-    answer = DecodingRunner.answer
-    monkeypatch.setattr(
-        DecodingRunner, "answer", lambda self, e, c, w=None: ran.append(c.name) or answer(self, e, c, w)
-    )
-    items = load_questions(None, 3, 8)
-    run_bench(denoiser, items, CONTENDERS, path, "tiny", rounds=2, timed=2)
-    assert ran == []
-    data = run_bench(denoiser, items, [*CONTENDERS, DecodingSetup("prefix")], path, "tiny", rounds=2, timed=2)
-    assert set(ran) == {"prefix + quota", EXACT.name}  # exact decoding is timed beside it
-    assert ran.count("prefix + quota") == 3 + 2 + 2 * 2 and ran.count(EXACT.name) == 2 * 2
-    assert data["contenders"]["prefix + quota"]["summary"]["speedup"] > 0
-    assert len(data["contenders"][EXACT.name]["seconds"]) == 2
+    run_bench(runner, questions, SETUPS, path, "tiny", OPTIONS)
+    assert built == []
+    data = run_bench(runner, questions, [*SETUPS, DecodingSetup("prefix")], path, "tiny", OPTIONS)
+    assert set(built) == {"prefix + quota", EXACT.name}  # exact decoding is timed beside it
+    assert built.count("prefix + quota") == 3 + 2 + 2 * 2 and built.count(EXACT.name) == 2 * 2
+    assert data["results"]["prefix + quota"]["summary"]["speedup"] > 0
+    assert len(data["results"][EXACT.name]["seconds"]) == 2
 
 
-def test_an_interrupted_bench_goes_on(denoiser, monkeypatch, tmp_path):
-    items, path, calls = load_questions(None, 2, 8), tmp_path / "results.json", []
-    answer = DecodingRunner.answer
+def test_an_interrupted_bench_goes_on(runner, questions, built, monkeypatch, tmp_path):
+    path, generate = tmp_path / "results.json", DecodingRunner.generate
 
-    def failing(self, encoded, contender, watch=None):
-        calls.append(contender.name)
-        if len(calls) == 3:
+    def failing(self, *args, **kwargs):
+        if len(built) == 3:
+            built.append("interrupted")
             raise KeyboardInterrupt
-        return answer(self, encoded, contender, watch)
+        return generate(self, *args, **kwargs)
 
-    monkeypatch.setattr(DecodingRunner, "answer", failing)
-    contenders = [DecodingSetup("dual")]
+    monkeypatch.setattr(DecodingRunner, "generate", failing)
+    options, setups = BenchOptions(rounds=1, timed_questions=1), [DecodingSetup("dual")]
     with pytest.raises(KeyboardInterrupt):
-        run_bench(denoiser, items, contenders, path, "tiny", rounds=1, timed=1)
-    data = run_bench(denoiser, items, contenders, path, "tiny", rounds=1, timed=1)
-    answers = calls[:2] + calls[3:5]  # the first question was not asked again
-    assert answers == [EXACT.name, "dual + quota"] * 2
-    assert all("summary" in entry for entry in data["contenders"].values())
+        run_bench(runner, questions[:2], setups, path, "tiny", options)
+    data = run_bench(runner, questions[:2], setups, path, "tiny", options)
+    first, again = built[: built.index("interrupted")], built[built.index("interrupted") + 1 :]
+    assert first == [EXACT.name, "dual + quota", EXACT.name]
+    assert (
+        again[:2] == [EXACT.name, "dual + quota"] and len(again) == 2 + 2 + 2
+    )  # the first question is not asked again
+    assert all("agreement" in entry["summary"] for entry in data["results"].values())
 
 
-def test_another_setup_is_refused(denoiser, done):
+def test_another_setup_is_refused(runner, questions, done):
     path, _ = done
     with pytest.raises(ValueError, match="results.json was measured with `timed_questions` 2, and now it is 1"):
-        run_bench(denoiser, load_questions(None, 3, 8), CONTENDERS, path, "tiny", rounds=2, timed=1)
+        run_bench(runner, questions, SETUPS, path, "tiny", BenchOptions(rounds=2, timed_questions=1))
+    other = [VideoQuestion(questions[1].video, questions[0].question, questions[0].answers), *questions[1:]]
+    with pytest.raises(ValueError, match="results.json was measured with `questions_digest`"):
+        run_bench(runner, other, SETUPS, path, "tiny", OPTIONS)
     with pytest.raises(ValueError, match="`rounds` must be at least 1, got 0"):
-        run_bench(denoiser, load_questions(None, 3, 8), CONTENDERS, path, "tiny", rounds=0)
+        BenchOptions(rounds=0)
 
 
-def test_the_table_and_the_picture(done, tmp_path):
-    _, data = done
-    head, _, *rows = table(data).splitlines()
-    assert len(rows) == 4 and all(row.count("|") == head.count("|") for row in rows)
-    assert "dual + threshold:0.3" in rows[2] and "100.0 %" in rows[3]
-    assert draw_bench(data, tmp_path / "new" / "plot.png").stat().st_size > 5000
-
-
-def test_questions_without_answers_are_compared_by_agreement_alone(denoiser, tmp_path):
-    from moving_shapes import MovingShapes
-
-    path = MovingShapes("test", 1, video_folder=tmp_path)[0].path
-    contenders = [DecodingSetup("dual")]
-    data = run_bench(denoiser, [Asked(path, "What?")], contenders, tmp_path / "r.json", "tiny", rounds=1, timed=1)
-    assert all(entry["summary"]["accuracy"] is None for entry in data["contenders"].values())
-    assert "lost" not in table(data)
+def test_questions_without_answers_are_compared_by_agreement_alone(runner, tmp_path):
+    question = VideoQuestion(encode(tmp_path / "clip.mp4"), "What?")
+    setups, options = [DecodingSetup("dual")], BenchOptions(rounds=1)
+    data = run_bench(runner, [question], setups, tmp_path / "r.json", "tiny", options)
+    assert all(entry["summary"]["accuracy"] is None for entry in data["results"].values())
+    assert "lost" not in bench_table(data)
     draw_bench(data, tmp_path / "plot.svg")
 
 
-def test_counts_do_not_depend_on_the_machine(denoiser):
-    batches = [denoiser.encode(load_questions(None, 1, 8))]
-    machine = strategy_bench.Machine(1e9, 1e9)
-    first, second = (strategy_bench.count_costs(denoiser, batches, CLOSE, machine) for _ in range(2))
-    assert first == second and first["steps"] == first["tokens"] == 8
+def test_answers_in_batches_are_those_one_by_one(runner, questions):
+    results = []
+    for batch_size in (1, 2):
+        results.append({})
+        answer_with_each(runner, questions, SETUPS, results[-1], lambda: None, batch_size)
+    assert results[0] == results[1] and list(results[0]) == [setup.name for setup in SETUPS]
+
+
+def test_answers_are_judged_by_type(questions):
+    exact = {"ids": ["1", "2 3", "4"], "texts": ["red", "disc", "right"]}
+    found = {"ids": ["1", "2 5", "4"], "texts": ["red", "bar", "right"]}
+    summary = summarize_answers(questions, found, exact)
+    assert summary["agreement"] == {"tokens": round(2.5 / 3, 4), "answers": round(2 / 3, 4)}
+    assert {type: (c["lost"], c["accuracy"]) for type, c in summary["accuracy"].items()} == {
+        "color": (0, 1),
+        "shape": (1, 0),
+        "motion": (0, 0),
+        "all": (1, 0.3333),
+    }
+
+
+class FixedRun:
+    """A run of known seconds."""
+
+    def __init__(self, seconds, log, **counts):
+        self.seconds, self.log, self.counts = seconds, log, counts
+
+    def count(self):
+        self.log.append("count")
+        return {"tokens": 8} | self.counts
+
+    def time(self):
+        self.log.append("time")
+        return self.seconds, 100
+
+
+def test_runs_are_timed_in_turn_counted_once_and_summarized():
+    log, results, saved = [], {}, []
+    runs = {"exact": FixedRun(4.0, log, flops=1000), "fast": FixedRun(0.5, log, flops=10), "other": FixedRun(2.0, log)}
+    measure_costs(runs, "exact", 2, results, lambda: saved.append(1))
+    assert log == ["time"] * 6 + ["count"] * 3 and len(saved) == 5
+    fast, other = results["fast"]["summary"], results["other"]["summary"]
+    assert (fast["speedup"], fast["flops_saving"], fast["tokens_per_second"], fast["peak_bytes"]) == (8, 100, 16, 100)
+    assert other["flops_saving"] is None
+    log.clear()
+    measure_costs(runs, "exact", 2, results, lambda: None, warm_up=True)
+    assert log == []
+    del results["fast"]["counts"], results["fast"]["summary"]  # as after a change that costs other operations
+    measure_costs(runs, "exact", 2, results, lambda: None)
+    assert log == ["count"] and results["fast"]["summary"]["flops_saving"] == 100

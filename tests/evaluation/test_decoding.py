@@ -1,32 +1,25 @@
 import pytest
 import torch
 
-from moving_shapes.train.tiny_model import build_tiny
 from vidlada_hf import DualCache, MARSCache, ThresholdUnmasking
-from vidlada_hf.evaluation.answering import answer_all
 from vidlada_hf.evaluation.decoding import (
     EXACT,
+    CompletedBlock,
     DecodingRunner,
     DecodingSetup,
-    FinishedBlock,
-    combine,
-    read_cache,
-    read_unmasking,
+    answer_questions,
+    combine_setups,
+    parse_cache,
+    parse_unmasking,
 )
-from vidlada_hf.evaluation.questions import load_questions
-
-ITEMS = load_questions(None, 3, 8)
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    model, processor = build_tiny()
-    return model.eval(), processor
+from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
+from vidlada_hf.modeling.cache_strategies_vidlada import CACHE_STRATEGIES
+from vidlada_hf.modeling.unmasking_vidlada import UNMASKING_STRATEGIES
 
 
-def test_contenders_as_they_are_typed():
-    found = combine(["none", 'mars:{"anchors": 2}', "dual"], ["quota", "threshold:0.8"])
-    assert [contender.name for contender in found] == [
+def test_setups_as_they_are_typed():
+    setups = combine_setups(["none", 'mars:{"anchors": 2}', "dual"], ["quota", "threshold:0.8"])
+    assert [setup.name for setup in setups] == [
         "none + quota",
         "none + threshold:0.8",
         'mars{"anchors": 2} + quota',
@@ -34,66 +27,95 @@ def test_contenders_as_they_are_typed():
         "dual + quota",
         "dual + threshold:0.8",
     ]
-    strategy, rule = found[3].build()
+    strategy, rule = setups[3].build()
     assert isinstance(strategy, MARSCache) and strategy.config.anchors == 2
     assert isinstance(rule, ThresholdUnmasking) and rule.threshold == 0.8
-    assert isinstance(found[4].build()[0], DualCache)
-    assert combine(["dual"], ["quota"])[0] == EXACT
+    assert isinstance(setups[4].build()[0], DualCache)
+    assert combine_setups(["dual"], ["quota"])[0] == EXACT
+
+
+def test_all_setups_by_default():
+    assert len(combine_setups()) == len(CACHE_STRATEGIES) * len(UNMASKING_STRATEGIES)
+    assert {setup.unmasking for setup in combine_setups(["dual"])[1:]} == set(UNMASKING_STRATEGIES)
 
 
 @pytest.mark.parametrize(
-    ("cache", "rule", "told"),
+    ("cache", "rule", "message"),
     [
         ("mras", "quota", "Unknown `cache_strategy` 'mras'"),
-        ('mars:{"ancors": 2}', "quota", "Did you mean 'anchors'"),
+        ('mars:{"ancors": 2}', "quota", "Did you mean .anchors"),
         ("mars:[1]", "quota", "must be a JSON object"),
         ("mars:{", "quota", "are no JSON"),
         ("mars", "treshold", "Unknown `unmasking` 'treshold'"),
         ("mars", "threshold:high", "'high' in 'threshold:high' is no number"),
         ("mars", "threshold:-1", "`unmask_threshold` must be a number above 0"),
-        ("mars", "quota:2", "'quota' takes no number"),
+        ("mars", "quota:2", "'quota' takes no number, got 2"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(cache, rule, told):
-    with pytest.raises(ValueError, match=told):
-        combine([cache], [rule])
-    assert read_cache("mars") == ("mars", {}) and read_unmasking("factor:2") == ("factor", 2.0)
+def test_mistakes_raise_before_anything_runs(cache, rule, message):
+    with pytest.raises(ValueError, match=message):
+        combine_setups([cache], [rule])
 
 
-def test_answers_are_those_that_users_get(tiny):
-    denoiser = DecodingRunner(*tiny, 8, settings={"max_new_tokens": 16})
-    ids = denoiser.take(denoiser.answer(denoiser.encode(ITEMS), EXACT))
-    (texts,) = answer_all(*tiny, ITEMS, 8, max_new_tokens=16)
-    assert denoiser.read(ids) == texts
+def test_without_settings_and_numbers():
+    assert parse_cache("mars") == ("mars", {}) and parse_unmasking("factor:2") == ("factor", 2.0)
+    assert parse_unmasking("factor") == ("factor", None)
 
 
-def test_a_finished_block_ends_an_answer_as_the_whole_canvas_would(tiny):
+def test_the_settings_of_a_setup_are_in_its_name():
+    assert DecodingSetup("mars", {"anchors": 1}).name != DecodingSetup("mars").name
+
+
+def test_answers_are_those_that_users_get(tiny, questions):
+    runner = DecodingRunner(*tiny, 8, settings={"max_new_tokens": 16})
+    ids = runner.cut_answers(runner.generate(runner.encode(questions), *EXACT.build()))
+    (texts,) = answer_questions(*tiny, questions, 8, max_new_tokens=16)
+    assert runner.decode(ids) == texts
+    one_by_one = list(answer_questions(*tiny, questions, 8, batch_size=1, max_new_tokens=16))
+    assert one_by_one == [[text] for text in texts]
+
+
+def test_a_checkpoint_by_its_name():
+    runner = DecodingRunner.from_pretrained(None, 8, "bfloat16", stop_after="canvas", settings={"max_new_tokens": 32})
+    assert runner.model.name_or_path == str(EMBEDDED_CHECKPOINT) and runner.model.dtype == torch.bfloat16
+    assert (runner.stop_after, runner.config.max_new_tokens, runner.config.unmasking) == ("canvas", 32, "threshold")
+    with pytest.raises(FileNotFoundError, match="no/such/folder is no folder"):
+        DecodingRunner.from_pretrained("no/such/folder", 8)
+
+
+def test_a_completed_block_ends_an_answer_as_the_whole_canvas_would(tiny, questions):
     model, _ = tiny
     canvas = [model.config.mask_token_id] * 24
     canvas[3] = model.config.text_config.eos_token_id[1]  # an answer of at most three tokens
     settings = {"max_new_tokens": 24, "block_length": 8, "canvas": canvas}
     steps, answers = {}, {}
-    for ending in ("block", "canvas"):
-        denoiser, seen = DecodingRunner(*tiny, 8, ending, settings), []
-        ids = denoiser.answer(denoiser.encode(ITEMS), EXACT, lambda _, seen=seen: seen.append)
-        steps[ending], answers[ending] = len(seen), denoiser.take(ids)
+    for stop_after in ("block", "canvas"):
+        runner, outputs = DecodingRunner(*tiny, 8, stop_after, settings), []
+        ids = runner.generate(runner.encode(questions), *EXACT.build(), outputs.append)
+        steps[stop_after], answers[stop_after] = len(outputs), runner.cut_answers(ids)
     assert answers["block"] == answers["canvas"] and max(map(len, answers["block"])) <= 3
     assert steps == {"block": 7, "canvas": 23}  # one is given
 
 
-def test_only_finished_blocks_with_an_end_count():
+def test_only_completed_blocks_with_an_end_count():
     mask, end = 1, 2
-    rule = FinishedBlock([slice(1, 3), slice(3, 5)], [end], mask)
-    rows = [[2, 5, 6, 1, 1], [2, 5, 2, 1, 1], [2, 1, 2, 1, 1], [2, 5, 6, 2, 1], [2, 5, 6, 2, 7]]
-    assert rule(torch.tensor(rows)).tolist() == [False, True, False, False, True]
+    rule = CompletedBlock([slice(1, 3), slice(3, 5)], [end], mask)
+    ids = [[2, 5, 6, 1, 1], [2, 5, 2, 1, 1], [2, 1, 2, 1, 1], [2, 5, 6, 2, 1], [2, 5, 6, 2, 7]]
+    assert rule(torch.tensor(ids)).tolist() == [False, True, False, False, True]
+
+
+@pytest.mark.parametrize("max_steps", [1, 3, 8, 9])
+def test_so_many_steps_are_those_that_all_begin_with(runner, questions, max_steps):
+    batch, outputs, whole = runner.encode(questions), [], []
+    answers = runner.generate(batch, *EXACT.build(), outputs.append, max_steps)
+    runner.generate(batch, *EXACT.build(), whole.append)
+    assert len(outputs) == min(max_steps, 8) and len(whole) == 8
+    assert torch.equal(outputs[-1].canvas, whole[: len(outputs)][-1].canvas)
+    assert (answers == runner.model.config.mask_token_id).sum(-1).tolist() == [8 - len(outputs)] * 3
 
 
 def test_impossible_settings(tiny):
-    with pytest.raises(ValueError, match="`ending` must be one of 'stop', 'block', 'canvas', got 'never'"):
+    with pytest.raises(ValueError, match="`stop_after` must be one of 'answer', 'block', 'canvas', got 'never'"):
         DecodingRunner(*tiny, 8, "never")
     with pytest.raises(ValueError, match="`block_length` .5. does not divide"):
         DecodingRunner(*tiny, 8, settings={"max_new_tokens": 16, "block_length": 5})
-
-
-def test_settings_of_a_contender_tell_it_apart():
-    assert DecodingSetup("mars", {"anchors": 1}).name != DecodingSetup("mars").name

@@ -1,13 +1,20 @@
 import pytest
 
-from vidlada_hf.evaluation.statistics import compare_answers, compare_by_type, compare_right, sign_test, token_agreement
+from vidlada_hf.evaluation.statistics import (
+    compare_answers,
+    compare_by_type,
+    compare_right,
+    sign_test,
+    speedup,
+    token_agreement,
+)
 
 
 @pytest.mark.parametrize(
     ("answer", "exact", "share"),
     [([], [], 1), ([1, 2], [1, 2], 1), ([1, 2, 3], [1, 2], 2 / 3), ([], [5], 0), ([2, 1], [1, 2], 0)],
 )
-def test_tokens_agree_place_by_place_over_the_longer_answer(answer, exact, share):
+def test_tokens_agree_position_by_position_over_the_longer_answer(answer, exact, share):
     assert token_agreement(answer, exact) == token_agreement(exact, answer) == pytest.approx(share)
 
 
@@ -43,3 +50,8 @@ def test_types_apart_and_all_together():
     found = compare_by_type(["a", "b", "a"], [True, False, True], [True, True, True])
     assert list(found) == ["a", "b", "all"]
     assert (found["a"]["accuracy"], found["b"]["lost"], found["all"]["questions"]) == (1, 1, 3)
+
+
+def test_the_speedup_is_taken_within_rounds():
+    """A machine that slows down in the second round does not favor either."""
+    assert speedup([1.0, 10.0, 1.0], [2.0, 20.0, 2.0]) == 2

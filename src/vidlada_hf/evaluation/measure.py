@@ -6,7 +6,6 @@ Results are plain values by name, for JSON: "seconds" and "reference_seconds" (a
 
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,9 @@ from tqdm import tqdm
 from ..modeling.cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout
 from ..modeling.observers_vidlada import StepOutput
 from .cost_model import Machine, StepCost, TextShape, cost_of_steps
-from .counting import LiveBytes, count_kept_bytes, flop_counter
 from .decoding import DecodingRunner, DecodingSetup, EncodedBatch
+from .flops import flop_counter
+from .memory import LiveBytes, PeakMemory, count_kept_bytes
 
 SCALED = ("flops", "flops_planned", "floor_seconds", "steps", "tokens", "forwards")
 
@@ -223,48 +223,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-class PeakMemory:
-    """The most memory that was in use between entering and leaving.
-
-    Attributes:
-        bytes: on a GPU what torch had allocated (`max_memory_allocated`), weights included; on the CPU the resident set
-            of this process, also with what the allocator has not given back. None where the system does not tell.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.bytes: int | None = None
-
-    def __enter__(self) -> "PeakMemory":
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            self._can_reset = _reset_resident_peak()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated(self.device)
-        elif self._can_reset:
-            self.bytes = _resident_peak()
-
-
-def _reset_resident_peak() -> bool:
-    """Whether Linux could be asked to forget the highest resident set of this process so far."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return sys.platform == "linux"
-
-
-def _resident_peak() -> int | None:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
 def measure_machine(device: torch.device, dtype: torch.dtype, quick: bool = False) -> Machine:
     """What the device reaches in a large matrix product and in a large copy, the best of five each."""
     side, length = (8192, 2**28) if device.type == "cuda" else (1024, 2**26)
@@ -301,7 +259,6 @@ def _processor_name() -> str:
 
 __all__ = [
     "Measurable",
-    "PeakMemory",
     "StepRecorder",
     "TimedDecoding",
     "clock",

@@ -1,4 +1,4 @@
-"""Comparisons with exact decoding: how far answers agree, whether they are as often right, how much faster they came."""
+"""Comparisons with exact decoding: how far answers agree, whether they are as often right, how much faster they are."""
 
 import math
 import statistics

@@ -1,39 +1,15 @@
-"""Counting instead of timing: floating-point operations, bytes alive, bytes that a cache strategy keeps.
-
-Counts do not depend on what else a machine does, so they can be compared between machines and tested.
-"""
+"""Counting bytes: of the tensors alive, of what a cache strategy keeps, and of what a process or GPU had in use."""
 
 import dataclasses
+import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
-
-
-def count_flops(run: Callable[[], Any]) -> int:
-    """The floating-point operations of a call: matrix products, convolutions and attention, 2 for a multiply-add.
-
-    Element-wise work is not counted.
-    """
-    with flop_counter() as counter:
-        run()
-    return counter.get_total_flops()
-
-
-def flop_counter() -> FlopCounterMode:
-    """torch's counter, which by itself would miss attention on the CPU."""
-    return FlopCounterMode(
-        display=False,
-        custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops},
-    )
-
-
-def _cpu_attention_flops(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return sdpa_flop_count(query, key, value)
 
 
 class LiveBytes(TorchDispatchMode):
@@ -103,4 +79,46 @@ def _tensors(value: Any, visited: set[int]) -> Iterator[torch.Tensor]:
         yield from _tensors(getattr(value, "__dict__", {}), visited)
 
 
-__all__ = ["LiveBytes", "count_flops", "count_kept_bytes", "flop_counter"]
+class PeakMemory:
+    """The most memory that was in use between entering and leaving.
+
+    Attributes:
+        bytes: on a GPU what torch had allocated (`max_memory_allocated`), weights included; on the CPU the resident set
+            of this process, also with what the allocator has not given back. None where the system does not tell.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes: int | None = None
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self._can_reset = _reset_resident_peak()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self.device)
+        elif self._can_reset:
+            self.bytes = _resident_peak()
+
+
+def _reset_resident_peak() -> bool:
+    """Whether Linux could be asked to forget the highest resident set of this process so far."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return sys.platform == "linux"
+
+
+def _resident_peak() -> int | None:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+__all__ = ["LiveBytes", "PeakMemory", "count_kept_bytes"]
