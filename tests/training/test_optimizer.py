@@ -114,6 +114,15 @@ def test_impossible_rates_are_refused(options, message):
         OptimizerOptions(**options)
 
 
+def test_a_loaded_model_has_the_same_parameters_to_train_as_a_built_one(tmp_path):
+    built, names = tiny_model(), []
+    built.save_pretrained(tmp_path)
+    for model in (built, type(built).from_pretrained(tmp_path)):
+        build_optimizer(model, OPTIONS)
+        names.append([name for name, p in model.named_parameters() if p.requires_grad])
+    assert names[0] == names[1] and not [name for name in names[0] if "post_layernorm" in name]
+
+
 def test_nothing_to_train_is_refused():
     with pytest.raises(ValueError, match="every rate is 0"):
         build_optimizer(tiny_model(), OptimizerOptions(tower=0, projector=0, text=0))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 PARTS = ("tower", "projector", "text", "heads")
+UNUSED = ".vision_tower.post_layernorm."  # the features are taken before it
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ def part_of(name: str) -> str:
 
 
 def freeze(model: nn.Module, options: OptimizerOptions) -> None:
-    """Freezes the parts whose rate is 0."""
+    """Freezes the parts whose rate is 0, and what no loss reaches, which DistributedDataParallel would wait for."""
     for name, parameter in model.named_parameters():
-        if getattr(options, part_of(name)) == 0:
+        if getattr(options, part_of(name)) == 0 or UNUSED in name:  # `from_pretrained` makes all parameters trainable
             parameter.requires_grad_(False)
 
 
