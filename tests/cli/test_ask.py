@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
+from vidlada_hf.hub import locate
+
+from .conftest import QUESTION
+
+
+def expected_answer(checkpoint: Path, clip: Path, sampling: dict, **settings: object) -> str:
+    """What the model says by hand."""
+    processor = VidLaDAProcessor.from_pretrained(checkpoint)
+    content = [{"type": "video", "path": str(clip)}, {"type": "text", "text": QUESTION}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+        processor_kwargs=sampling,
+    )
+    sequences = VidLaDAForConditionalGeneration.from_pretrained(checkpoint).generate(**inputs, **settings)
+    return processor.decode(sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+def test_ask_prints_the_answer(vidlada, checkpoint: Path, clip: Path) -> None:
+    code, out, _ = vidlada(
+        "ask", clip, QUESTION, "--model", checkpoint, "--frames", 3, "--max-new-tokens", 16, "--max-denoising-steps", 8
+    )
+    assert (code, out.strip()) == (
+        0,
+        expected_answer(checkpoint, clip, {"num_frames": 3}, max_new_tokens=16, max_denoising_steps=8),
+    )
+
+
+def test_ask_as_json(vidlada, checkpoint: Path, clip: Path) -> None:
+    code, out, _ = vidlada(
+        "ask",
+        clip,
+        QUESTION,
+        "--model",
+        checkpoint,
+        "--fps",
+        2,
+        "--max-new-tokens",
+        16,
+        "--max-denoising-steps",
+        8,
+        "--json",
+    )
+    (line,) = out.splitlines()
+    answer = json.loads(line)
+    assert code == 0
+    assert answer["frames"] == 6  # two a second of three seconds
+    assert answer["answer"] == expected_answer(checkpoint, clip, {"fps": 2}, max_new_tokens=16, max_denoising_steps=8)
+    assert (answer["question"], answer["video"], answer["model"]) == (QUESTION, str(clip), str(checkpoint))
+    assert answer["tokens_per_forward"] == 2 and answer["seconds"] > 0
+    assert (answer["settings"]["max_new_tokens"], answer["settings"]["max_denoising_steps"]) == (16, 8)
+
+
+def test_stream_without_a_terminal_is_plain_text(vidlada, checkpoint: Path, clip: Path) -> None:
+    arguments = (
+        "ask",
+        clip,
+        QUESTION,
+        "--model",
+        checkpoint,
+        "--frames",
+        2,
+        "--max-new-tokens",
+        64,
+        "--max-denoising-steps",
+        8,
+    )
+    _, plain, _ = vidlada(*arguments)
+    code, streamed, _ = vidlada(*arguments, "--stream")
+    assert (code, streamed.strip()) == (0, plain.strip())
+    assert "\033" not in streamed and "░" not in streamed
+
+
+def test_contradicting_options(vidlada, checkpoint: Path, clip: Path) -> None:
+    ask = ("ask", clip, QUESTION, "--model", checkpoint)
+    code, out, message = vidlada(*ask, "--frames", 3, "--fps", 1)
+    assert (code, out) == (2, "") and "--frames" in message and "--fps" in message
+    code, out, message = vidlada(*ask, "--stream", "--json")
+    assert (code, out) == (2, "") and "--stream" in message and "--json" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--max-new-tokens", 33, "--max-denoising-steps", 3), "`max_denoising_steps` (3) is not a multiple"),
+        (("--max-new-tokens", 32, "--block-length", 5), "`block_length` (5)"),
+        (("--temperature", -1), "`temperature`"),
+        (("--frames", 0), "num_frames=0"),
+        (("--fps", -1), "fps=-1"),
+    ],
+)
+def test_impossible_settings_are_one_line_each(vidlada, checkpoint: Path, clip: Path, options, reason: str) -> None:
+    code, out, message = vidlada("ask", clip, QUESTION, "--model", checkpoint, *options)
+    assert (code, out, message.count("\n")) == (1, "", 0) and reason in message
+
+
+def test_what_cannot_be_read_is_named(vidlada, checkpoint: Path, clip: Path, golden: Path, tmp_path: Path) -> None:
+    (tmp_path / "garbage.mp4").write_bytes(b"no video" * 100)
+    for name in ("missing.mp4", "garbage.mp4"):
+        code, out, message = vidlada("ask", tmp_path / name, QUESTION, "--model", checkpoint)
+        assert (code, out, message.count("\n")) == (1, "", 0) and name in message
+    for folder, reason in (
+        (tmp_path / "no" / "such", "is no folder"),
+        (tmp_path, "config.json"),
+        (golden / "checkpoint", "vidlada convert"),
+    ):
+        code, out, message = vidlada("ask", clip, QUESTION, "--model", folder)
+        assert (code, out) == (1, "") and str(folder) in message and reason in message
+
+
+def test_without_a_model(vidlada, clip: Path, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(locate, "EMBEDDED_CHECKPOINT", tmp_path)
+    code, _, message = vidlada("ask", clip, QUESTION)
+    assert code == 1 and "--model" in message
+    monkeypatch.setattr(locate, "EMBEDDED_CHECKPOINT", checkpoint)
+    code, out, _ = vidlada("ask", clip, QUESTION, "--max-new-tokens", 8, "--json")
+    assert code == 0 and json.loads(out)["model"] == str(checkpoint)

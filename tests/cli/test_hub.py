@@ -1,0 +1,18 @@
+from pathlib import Path
+
+
+def test_convert_then_export(vidlada, golden: Path, tmp_path: Path) -> None:
+    convert = ("convert", golden / "checkpoint", tmp_path / "converted", "--tokenizer", golden / "tokenizer")
+    code, _, message = vidlada(*convert)
+    assert code == 1 and "--vision-config" in message and list(tmp_path.iterdir()) == []
+    code, out, _ = vidlada(*convert, "--vision-config", golden / "siglip-tiny")
+    assert code == 0 and str(tmp_path / "converted") in out
+    code, _, message = vidlada(*convert, "--vision-config", golden / "siglip-tiny")
+    assert code == 1 and "holds a checkpoint already" in message
+
+    export = ("export", tmp_path / "converted", tmp_path / "exported", "--name", "a/b", "--base-model", "c/d")
+    code, out, _ = vidlada(*export)
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert code == 0 and str(tmp_path / "exported") in out and "- c/d\n" in card and "# b\n" in card
+    code, _, message = vidlada(*export)
+    assert code == 1 and "not an empty folder" in message
