@@ -16,8 +16,8 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Fact:
-    """A sentence, and its evidence: intervals of the clip, fractions, each of which must be sampled at least once. An end
-    of 1 is included."""
+    """A sentence, and its evidence: intervals of the clip, fractions, each of which must be sampled at least once. An
+    end of 1 is included."""
 
     sentence: str
     evidence: tuple[Interval, ...]

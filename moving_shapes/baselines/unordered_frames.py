@@ -1,9 +1,9 @@
 """Accuracy from frames without their order: `python -m moving_shapes.baselines.unordered_frames`.
 
 Shuffling the frames can cost a model at most what lies above this accuracy. The baseline counts: of each shape that the
-question is about (of all, where it names none), in how many of eight frames it has which color, and in how many of these
-the other shape of the question is visible too. Its answer is the one that is most frequent in the training split for
-these counts. It does not use positions, so frames without their order may determine more than it knows.
+question is about (of all, where it names none), in how many of eight frames it has which color, and in how many of
+these the other shape of the question is visible too. Its answer is the one that is most frequent in the training split
+for these counts. It does not use positions, so frames without their order may determine more than it knows.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Questions about scenes: one function for each type, from a scene and randomness to a question with its answer, or None.
+"""Questions about scenes: one function for each type, from a scene and randomness to a question with its answer.
 
-Each question has two wordings, a few words and a sentence, and so has its answer. Its `evidence` says which intervals of
-the clip must be sampled for the answer to be known: eight evenly sampled frames, or any larger number, do.
+Each question has two wordings, a few words and a sentence, and so has its answer. Its `evidence` says which intervals
+of the clip must be sampled for the answer to be known: eight evenly sampled frames, or any larger number, do.
 
 `coin`, 0..1, decides between the answers of a question that has two, so that a caller can keep both as frequent.
 """

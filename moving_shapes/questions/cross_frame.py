@@ -1,4 +1,4 @@
-"""Questions whose answers have to be computed across frames: see "Which need computation across frames" in README.md."""
+"""Questions whose answers have to be computed across frames; README.md says which of them do by construction."""
 
 import numpy as np
 

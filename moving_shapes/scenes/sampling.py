@@ -97,7 +97,7 @@ def _draw_span(
     own: list[Span],
     is_first: bool,
 ) -> Span | None:
-    """The first of some random paths that keeps clear of the shapes arranged so far and of the shape's own earlier spans.
+    """The first of some random paths that keeps clear of the shapes arranged so far and of the shape's own spans.
 
     Args:
         visit: start and end, fractions of the clip.

@@ -1,8 +1,8 @@
 """A video before it is drawn: shapes, their positions over time, and the events that happen to them.
 
-Times are fractions of the clip, 0 (first frame) to 1 (last frame). Positions are fractions of the frame's side, x to the
-right and y down. `BEAT` is the time between two of eight evenly sampled frames. Nothing that a question asks about is
-shorter, so the answer is the same from eight frames and from any larger number of them.
+Times are fractions of the clip, 0 (first frame) to 1 (last frame). Positions are fractions of the frame's side, x to
+the right and y down. `BEAT` is the time between two of eight evenly sampled frames. Nothing that a question asks about
+is shorter, so the answer is the same from eight frames and from any larger number of them.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class MovingShape:
         color, shape: of `COLORS` and `SHAPES`.
         radius: half of its width, a fraction of the frame's side.
         spans: its visits to the frame, in order, with time between them.
-        motion: of `MOTIONS`; None where the shape comes back, or is visible too briefly for a question about its motion.
+        motion: of `MOTIONS`; None where the shape comes back, or is visible too briefly to be asked about.
         new_color, change_time: the color that it changes to, and when; None if it keeps its color.
     """
 

@@ -1,12 +1,12 @@
 """Cell labels: the first stage of training, which teaches the tower the content of each cell of a frame.
 
-The projector's output in a cell is classified by the text model's own embeddings of the color and shape words, and holds
-the position of the shape. So visual tokens are encoded as words are, and the text model can use them at once.
+The projector's output in a cell is classified by the text model's own embeddings of the color and shape words, and
+holds the position of the shape. So visual tokens are encoded as words are, and the text model can use them at once.
 
 Training does not contain some combinations of color and shape, and a tower that learns "what is red is no circle" fails
-on these (61 % of shapes right). Two things prevent it. A color competes only with the colors that training combines with
-the shape, and a shape only with the shapes that training combines with the color. And half of the frames show the named
-shapes in colors without a name, and one of six the named colors on shapes without a name.
+on these (61 % of shapes right). Two things prevent it. A color competes only with the colors that training combines
+with the shape, and a shape only with the shapes that training combines with the color. And half of the frames show the
+named shapes in colors without a name, and one of six the named colors on shapes without a name.
 """
 
 from dataclasses import replace

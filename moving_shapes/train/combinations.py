@@ -6,8 +6,8 @@ shape has in training, and a shape only with the shapes that its color has: the 
 softmax.
 
 This keeps a model from unlearning held-out combinations, but does not teach them, and logits that nothing pushes down
-drift. So in some sequences the words of a kind are rotated (see `word_rotation`): the answer to "what shape is the ...?"
-then competes with all shapes, and the color says nothing about it.
+drift. So in some sequences the words of a kind are rotated (see `word_rotation`): the answer to "what shape is the
+...?" then competes with all shapes, and the color says nothing about it.
 """
 
 import numpy as np

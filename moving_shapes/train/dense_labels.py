@@ -30,7 +30,7 @@ _OF_KIND: dict[str | None, tuple[str, ...]] = {"color": ("first_color", "last_co
 
 
 def label_cells_over_time(scene: Scene, times: np.ndarray, cells: Cells) -> np.ndarray:
-    """Labels of each cell at `times` (T,): int64 (T, grid, grid, labels), `UNKNOWN` in empty cells and where undefined."""
+    """Labels of each cell at `times` (T,): int64 (T, grid, grid, labels), `UNKNOWN` where empty or undefined."""
     of_shape = np.stack([label_shape(scene, index, times) for index in range(len(scene.shapes))])
     labels = np.where(cells.identity[..., None] >= 0, of_shape[cells.identity], UNKNOWN)
     arrivals = _arrivals(scene, times)[:, None, None]

@@ -1,14 +1,14 @@
 """Packed questions about a video (see `packing`), with dense labels beside their answers.
 
 The video attends to itself and, in most sequences, to one of the turns, as it attends to the whole prompt at inference.
-(Through the video, the words of that turn reach the other turns: about one answer in twenty, and part of it masked.) The
-tower is frozen, and its features of a scene are kept, also for later stages.
+(Through the video, the words of that turn reach the other turns: about one answer in twenty, and part of it masked.)
+The tower is frozen, and its features of a scene are kept, also for later stages.
 
 There are four kinds of dense labels:
 - cell labels: what happens to the shape in a cell over the clip (`dense_labels`);
 - grounding: the same labels of the shape that a question is about, at the first token of the answer;
-- letters: the letter of an option, at the option's word. Where options are listed it is one token back; in an answer the
-  word has to be looked up in the list;
+- letters: the letter of an option, at the option's word. Where options are listed it is one token back; in an answer
+  the word has to be looked up in the list;
 - correct options: whether an option is the answer. Without these labels the model preferred any shape of the video
   among the options.
 """
@@ -62,8 +62,8 @@ class PackedQAOptions:
             padding the number of masks gives away an answer's length, and longer canvases fail.
         padding: padding tokens of an answer that are in the sequence, at most.
         cell_labels, grounding, letters, correct_options: weights of the dense labels in the loss.
-        depth: the layer of the text model whose output has to give the cell labels. Correct options take one layer more,
-            grounding, and letters in answers, two more, letters in lists half as many.
+        depth: the layer of the text model whose output has to give the cell labels. Correct options take one layer
+            more, grounding, and letters in answers, two more, letters in lists half as many.
 
     Raises:
         ValueError: scenes that make no whole groups, an unknown question type, an unknown kind of words, or shares of
@@ -309,7 +309,7 @@ class PackedQATask(Task):
         return loss / len(LABELS), metrics
 
     def _in_training_with(self, kind: str, label: torch.Tensor) -> torch.Tensor:
-        """Which classes training combines with these colors or shapes, all with unknown ones: bool (tokens, classes)."""
+        """Which classes training combines with these colors or shapes; all with `UNKNOWN`: bool (tokens, classes)."""
         table = self.in_training if kind == "color" else self.in_training.T
         return table[label] | (label == UNKNOWN)[:, None]
 

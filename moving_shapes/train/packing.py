@@ -164,7 +164,7 @@ def draw_loss_weights(turn: Turn, padding: int, rng: np.random.Generator) -> np.
 
 
 def stack_sequences(sequences: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Sequences of `Packer.pack` as one batch: (batch, tokens) of each entry in `FILLERS`, the shorter ones filled up."""
+    """Sequences of `Packer.pack` as one batch: (batch, tokens) of each entry in `FILLERS`, filled up to one length."""
     length = max(len(sequence["segment"]) for sequence in sequences)
 
     def fill(values: np.ndarray, filler: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The objective itself on moving shapes, with a softmax that leaves out held-out combinations of color and shape.
 
-One turn, full attention, masks at a random rate that weighs the loss. Only the softmax of color and shape words excludes
-words that training never combines with the shape or color (see `combinations`): with all words in it, hundreds of steps
-teach that a circle is never red.
+One turn, full attention, masks at a random rate that weighs the loss. Only the softmax of color and shape words
+excludes words that training never combines with the shape or color (see `combinations`): with all words in it, hundreds
+of steps teach that a circle is never red.
 """
 
 from functools import cached_property
@@ -24,8 +24,8 @@ class RestrictedConversationTask(ConversationTask):
 
     Args:
         model, processor, seed: as of `Task`.
-        options: fields of `ConversationOptions`. The source of `data` must be `SOURCE`: of other answers it is not known
-            which shape their words are about.
+        options: fields of `ConversationOptions`. The source of `data` must be `SOURCE`: of other answers it is not
+            known which shape their words are about.
     """
 
     @classmethod

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moving_shapes import BENCHMARK_TYPES, QUESTION_TYPES, MovingShapes, frame_times, render
-from moving_shapes.baselines.priors import main, measure_prior
+from moving_shapes import BENCHMARK_TYPES, QUESTION_TYPES, MovingShapes
 from moving_shapes.scenes.scene import Scene
 
 
@@ -43,9 +42,9 @@ def test_splits_and_seeds_share_no_scene() -> None:
 
 def test_styles() -> None:
     compact = MovingShapes("train", 1, types=("color",), question_style="compact")[0]
-    full = MovingShapes("train", 1, types=("color",), answer_style="sentence")[0]
-    assert compact.question == f"color {full.details.questions[0].split()[1]}"
-    assert full.answer.endswith(f"is {compact.answer}.") and full.question.endswith("?")
+    full = MovingShapes("train", 1, types=("color",))[0]
+    assert compact.question == f"color {full.details.questions[0].split()[1]}" and compact.answer == full.answer
+    assert full.details.answer("sentence").endswith(f"is {compact.answer}.") and full.question.endswith("?")
 
 
 def test_videos_are_written_once(tmp_path: Path) -> None:
@@ -56,23 +55,11 @@ def test_videos_are_written_once(tmp_path: Path) -> None:
     assert dataset[2].path == example.path and example.path.stat().st_mtime_ns == before
 
 
-def test_lessons_have_many_questions_about_one_video() -> None:
-    dataset = MovingShapes("train", 30)
-    lessons = [dataset.lesson(i) for i in range(30)]
-    for i, lesson in enumerate(lessons):
-        assert lesson.questions[0] == dataset.draw(i)[1] and lesson.scene == dataset.draw(i)[0]
-        assert len({question.questions for question in lesson.questions}) == len(lesson.questions) <= 20
-        np.testing.assert_array_equal(lesson.frames, render(lesson.scene, frame_times(8)))
-        assert lesson.cells.color.shape == (8, 4, 4)
-    assert np.mean([len(lesson.questions) for lesson in lessons]) > 12
-
-
 @pytest.mark.parametrize("num_frames", [1, 2, 4])
 def test_few_frames_get_questions_that_they_determine(num_frames: int) -> None:
     dataset = MovingShapes("train", 20, num_frames=num_frames, types=("color", "existence", "counting", "shape"))
     for i in range(20):
         assert dataset.draw(i)[1].is_determined(dataset.times)
-        assert all(question.is_determined(dataset.times) for question in dataset.lesson(i).questions)
 
 
 def test_bad_options_are_named() -> None:
@@ -85,7 +72,7 @@ def test_bad_options_are_named() -> None:
     with pytest.raises(ValueError, match="num_frames=0"):
         MovingShapes("train", num_frames=0)
     with pytest.raises(ValueError, match="no style"):
-        MovingShapes("train", answer_style="song")
+        MovingShapes("train", question_style="song")
     with pytest.raises(ValueError, match="length=-1"):
         MovingShapes("train", length=-1)
     with pytest.raises(ValueError, match="'motion' can be answered from 1 frames"):
@@ -94,13 +81,12 @@ def test_bad_options_are_named() -> None:
         MovingShapes("train", 5)[5]
 
 
-def test_priors_of_balanced_types() -> None:
-    prior = measure_prior("train", "existence", 100)
-    assert prior.answers == 2 and prior.prior < 0.6 and prior.text < 0.72
-    assert measure_prior("test", "color", 40).prior < 0.3
-
-
-def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--questions", "2", "--split", "validation"])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(BENCHMARK_TYPES) + 2 and lines[2].startswith("| color |")
+def test_an_example_is_a_question_of_the_package(tmp_path: Path) -> None:
+    example = MovingShapes("test", 1)[0]
+    question = example.as_question()
+    assert question.video is example.frames and question.question == example.question and question.type == "color"
+    assert question.answers == example.details.answers
+    of_file = MovingShapes("test", 1, video_folder=tmp_path)[0].as_question()
+    assert isinstance(of_file.video, Path) and of_file.video.parent == tmp_path
+    caption = MovingShapes("test", 1, types=("caption",))[0].as_question()
+    assert len(caption.answers) == 1  # both wordings are the same

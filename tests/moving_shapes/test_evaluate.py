@@ -2,14 +2,9 @@ import numpy as np
 import pytest
 
 from moving_shapes import MovingShapes
-from moving_shapes.evaluate import (
-    as_plain,
-    change_videos,
-    measure,
-    score_answers,
-    wilson,
-)
+from moving_shapes.evaluate import as_plain, change_videos, measure, score_answers
 from moving_shapes.train.tiny_model import build_tiny
+from vidlada_hf.evaluation.statistics import wilson
 
 EXAMPLES = list(MovingShapes("test", 42))
 

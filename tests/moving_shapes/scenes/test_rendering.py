@@ -1,4 +1,4 @@
-"""Pictures: what is drawn is what the scene says, in arrays and in files."""
+"""Frames show the scene, in arrays and in files."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from moving_shapes.scenes.cells import NO_COLOR, label_cells
 from moving_shapes.scenes.rendering import PALETTE, coverage, render, write_video
 from moving_shapes.scenes.scene import COLORS, SHAPES, Scene, frame_times
 from vidlada_hf.processing.video_processing_vidlada import VidLaDAVideoProcessor
@@ -18,16 +17,16 @@ COLOR_VALUES = np.array([PALETTE[color] for color in COLORS], float)
 
 
 def area_of(scene: Scene, number: int, time: int, size: int) -> np.ndarray:
-    """Where a shape is at time `time` of 8: bool (size, size)."""
+    """The pixels of a shape at time `time` of 8: bool (size, size)."""
     shape = scene.shapes[number]
     x, y = shape.centers(frame_times(8))[time]
-    places = (np.arange(size) + 0.5) / size
-    return coverage(shape.shape, (places[None] - x) / shape.radius, (places[:, None] - y) / shape.radius, 1e3) > 0.5
+    axis = (np.arange(size) + 0.5) / size
+    return coverage(shape.shape, (axis[None] - x) / shape.radius, (axis[:, None] - y) / shape.radius, 1e3) > 0.5
 
 
 @settings(max_examples=40, deadline=None)
 @given(scenes)
-def test_every_visible_shape_is_seen_whole_in_its_color(scene: Scene) -> None:
+def test_each_visible_shape_is_drawn_whole_in_its_color(scene: Scene) -> None:
     times = frame_times(8)
     frames = render(scene, times).astype(float)
     for number, shape in enumerate(scene.shapes):
@@ -36,33 +35,11 @@ def test_every_visible_shape_is_seen_whole_in_its_color(scene: Scene) -> None:
             pixels = frames[time][area]
             nearest = np.abs(pixels[:, None] - COLOR_VALUES).sum(-1).argmin(-1)
             assert area.sum() > 40
-            assert (nearest == shape.color_numbers(times)[time]).mean() > 0.6
-
-
-@settings(max_examples=40, deadline=None)
-@given(scenes)
-def test_cell_labels_agree_with_the_pictures(scene: Scene) -> None:
-    times = frame_times(8)
-    cells = label_cells(scene, times)
-    assert (cells.color != NO_COLOR).sum() == sum(int(shape.visible(times).sum()) for shape in scene.shapes)
-    np.testing.assert_array_equal(cells.identity >= 0, cells.color != NO_COLOR)
-    frames = render(scene, times, 64).astype(float)
-    for time, row, column in np.argwhere(cells.identity >= 0):
-        number = cells.identity[time, row, column]
-        assert SHAPES[cells.shape[time, row, column]] == scene.shapes[number].shape
-        offset = cells.offset[time, row, column]
-        assert (np.abs(offset) <= 0.5 + 1e-6).all()
-        middle = ((np.array([column, row]) + 0.5 + offset) / 4 * 64).round(3)
-        area = area_of(scene, number, time, 64)
-        rows, columns = np.nonzero(area)
-        weight = np.array([columns.mean(), rows.mean()]) + 0.5
-        assert np.abs(weight - middle).max() < 3.5  # the middle of a triangle is not that of its area
-        nearest = np.abs(frames[time][area][:, None] - COLOR_VALUES).sum(-1).argmin(-1)
-        assert np.bincount(nearest).argmax() == cells.color[time, row, column]
+            assert (nearest == shape.color_indices(times)[time]).mean() > 0.6
 
 
 def test_a_frame_does_not_depend_on_the_others() -> None:
-    scene = scene_of(1, kind="stories")
+    scene = scene_of(1, kind="many_events")
     many = render(scene, frame_times(64))
     np.testing.assert_array_equal(render(scene, frame_times(8)), many[::9])
     np.testing.assert_array_equal(render(scene, frame_times(64)[5:7]), many[5:7])
@@ -76,7 +53,7 @@ def test_shapes_differ_in_more_than_a_fifth_of_their_pixels() -> None:
             assert np.abs(area - other).sum() > 0.2 * max(area.sum(), other.sum())
 
 
-@pytest.mark.parametrize("kind", ["stories", "blinks", "turns"])
+@pytest.mark.parametrize("kind", ["many_events", "reappearances", "color_changes"])
 @pytest.mark.parametrize("num_frames", [8, 16, 32])
 def test_files_show_what_arrays_show(tmp_path: Path, kind: str, num_frames: int) -> None:
     scene = scene_of(2, "test", kind)
@@ -104,8 +81,6 @@ def test_impossible_sizes_are_named(size: int) -> None:
         render(scene_of(0), frame_times(8), size)
 
 
-def test_no_times_and_coarse_grids_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one moment"):
+def test_no_times_are_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one time"):
         render(scene_of(0), np.zeros(0))
-    with pytest.raises(ValueError, match="grid=3"):
-        label_cells(scene_of(0), frame_times(8), grid=3)

@@ -1,4 +1,4 @@
-"""Scenes: clear of each other, long enough to be seen, of what their split may show."""
+"""Scenes: shapes clear of each other, events far enough apart, combinations of their split."""
 
 import numpy as np
 import pytest
@@ -14,15 +14,15 @@ from ..helpers import scene_of, scenes
 
 @settings(max_examples=80, deadline=None)
 @given(scenes)
-def test_shapes_never_touch_and_stay_in_the_picture(scene: Scene) -> None:
+def test_shapes_never_touch_and_stay_in_the_frame(scene: Scene) -> None:
     times = frame_times(64)
     for i, shape in enumerate(scene.shapes):
-        places = shape.centers(times)
-        shown = shape.visible(times)
-        assert shown.any() and np.isnan(places[~shown]).all()
-        assert (places[shown] >= shape.radius).all() and (places[shown] <= 1 - shape.radius).all()
+        centers = shape.centers(times)
+        visible = shape.visible(times)
+        assert visible.any() and np.isnan(centers[~visible]).all()
+        assert (centers[visible] >= shape.radius).all() and (centers[visible] <= 1 - shape.radius).all()
         for other in scene.shapes[:i]:
-            gap = np.abs(places - other.centers(times)).max(-1)
+            gap = np.abs(centers - other.centers(times)).max(-1)
             assert not (gap < max(0.25, shape.radius + other.radius)).any()
 
 
@@ -30,7 +30,7 @@ def test_shapes_never_touch_and_stay_in_the_picture(scene: Scene) -> None:
 @given(scenes)
 def test_events_are_together_or_one_and_a_half_beats_apart(scene: Scene) -> None:
     moments = {moment for s in scene.shapes for span in s.spans for moment in (span.start, span.end)}
-    moments |= {s.turn_time for s in scene.shapes if s.turn_time is not None} - {None}
+    moments |= {s.change_time for s in scene.shapes if s.change_time is not None} - {None}
     gaps = np.diff(sorted(moments - {0.0, 1.0}))
     assert (gaps[gaps > 1e-9] >= 1.5 * BEAT - 1e-9).all()
     assert all(BEAT < moment < 1 - BEAT for moment in moments - {0.0, 1.0})
@@ -38,34 +38,36 @@ def test_events_are_together_or_one_and_a_half_beats_apart(scene: Scene) -> None
 
 @settings(max_examples=80, deadline=None)
 @given(scenes)
-def test_a_moving_shape_is_seen_to_move_in_eight_frames(scene: Scene) -> None:
+def test_a_moving_shape_moves_visibly_in_eight_frames(scene: Scene) -> None:
     """By more than 6 of 64 pixels. The least of 8,270 in scenes of arrivals was 8."""
     times = frame_times(8)
     for shape in scene.shapes:
         if shape.motion not in (None, "still"):
-            places = shape.centers(times)[shape.visible(times)]
-            assert len(places) >= 2 and np.abs(places[-1] - places[0]).max() > 0.1
+            centers = shape.centers(times)[shape.visible(times)]
+            assert len(centers) >= 2 and np.abs(centers[-1] - centers[0]).max() > 0.1
 
 
 @settings(max_examples=100, deadline=None)
 @given(scenes)
-def test_a_split_shows_its_own_and_nothing_of_others(scene: Scene) -> None:
+def test_scenes_have_combinations_of_their_split_alone(scene: Scene) -> None:
     split = get_split(scene.split)
-    looks = [look for shape in scene.shapes for look in shape.looks]
-    assert len(set(looks)) == len(looks)
-    assert set(looks) <= set(split.looks)
+    combinations = [combination for shape in scene.shapes for combination in shape.combinations]
+    assert len(set(combinations)) == len(combinations)
+    assert set(combinations) <= set(split.combinations)
     assert scene.background in split.backgrounds
-    assert not split.held_out or set(looks) & set(split.held_out)
+    assert not split.held_out or set(combinations) & set(split.held_out)
 
 
-def test_what_is_held_out_is_held_out() -> None:
+def test_held_out_combinations_are_in_one_split() -> None:
     train, validation, test = (SPLITS[name] for name in ("train", "validation", "test"))
-    assert not set(train.looks) & (set(validation.held_out) | set(test.held_out))
-    assert not set(validation.looks) & set(test.held_out) and not set(test.looks) & set(validation.held_out)
+    assert not set(train.combinations) & (set(validation.held_out) | set(test.held_out))
+    assert not set(validation.combinations) & set(test.held_out) and not set(test.combinations) & set(
+        validation.held_out
+    )
     backgrounds = [background for split in SPLITS.values() for background in split.backgrounds]
     assert len(backgrounds) == len(set(backgrounds)) == 12
     for shape in SHAPES:
-        assert all(any(look[1] == shape for look in split) for split in (validation.held_out, test.held_out))
+        assert all(any(s == shape for _, s in split) for split in (validation.held_out, test.held_out))
 
 
 def test_crowded_scenes_are_as_frequent_as_empty_ones() -> None:
@@ -76,9 +78,9 @@ def test_crowded_scenes_are_as_frequent_as_empty_ones() -> None:
 
 def test_half_of_the_groups_have_one_that_returns_whatever_their_sizes() -> None:
     rng = np.random.Generator(np.random.Philox(0))
-    found = [sample_scene(rng, kind="groups") for _ in range(1000)]
-    sums = {sum(len(shape.spans) for shape in scene.shapes): [] for scene in found}
-    for scene in found:
+    drawn = [sample_scene(rng, kind="groups") for _ in range(1000)]
+    sums = {sum(len(shape.spans) for shape in scene.shapes): [] for scene in drawn}
+    for scene in drawn:
         sums[sum(len(shape.spans) for shape in scene.shapes)].append(any(len(s.spans) > 1 for s in scene.shapes))
     assert all(abs(np.mean(returns) - 0.5) < 0.1 for returns in sums.values())
 

@@ -1,4 +1,4 @@
-"""Small lessons of an untrained model."""
+"""A small packed question answering task with an untrained model."""
 
 import pytest
 
@@ -14,6 +14,6 @@ def parts():
     return build_tiny()
 
 
-def lesson(parts, **options) -> PackedQATask:
-    """PackedQATask in groups of four."""
+def small_task(parts, **options) -> PackedQATask:
+    """8 scenes in groups of four."""
     return PackedQATask(*parts, **({"scenes": 8, "group": GROUP} | options))

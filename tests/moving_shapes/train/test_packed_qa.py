@@ -5,76 +5,75 @@ import torch
 from torch.utils.data import DataLoader
 
 from moving_shapes.questions import CHOICE_TYPES
-from moving_shapes.train.packed_qa import _BANKS, PackedQATask
-from moving_shapes.train.timelines import TIMELINES
-from tests.moving_shapes.train.conftest import GROUP, lesson
+from moving_shapes.train.dense_labels import LABELS
+from moving_shapes.train.packed_qa import PackedQATask
+from moving_shapes.train.scene_pool import _ENCODED
+from tests.moving_shapes.train.conftest import GROUP, small_task
 from tests.training.helpers import losses_of
 
 
-def test_some_lessons_have_a_turn_that_the_video_sees(parts):
+def test_the_video_attends_to_a_turn_in_some_sequences(parts):
     numbers = list(range(8))
-    assert not lesson(parts).collate(numbers)["seen"].any()
-    batches = [lesson(parts, seen=0.5, seed=seed).collate(numbers) for seed in range(6)]
-    drawn = torch.cat([batch["seen"] for batch in batches])
+    assert not small_task(parts).collate(numbers)["attended_turn"].any()
+    batches = [small_task(parts, attended_turn=0.5, seed=seed).collate(numbers) for seed in range(6)]
+    drawn = torch.cat([batch["attended_turn"] for batch in batches])
     turns = torch.tensor([len(types) for batch in batches for types in batch["types"]])
     assert 0.2 < (drawn > 0).float().mean() < 0.8 and (drawn <= turns).all()
-    assert not lesson(parts, seen=1.0, text_rows=0).collate(numbers)["seen"].any()
+    assert not small_task(parts, attended_turn=1.0, text_tokens=0).collate(numbers)["attended_turn"].any()
 
 
-@pytest.mark.parametrize("kind, forgotten", [("color", ("first_color", "last_color")), ("shape", ("shape", "arrival"))])
-def test_what_has_no_name_is_not_asked_for(parts, kind, forgotten):
-    """Neither by an answer nor by a label; all else still is."""
-    task = lesson(parts, nameless={"color": 0.5}, options=4)
-    task._draw_nameless = lambda rng: kind
+@pytest.mark.parametrize("kind, removed", [("color", ("first_color", "last_color")), ("shape", ("shape", "arrival"))])
+def test_rotated_words_are_in_no_answer_and_no_label(parts, kind, removed):
+    """All other words and labels still are."""
+    task = small_task(parts, rotated_words={"color": 0.5}, option_turns=4)
+    task._draw_rotated_kind = lambda rng: kind
     batch = task.collate(list(range(8)))
-    told = batch["ids"][batch["weight"] > 0]
-    assert len(told) and not torch.isin(told, torch.tensor(task.writer.kinds[kind])).any()
-    named = lesson(parts, options=4).collate(list(range(8)))
-    for place, name in enumerate(TIMELINES):
-        for labels in ("labels", "lives"):
-            assert (batch[labels][..., place] >= 0).any() == (
-                name not in forgotten and (named[labels][..., place] >= 0).any()
-            )
+    masked = batch["input_ids"][batch["loss_weight"] > 0]
+    assert len(masked) and not torch.isin(masked, torch.tensor(task.writer.kinds[kind])).any()
+    named = small_task(parts, option_turns=4).collate(list(range(8)))
+    for i, name in enumerate(LABELS):
+        for labels in ("cell_labels", "shape_labels"):
+            assert (batch[labels][..., i] >= 0).any() == (name not in removed and (named[labels][..., i] >= 0).any())
     other = ({"color", "shape"} - {kind}).pop()
-    assert torch.isin(told, torch.tensor(task.writer.kinds[other])).any()
-    assert not torch.equal(batch["turned"][kind][0], batch["turned"][kind][1])
-    assert torch.equal(batch["turned"][other][0], torch.eye(len(task.writer.kinds[other])))
+    assert torch.isin(masked, torch.tensor(task.writer.kinds[other])).any()
+    assert not torch.equal(batch["rotations"][kind][0], batch["rotations"][kind][1])
+    assert torch.equal(batch["rotations"][other][0], torch.eye(len(task.writer.kinds[other])))
     assert task(**batch)["loss"].isfinite()
 
 
-def test_all_lessons_have_names_unless_some_are_to_have_none(parts):
+def test_words_are_rotated_in_the_asked_share_of_sequences(parts):
     numbers = list(range(8))
     shares = {"color": 0.4, "shape": 0.2}
-    drawn = [lesson(parts, nameless=shares, seed=seed).collate(numbers)["turned"] for seed in range(6)]
-    for kind, turned in lesson(parts).collate(numbers)["turned"].items():
+    drawn = [small_task(parts, rotated_words=shares, seed=seed).collate(numbers)["rotations"] for seed in range(6)]
+    for kind, turned in small_task(parts).collate(numbers)["rotations"].items():
         named = torch.eye(turned.shape[-1])
         assert (turned == named).all()
-        nameless = (torch.cat([batch[kind] for batch in drawn]) != named).any((1, 2)).float().mean()
-        assert abs(nameless - shares[kind]) < 0.2
+        rotated = (torch.cat([batch[kind] for batch in drawn]) != named).any((1, 2)).float().mean()
+        assert abs(rotated - shares[kind]) < 0.2
 
 
 def test_a_stage_asks_its_own_questions_about_scenes_that_another_encoded(parts):
-    """So that a stage gives the same lessons after others as alone, in a run that was stopped in between."""
-    others = {"repeat": {"shape": 5, "color": 0}, "sentences": 1.0}
-    lesson(parts).collate([0, 1])
-    after = lesson(parts, **others).collate([0, 1])
-    _BANKS.clear()
-    alone = lesson(parts, **others).collate([0, 1])
-    assert after["types"] == alone["types"] and torch.equal(after["ids"], alone["ids"])
+    """So that a stage gives the same sequences after others as alone, in a run that was stopped in between."""
+    others = {"questions_per_type": {"shape": 5, "color": 0}, "sentences": 1.0}
+    small_task(parts).collate([0, 1])
+    after = small_task(parts, **others).collate([0, 1])
+    _ENCODED.clear()
+    alone = small_task(parts, **others).collate([0, 1])
+    assert after["types"] == alone["types"] and torch.equal(after["input_ids"], alone["input_ids"])
     assert torch.equal(after["features"], alone["features"])
 
 
-def test_workers_make_the_same_lessons_and_leave_the_model_alone(parts):
+def test_workers_make_the_same_sequences_and_leave_the_model_alone(parts):
     """A forked process cannot use its parent's GPU: what needs the model is there before."""
-    options = {"frames": [2, 3], "options": 2}
-    expected = [lesson(parts, **options).collate(numbers) for numbers in ([0, 1, 2, 3], [4, 5, 6, 7])]
-    _BANKS.clear()
-    task = lesson(parts, **options)
+    options = {"frames": [2, 3], "option_turns": 2}
+    expected = [small_task(parts, **options).collate(numbers) for numbers in ([0, 1, 2, 3], [4, 5, 6, 7])]
+    _ENCODED.clear()
+    task = small_task(parts, **options)
     task.prepare_for_workers(2)
     with mock.patch.object(task.model, "get_video_features", side_effect=AssertionError):
         batches = DataLoader(task.dataset(), GROUP, num_workers=2, collate_fn=task.collate)
         for made, meant in zip(batches, expected, strict=False):
-            for name in ("ids", "features", "labels", "weight", "segment"):
+            for name in ("input_ids", "features", "cell_labels", "loss_weight", "segment"):
                 assert torch.equal(made[name], meant[name]), name
 
 
@@ -82,66 +81,68 @@ def test_it_learns(parts):
     import copy
 
     torch.manual_seed(0)
-    task = PackedQATask(*copy.deepcopy(parts), scenes=GROUP, group=GROUP, text_rows=40)
+    task = PackedQATask(*copy.deepcopy(parts), scenes=GROUP, group=GROUP, text_tokens=40)
     batch = task.collate(list(range(GROUP)))
     losses = losses_of(task, batch, 15, 3e-3)
     assert losses[-1] < losses[0] / 2
 
 
-def test_one_option_of_four_is_the_answer(parts):
+def test_one_option_of_four_is_correct(parts):
     """Of each multiple choice whose answer shows neither its letter nor its word; of nothing else."""
-    task = lesson(parts, repeat={"choice": 6, "pick": 6}, text_rows=300, options=2, verdicts=1.0)
+    task = small_task(
+        parts, questions_per_type={"choice": 6, "pick": 6}, text_tokens=300, option_turns=2, correct_options=1.0
+    )
     batch = task.collate(list(range(8)))
-    judged = 0
+    count = 0
     for i, types in enumerate(batch["types"]):
         for turn, type in enumerate(types, 1):
-            mine = batch["segment"][i] == turn
-            ids, verdicts = batch["ids"][i][mine], batch["verdicts"][i][mine]
-            first = int(batch["answers"][i][mine].nonzero()[0])
-            if type in CHOICE_TYPES and (batch["weight"][i][mine][first : first + 2] > 0).all():
-                assert sorted(verdicts[verdicts >= 0].tolist()) == [0, 0, 0, 1]
-                assert ids[verdicts == 1] == ids[first + 1] and (verdicts[first:] < 0).all()
-                judged += 1
+            own = batch["segment"][i] == turn
+            ids, labels = batch["input_ids"][i][own], batch["is_correct"][i][own]
+            first = int(batch["answer_length"][i][own].nonzero()[0])
+            if type in CHOICE_TYPES and (batch["loss_weight"][i][own][first : first + 2] > 0).all():
+                assert sorted(labels[labels >= 0].tolist()) == [0, 0, 0, 1]
+                assert ids[labels == 1] == ids[first + 1] and (labels[first:] < 0).all()
+                count += 1
             else:
-                assert (verdicts < 0).all()
-    assert judged > 5 and "verdicts" in task(**batch)["metrics"]
+                assert (labels < 0).all()
+    assert count > 5 and "correct_options" in task(**batch)["metrics"]
 
 
-def test_verdicts_do_without_a_multiple_choice(parts):
+def test_correct_options_do_without_a_multiple_choice(parts):
     """The head still takes part in the loss: processes that train together wait for the gradients of each."""
-    task = lesson(parts, repeat={"choice": 0, "pick": 0}, verdicts=1.0)
-    batch = task.collate([0, 1]) | {"verdicts": torch.full_like(task.collate([0, 1])["ids"], -1)}
+    task = small_task(parts, questions_per_type={"choice": 0, "pick": 0}, correct_options=1.0)
+    batch = task.collate([0, 1]) | {"is_correct": torch.full_like(task.collate([0, 1])["input_ids"], -1)}
     outputs = task(**batch)
     outputs["loss"].backward()
-    assert "verdicts" not in outputs["metrics"] and outputs["loss"].isfinite()
-    assert (task.heads["verdicts"].weight.grad == 0).all()
+    assert "correct_options" not in outputs["metrics"] and outputs["loss"].isfinite()
+    assert (task.heads["correct_options"].weight.grad == 0).all()
 
 
 def test_uneven_groups_are_refused(parts):
     with pytest.raises(ValueError, match=r"`scenes` \(10\) must be a multiple of `group` \(4\)"):
-        lesson(parts, scenes=10)
+        small_task(parts, scenes=10)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"scenes": 1000, "group": 192}, r"`scenes` \(1000\) must be a multiple of `group` \(192\)"),
-        ({"repeat": {"shpe": 1}}, "There is no question type 'shpe'"),
-        ({"nameless": {"colour": 0.1}}, "`nameless` has 'colour': words without names are of color, shape"),
-        ({"nameless": {"color": 0.7, "shape": 0.5}}, "The shares of `nameless` are 1.2 together"),
-        ({"nameless": 0.2}, "`nameless` in .* is 0.2: .* valid dictionary"),
-        ({"seen": 2}, "`seen` in .* is 2: .* less than or equal to 1"),
+        ({"questions_per_type": {"shpe": 1}}, "There is no question type 'shpe'"),
+        ({"rotated_words": {"colour": 0.1}}, "`rotated_words` has 'colour': the kinds of words are color, shape"),
+        ({"rotated_words": {"color": 0.7, "shape": 0.5}}, "The shares of `rotated_words` are 1.2 together"),
+        ({"rotated_words": 0.2}, "`rotated_words` in .* is 0.2: .* valid dictionary"),
+        ({"attended_turn": 2}, "`attended_turn` in .* is 2: .* less than or equal to 1"),
         ({"group": 24.0}, "`group` in .* is 24.0: .* valid integer"),
         ({"frames": ["8"]}, r"`frames` in .* is \['8'\]: .* valid integer"),
     ],
 )
-def test_impossible_pools_are_told_before_anything_runs(options, message):
+def test_impossible_options_are_errors_before_anything_runs(options, message):
     with pytest.raises(ValueError, match=message):
         PackedQATask.check(options)
 
 
 def test_labels_deeper_than_the_model_are_refused(parts):
     with pytest.raises(ValueError, match="`depth` is 7: labels would follow layer 9 of 8"):
-        lesson(parts, depth=7, grounding=0.5)
+        small_task(parts, depth=7, grounding=0.5)
     with pytest.raises(ValueError, match="`depth` is 8: labels would follow layer 9 of 8"):
-        lesson(parts, depth=8, verdicts=1.0)
+        small_task(parts, depth=8, correct_options=1.0)

@@ -2,20 +2,20 @@ import numpy as np
 import pytest
 import torch
 
-from moving_shapes.train.packing import FRAME_ROWS, who_sees_whom
-from tests.moving_shapes.train.conftest import lesson
+from moving_shapes.train.packing import FRAME_TOKENS, NEWLINE, packed_attention_mask
+from tests.moving_shapes.train.conftest import small_task
 
 
 def test_a_turn_is_what_the_chat_template_makes_of_it(parts):
     """With nothing left out, the opening, the video and one turn are the prompt with its answer."""
-    task = lesson(parts, kept=1.0)
+    task = small_task(parts, kept_empty=1.0)
     batch = task.collate([0, 1])
     tokenizer = task.processor.tokenizer
     for i in range(2):
-        segment, ids = batch["segment"][i], batch["ids"][i]
+        segment, ids = batch["segment"][i], batch["input_ids"][i]
         for turn in range(1, int(segment.max()) + 1):
-            shown = (segment == 0) | (segment == turn)
-            position = batch["position"][i][shown]
+            of_prompt = (segment == 0) | (segment == turn)
+            position = batch["position_ids"][i][of_prompt]
             assert torch.equal(position, torch.arange(len(position)))
             text = tokenizer.decode(ids[segment == turn])
             question, answer = text.split("<|eot_id|>")[:2]
@@ -37,88 +37,94 @@ def test_a_turn_is_what_the_chat_template_makes_of_it(parts):
             assert len(expected) == len(position)
 
 
-@pytest.mark.parametrize("seen", [0, 2])
-def test_packed_turns_give_the_logits_of_each_turn_alone(parts, seen):
-    """A turn sees the video and itself, so its neighbors change nothing; nor does any turn that the video does not see.
-    A turn that is seen and alone is what `generate` computes: everything sees everything."""
-    task = lesson(parts)
+@pytest.mark.parametrize("attended", [0, 2])
+def test_packed_turns_give_the_logits_of_each_turn_alone(parts, attended):
+    """A turn attends to the video and itself, so its neighbors change nothing; nor does any turn that the video does
+    not attend to. A turn that it attends to, alone, is what `generate` computes: full attention."""
+    task = small_task(parts)
     batch = task.collate([0])
-    segment, number = batch["segment"], torch.tensor([seen])
+    segment, number = batch["segment"], torch.tensor([attended])
     network = task.model.model.language_model
-    rows = task.model.get_input_embeddings()(batch["ids"])
+    embedded = task.model.get_input_embeddings()(batch["input_ids"])
     packed = network(
-        inputs_embeds=rows, attention_mask=who_sees_whom(segment, number), position_ids=batch["position"]
+        inputs_embeds=embedded,
+        attention_mask=packed_attention_mask(segment, number),
+        position_ids=batch["position_ids"],
     ).last_hidden_state
     one = (segment[0] == 0) | (segment[0] == 2)
     alone = network(
-        inputs_embeds=rows[:, one],
-        attention_mask=None if seen else who_sees_whom(segment[:, one], number),
-        position_ids=batch["position"][:, one],
+        inputs_embeds=embedded[:, one],
+        attention_mask=None if attended else packed_attention_mask(segment[:, one], number),
+        position_ids=batch["position_ids"][:, one],
     ).last_hidden_state
     assert torch.allclose(packed[:, one], alone, atol=1e-4)
 
 
-def test_left_out_rows_keep_the_positions_of_the_others(parts):
-    task = lesson(parts, kept=0.0)
+def test_tokens_keep_their_positions_where_others_are_left_out(parts):
+    task = small_task(parts, kept_empty=0.0)
     batch = task.collate([0, 1, 2, 3])
     for i in range(4):
-        material = task.bank[i, 8]
-        cell, position = batch["cell"][i], batch["position"][i]
-        shown = cell >= 0
-        assert int(shown.sum()) == material.filled.sum() and not (cell == -2).any()
-        place = position[shown] - 4
-        assert torch.equal(place // FRAME_ROWS * 16 + place % FRAME_ROWS // 5 * 4 + place % 5, cell[shown])
-        assert torch.allclose(batch["features"][i][shown], material.features[cell[shown]].float())
+        scene = task.pool[i]
+        cell, position = batch["cell"][i], batch["position_ids"][i]
+        is_cell = cell >= 0
+        assert int(is_cell.sum()) == scene.is_filled.sum() and not (cell == NEWLINE).any()
+        token = position[is_cell] - 4
+        assert torch.equal(token // FRAME_TOKENS * 16 + token % FRAME_TOKENS // 5 * 4 + token % 5, cell[is_cell])
+        assert torch.allclose(batch["features"][i][is_cell], scene.features[cell[is_cell]].float())
 
 
 def test_every_masked_token_is_an_answers(parts):
-    batch = lesson(parts).collate([0, 1, 2, 3])
+    batch = small_task(parts).collate([0, 1, 2, 3])
     for i in range(4):
-        starts = (batch["answers"][i] > 0).nonzero()[:, 0]
-        answer = torch.zeros(batch["ids"].shape[1], dtype=torch.bool)
+        starts = (batch["answer_length"][i] > 0).nonzero()[:, 0]
+        answer = torch.zeros(batch["input_ids"].shape[1], dtype=torch.bool)
         for start in starts:
-            answer[start : start + batch["answers"][i][start]] = True
-        assert (batch["weight"][i] > 0).any() and not (batch["weight"][i][~answer] > 0).any()
+            answer[start : start + batch["answer_length"][i][start]] = True
+        assert (batch["loss_weight"][i] > 0).any() and not (batch["loss_weight"][i][~answer] > 0).any()
 
 
 def test_padding_lies_where_the_canvas_has_it(parts):
-    """Behind the answer, at places of its own, and masked where the whole answer is."""
-    task = lesson(parts, canvas=[32], padding=6, text_rows=400, long_turns=0.0)
+    """Behind the answer, at positions of its own, and masked where the whole answer is."""
+    task = small_task(parts, canvas=[32], padding=6, text_tokens=400, long_answers=0.0)
     batch = task.collate([0, 1, 2, 3])
-    found = 0
+    count = 0
     for i in range(4):
         for turn in range(1, int(batch["segment"][i].max()) + 1):
-            mine = batch["segment"][i] == turn
-            ids, position, weight = batch["ids"][i][mine], batch["position"][i][mine], batch["weight"][i][mine]
-            first = int(batch["answers"][i][mine].nonzero()[0])
-            answer = int(batch["answers"][i][mine][first])
+            own = batch["segment"][i] == turn
+            ids, position, weight = (
+                batch["input_ids"][i][own],
+                batch["position_ids"][i][own],
+                batch["loss_weight"][i][own],
+            )
+            first = int(batch["answer_length"][i][own].nonzero()[0])
+            answer = int(batch["answer_length"][i][own][first])
             padding = ids == task.writer.pad
-            found += int(padding.sum())
+            count += int(padding.sum())
             assert not padding[: first + answer].any() and padding[first + answer :].all()
             assert (position.diff() >= 1).all() and position[-1] < position[first] + 32
             if (weight[first : first + answer] > 0).all():
                 assert (weight[padding] > 0).all()
-    assert found > 20
+    assert count > 20
 
 
-def test_options_tell_a_letter_or_its_word(parts):
-    """One of the two is masked, and what is listed says which it is."""
-    task = lesson(parts, options=6)
+def test_option_lists_mask_a_letter_or_its_word(parts):
+    """One of the two is masked, and follows from the list."""
+    task = small_task(parts, option_turns=6)
     batch = task.collate([0, 1, 2, 3])
     words = {id: word for word, id in task.writer.word_ids.items()}
-    asked = []
+    masked_tokens = []
     for i in range(4):
         for turn, type in enumerate(batch["types"][i], 1):
             if type != "options":
                 continue
-            mine = batch["segment"][i] == turn
-            said = [words[id] for id in batch["ids"][i][mine].tolist()]
-            first = int(batch["answers"][i][mine].nonzero()[0])
-            listed = dict(zip(said[0:8:2], said[1:8:2], strict=True))
-            assert listed[said[first]] == said[first + 1]
-            assert batch["behind"][i][mine][[1, 3, 5, 7]].tolist() == [0, 1, 2, 3]
-            assert batch["behind"][i][mine][first + 1] == "(a)(b)(c)(d)".index(said[first]) // 3
-            assert batch["said"][i][mine].nonzero()[0] == first
-            masked = (batch["weight"][i][mine][first:] > 0).nonzero()[:, 0].tolist()
-            asked.append(*masked)
-    assert len(asked) == 24 and set(asked) == {0, 1}
+            own = batch["segment"][i] == turn
+            turn_words = [words[id] for id in batch["input_ids"][i][own].tolist()]
+            first = int(batch["answer_length"][i][own].nonzero()[0])
+            listed = dict(zip(turn_words[0:8:2], turn_words[1:8:2], strict=True))
+            assert listed[turn_words[first]] == turn_words[first + 1]
+            assert batch["letter_before"][i][own][[1, 3, 5, 7]].tolist() == [0, 1, 2, 3]
+            assert batch["letter_before"][i][own][first + 1] == "(a)(b)(c)(d)".index(turn_words[first]) // 3
+            assert batch["in_answer"][i][own].nonzero()[0] == first
+            masked = (batch["loss_weight"][i][own][first:] > 0).nonzero()[:, 0].tolist()
+            masked_tokens.append(*masked)
+    assert len(masked_tokens) == 24 and set(masked_tokens) == {0, 1}

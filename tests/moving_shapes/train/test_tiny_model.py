@@ -3,7 +3,7 @@ import torch
 
 from moving_shapes import VOCABULARY, MovingShapes
 from moving_shapes.train.tiny_model import build_tiny
-from vidlada_hf.evaluation.answering import answer_all
+from vidlada_hf.evaluation.decoding import answer_questions
 
 
 def test_the_tokenizer_knows_every_word_and_writes_texts_back():
@@ -32,8 +32,8 @@ def test_the_same_seed_gives_the_same_weights():
 
 def test_untrained_it_answers_in_words():
     model, processor = build_tiny()
-    examples = list(MovingShapes("test", 3))
-    (answers,) = answer_all(model.eval(), processor, examples, max_new_tokens=8)
+    questions = [example.as_question() for example in MovingShapes("test", 3)]
+    (answers,) = answer_questions(model.eval(), processor, questions, max_new_tokens=8)
     assert len(answers) == 3 and all("<|" not in answer for answer in answers)
 
 
