@@ -106,7 +106,8 @@ def test_another_setup_is_refused(runner, questions, done):
         BenchOptions(rounds=0)
 
 
-def test_questions_without_answers_are_compared_by_agreement_alone(runner, tmp_path):
+def test_questions_without_answers_are_compared_by_agreement_alone(tiny, tmp_path):
+    runner = DecodingRunner(*tiny, 8, "canvas", {"max_new_tokens": 2})
     question = VideoQuestion(encode(tmp_path / "clip.mp4"), "What?")
     setups, options = [DecodingSetup("dual")], BenchOptions(rounds=1)
     data = run_bench(runner, [question], setups, tmp_path / "r.json", "tiny", options)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from vidlada_hf import DualCache, MARSCache, ThresholdUnmasking
+from tests.clips import encode
+from vidlada_hf import DualCache, MARSCache, ThresholdUnmasking, read_video
 from vidlada_hf.evaluation.decoding import (
     EXACT,
     CompletedBlock,
@@ -12,6 +13,7 @@ from vidlada_hf.evaluation.decoding import (
     parse_cache,
     parse_unmasking,
 )
+from vidlada_hf.evaluation.questions import VideoQuestion
 from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
 from vidlada_hf.modeling.cache_strategies_vidlada import CACHE_STRATEGIES
 from vidlada_hf.modeling.unmasking_vidlada import UNMASKING_STRATEGIES
@@ -119,3 +121,13 @@ def test_impossible_settings(tiny):
         DecodingRunner(*tiny, 8, "never")
     with pytest.raises(ValueError, match="`block_length` .5. does not divide"):
         DecodingRunner(*tiny, 8, settings={"max_new_tokens": 16, "block_length": 5})
+
+
+def test_a_video_may_be_a_file_its_content_or_frames(tiny, tmp_path):
+    path = encode(tmp_path / "clip.mp4", frames=8)
+    frames = read_video(str(path), lambda video: range(8))[0]
+    runner = DecodingRunner(*tiny, 8)
+    batches = [runner.encode([VideoQuestion(video, "What?")]) for video in (path, path.read_bytes(), frames)]
+    for batch in batches[1:]:
+        assert torch.equal(batch.inputs["input_ids"], batches[0].inputs["input_ids"])
+        assert torch.equal(batch.features[0], batches[0].features[0])

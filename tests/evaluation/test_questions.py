@@ -40,9 +40,9 @@ def test_a_users_own_questions(tmp_path):
     ("line", "message"),
     [
         ("{", "line 2: no JSON"),
-        ('["a.mp4"]', "line 2: wanted are the keys `video` and `question`"),
-        ('{"video": "a.mp4"}', "line 2: wanted are the keys"),
-        ('{"video": "a.mp4", "question": "?", "anwser": "x"}', "line 2: wanted are the keys.*anwser"),
+        ('["a.mp4"]', "line 2: a question has the keys `video` and `question`"),
+        ('{"video": "a.mp4"}', "line 2: a question has the keys"),
+        ('{"video": "a.mp4", "question": "?", "anwser": "x"}', "line 2: a question has the keys.*anwser"),
         ('{"video": "a.mp4", "question": 3}', "line 2: `question` must be a text, got 3"),
         ('{"video": "a.mp4", "question": "?", "answer": 3}', "line 2: `answer` must be a text, got 3"),
         ('{"video": "a.mp4", "question": "?", "answers": "x"}', "line 2: `answers` must be a list of texts, got 'x'"),
@@ -119,7 +119,7 @@ def test_mistakes_in_datasets_data(tmp_path):
     with pytest.raises(ValueError, match="q.parquet, record 1: there is no video .*b.mp4"):
         load_questions(tmp_path / "q.parquet")
     datasets.Dataset.from_dict({"clip": ["b.mp4"], "question": ["?"]}).to_parquet(tmp_path / "q.parquet")
-    with pytest.raises(ValueError, match="record 1: wanted are the keys `video` and `question`"):
+    with pytest.raises(ValueError, match="record 1: a question has the keys `video` and `question`"):
         load_questions(tmp_path / "q.parquet")
     with pytest.raises(ValueError, match="none.parquet' cannot be read"):
         load_questions(tmp_path / "none.parquet")

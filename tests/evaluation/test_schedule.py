@@ -53,7 +53,7 @@ def test_a_strategy_that_decides_as_it_goes_has_no_schedule():
     ("config", "message"),
     [
         ({"proxy_layers": [40]}, "`proxy_layers` names layer 40; the text model has layers 0 to 31"),
-        ({"anchors": 500}, r"`anchors` \(500\) must not exceed the 210 (rows|tokens) of a frame"),
+        ({"anchors": 500}, r"`anchors` \(500\) must not exceed the 210 tokens of a frame"),
     ],
 )
 def test_what_the_model_cannot_have_is_refused(config, message):

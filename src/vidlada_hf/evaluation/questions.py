@@ -72,11 +72,11 @@ def load_questions(
         questions = _call(str(source))[:count]
     elif path.suffix in (".jsonl", ".ndjson", ".json") or (path.is_file() and path.suffix != ".parquet"):
         folder = path.parent if videos is None else videos
-        questions = [_parse(record, folder, place) for place, record in _read_lines(path, count)]
+        questions = [_parse(record, folder, location) for location, record in _read_lines(path, count)]
     else:
         local = path if path.is_dir() else path.parent if path.is_file() else Path()
         folder = local if videos is None else videos
-        questions = [_parse(record, folder, place) for place, record in _read_dataset(path, str(source), count)]
+        questions = [_parse(record, folder, location) for location, record in _read_dataset(path, str(source), count)]
     if not questions:
         raise ValueError(f"{source} holds no questions.")
     return questions
@@ -92,21 +92,21 @@ def _call(name: str) -> list[VideoQuestion]:
 
 
 def _read_lines(path: Path, count: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records of a JSONL file, each with its place in it."""
+    """The records of a JSONL file, each with its location."""
     lines = [(i, line) for i, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
     for number, line in lines[:count]:
-        place = f"{path}, line {number}"
+        location = f"{path}, line {number}"
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{place}: no JSON ({error}).") from error
+            raise ValueError(f"{location}: no JSON ({error}).") from error
         if not isinstance(record, dict) or record.keys() - set(KEYS):
-            raise _wrong_keys(place, record)
-        yield place, record
+            raise _wrong_keys(location, record)
+        yield location, record
 
 
 def _read_dataset(path: Path, source: str, count: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records of `datasets` data without other columns, each with its place in it."""
+    """The records of `datasets` data without other columns, each with its location."""
     import datasets
 
     try:
@@ -132,40 +132,41 @@ def _read_dataset(path: Path, source: str, count: int | None) -> Iterator[tuple[
         yield f"{source}, record {i}", record
 
 
-def _parse(record: dict[str, Any], folder: Path, place: str) -> VideoQuestion:
+def _parse(record: dict[str, Any], folder: Path, location: str) -> VideoQuestion:
     if not {"video", "question"} <= record.keys():
-        raise _wrong_keys(place, record)
+        raise _wrong_keys(location, record)
     for key in ("question", "answer", "type"):
         value = record.get(key)
         if not isinstance(value, str) and (value is not None or key == "question"):
-            raise ValueError(f"{place}: `{key}` must be a text, got {value!r}.")
+            raise ValueError(f"{location}: `{key}` must be a text, got {value!r}.")
     answers = record.get("answers")
     if answers is None:
         answers = [] if record.get("answer") is None else [record["answer"]]
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-        raise ValueError(f"{place}: `answers` must be a list of texts, got {answers!r}.")
-    video = _find_video(record["video"], folder, place)
+        raise ValueError(f"{location}: `answers` must be a list of texts, got {answers!r}.")
+    video = _find_video(record["video"], folder, location)
     return VideoQuestion(video, record["question"], tuple(answers), record.get("type") or VideoQuestion.type)
 
 
-def _find_video(value: Any, folder: Path, place: str) -> Path | bytes:
+def _find_video(value: Any, folder: Path, location: str) -> Path | bytes:
     """The file that a record names, or the content that a column of videos holds."""
     if isinstance(value, dict):  # of `datasets.Video`
         if value.get("bytes") is not None:
             return value["bytes"]
         value = value.get("path")
     if not isinstance(value, str):
-        raise ValueError(f"{place}: `video` must be a text, got {value!r}.")
+        raise ValueError(f"{location}: `video` must be a text, got {value!r}.")
     path = folder / value
     if not path.exists():
-        raise ValueError(f"{place}: there is no video {path}.")
+        raise ValueError(f"{location}: there is no video {path}.")
     return path
 
 
-def _wrong_keys(place: str, record: Any) -> ValueError:
+def _wrong_keys(location: str, record: Any) -> ValueError:
     got = sorted(record) if isinstance(record, dict) else type(record).__name__
     return ValueError(
-        f"{place}: wanted are the keys `video` and `question`, and perhaps `answer` or `answers`, and `type`: {got}."
+        f"{location}: a question has the keys `video` and `question`, and perhaps `answer` or `answers`, and `type`; "
+        f"got {got}."
     )
 
 
