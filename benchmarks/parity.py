@@ -18,9 +18,8 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tests.golden import GOLDEN, RECORDING  # noqa: E402
 from tests.golden_model import (  # noqa: E402
-    GOLDEN,
-    SELECTION,
     case_names,
     golden_inputs,
     golden_model,
@@ -30,7 +29,7 @@ from tests.golden_model import (  # noqa: E402
 )
 from tests.modeling.test_generation import run_golden  # noqa: E402
 
-SOURCE = "the selection in the repository" if GOLDEN.samefile(SELECTION) else "the full recording"
+SOURCE = "the full recording" if RECORDING else "the selection in the repository"
 
 
 @torch.no_grad()

@@ -3,29 +3,28 @@
 import os
 from pathlib import Path
 
+# Models are so small that a second thread only costs time, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
-from .golden_model import GOLDEN, RECORDING, SELECTION
+from .golden import GOLDEN, RECORDING
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The full recording, or where there is none the selection of it in the repository."""
-    if RECORDING is None and os.environ.get("VIDLADA_REQUIRE_GOLDEN"):
-        pytest.fail("VIDLADA_REQUIRE_GOLDEN is set, but there is no full recording (set VIDLADA_GOLDEN).")
     return GOLDEN
 
 
 @pytest.fixture(scope="session")
 def recording() -> Path:
-    """The full recording, of which the selection was made. Without it a test skips."""
-    if RECORDING is not None and not RECORDING.samefile(SELECTION):
-        return RECORDING
-    message = "needs the full recording of the official code (set VIDLADA_GOLDEN)"
-    if os.environ.get("VIDLADA_REQUIRE_GOLDEN"):
-        pytest.fail(f"VIDLADA_REQUIRE_GOLDEN is set: {message}")
-    pytest.skip(message)
+    """The full recording. Without it a test skips, or with VIDLADA_REQUIRE_GOLDEN=1 fails."""
+    if RECORDING is None:
+        outcome = pytest.fail if os.environ.get("VIDLADA_REQUIRE_GOLDEN") == "1" else pytest.skip
+        outcome("This test needs the full recording of the official code: set VIDLADA_GOLDEN to its folder.")
+    return RECORDING
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,6 @@
-"""The numbers recorded from the official code, its tiny checkpoint, and its inputs as our model takes them.
-
-`RECORDING` is the full recording (the folder of the environment variable VIDLADA_GOLDEN, or shared/golden beside the
-repository), which not everybody has. `tests/golden` is a selection of it with the same layout. `GOLDEN` is the
-recording where it is there, else the selection.
-"""
+"""The cases recorded from the official code, its tiny checkpoint, and its inputs as our model takes them."""
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -24,27 +18,9 @@ from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
 from vidlada_hf.processing.video_processing_vidlada import VidLaDAVideoProcessor
 
-SELECTION = Path(__file__).with_name("golden")
+from .golden import GOLDEN
+
 PLACEHOLDER = -200  # the recorded id of an image or a video
-
-
-def find_recording() -> Path | None:
-    """The full recording, if there is one.
-
-    Raises:
-        FileNotFoundError: VIDLADA_GOLDEN is set to a folder that holds none.
-    """
-    named = os.environ.get("VIDLADA_GOLDEN")
-    folder = Path(named) if named else Path(__file__).parents[2] / "shared" / "golden"
-    if (folder / "manifest.json").is_file():
-        return folder
-    if named:
-        raise FileNotFoundError(f"VIDLADA_GOLDEN={named}: there is no recording (no manifest.json).")
-    return None
-
-
-RECORDING = find_recording()
-GOLDEN = RECORDING or SELECTION
 
 
 # --- recorded cases --------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from .golden import SELECTION
 from .golden.make_selection import select
-from .golden_model import SELECTION, find_case, load_json
+from .golden_model import find_case, load_json
 
 FILES = sorted(
     path.relative_to(SELECTION)
