@@ -10,16 +10,15 @@ import sys
 from pathlib import Path
 
 
-class Absent:
-    """Keeps the package from being found, installed or not."""
+class BlockPackage:
+    """An import hook that makes the package unavailable, installed or not."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """Raises for the package's own name."""
         if name.split(".")[0] == "vidlada_hf":
             raise ModuleNotFoundError(name)
 
 
-sys.meta_path.insert(0, Absent())
+sys.meta_path.insert(0, BlockPackage())
 
 from transformers import pipeline  # noqa: E402
 

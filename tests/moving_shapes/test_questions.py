@@ -149,7 +149,7 @@ def test_texts_keep_to_the_vocabulary_and_the_split(seed: int, type: str, split:
 def test_the_vocabulary_is_small_and_used() -> None:
     used: set[str] = set()
     for type in QUESTION_TYPES:
-        for seed in range(60):
+        for seed in range(40):
             _, question = draw(seed, type)
             used.update(*(words(text) for text in question.questions + question.answers))
     used.update(*(words(question.answers[1]) for question in _counts_of_many_events()))
