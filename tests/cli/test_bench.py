@@ -9,7 +9,7 @@ from .conftest import QUESTION
 def test_bench_measures_and_goes_on(vidlada, checkpoint: Path, clip: Path, tmp_path: Path) -> None:
     questions = tmp_path / "questions.jsonl"
     questions.write_text(json.dumps({"video": clip.name, "question": QUESTION, "answer": "none"}))
-    options = ("--questions", questions, "--videos", clip.parent, "--frames", 3, "--max-new-tokens", 8, "--rounds", 1)
+    options = ("--questions", questions, "--videos", clip.parent, "--frames", 3, "--max-new-tokens", 4, "--rounds", 1)
     options += ("--unmasking", "quota", "--output", tmp_path / "new" / "bench.json")
     code, out, _ = vidlada("bench", checkpoint, *options, "--cache-strategy", "dual")
     data = json.loads((tmp_path / "new" / "bench.json").read_text())
@@ -18,7 +18,7 @@ def test_bench_measures_and_goes_on(vidlada, checkpoint: Path, clip: Path, tmp_p
     assert all(name in out for name in data["results"]) and "new/bench.png" in out
     assert (tmp_path / "new" / "bench.png").stat().st_size > 5000
 
-    mars = '{"visual_intervals": [4], "text_intervals": [2]}'
+    mars = '{"visual_intervals": [2], "text_intervals": [2]}'
     code, out, _ = vidlada("bench", checkpoint, *options, "--cache-strategy", f"mars:{mars}")
     more = json.loads((tmp_path / "new" / "bench.json").read_text())["results"]
     assert code == 0 and list(more)[2] == f"mars{mars} + quota"

@@ -39,7 +39,7 @@ def run(strategy, inputs, **settings):
 @pytest.mark.parametrize(("name", "settings"), STRATEGIES)
 def test_the_paper_agrees_with_the_counter(name, settings):
     counted, planned = run(
-        resolve_cache_strategy(name, settings), example(tiny_model(), 5), max_new_tokens=16, block_length=8
+        resolve_cache_strategy(name, settings), example(tiny_model(), 5), max_new_tokens=8, block_length=4
     )
     assert planned == pytest.approx(counted, rel=0.002)
 
@@ -50,7 +50,7 @@ def test_it_agrees_for_padded_batches_with_guidance_and_a_suffix(name):
     inputs = batch(example(model, 5), example(model, 3, before=7))
     settings = {"unmasking": "threshold", "unmask_threshold": 0.5, "cfg_scale": 1.0, "suffix": [5, 6, 7]}
     strategy = resolve_cache_strategy(name, CHUNKED if name == "mars" else {})
-    counted, planned = run(strategy, inputs, max_new_tokens=16, block_length=8, **settings)
+    counted, planned = run(strategy, inputs, max_new_tokens=8, block_length=4, **settings)
     assert planned == pytest.approx(counted, rel=0.002)
 
 
@@ -59,7 +59,7 @@ def test_it_agrees_where_a_short_example_is_padded_far(name):
     """One token a step, so that most steps compute the block alone."""
     model = tiny_model()
     inputs = batch(example(model, 5, before=9), example(model, 0, before=2))
-    counted, planned = run(resolve_cache_strategy(name), inputs, max_new_tokens=16, block_length=8)
+    counted, planned = run(resolve_cache_strategy(name), inputs, max_new_tokens=8, block_length=4)
     assert planned == pytest.approx(counted, rel=0.01)
 
 

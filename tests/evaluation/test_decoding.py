@@ -69,11 +69,11 @@ def test_the_settings_of_a_setup_are_in_its_name():
 
 
 def test_answers_are_those_that_users_get(tiny, questions):
-    runner = DecodingRunner(*tiny, 8, settings={"max_new_tokens": 16})
+    runner = DecodingRunner(*tiny, 8, settings={"max_new_tokens": 8})
     ids = runner.cut_answers(runner.generate(runner.encode(questions), *EXACT.build()))
-    (texts,) = answer_questions(*tiny, questions, 8, max_new_tokens=16)
+    (texts,) = answer_questions(*tiny, questions, 8, max_new_tokens=8)
     assert runner.decode(ids) == texts
-    one_by_one = list(answer_questions(*tiny, questions, 8, batch_size=1, max_new_tokens=16))
+    one_by_one = list(answer_questions(*tiny, questions, 8, batch_size=1, max_new_tokens=8))
     assert one_by_one == [[text] for text in texts]
 
 
