@@ -44,10 +44,10 @@ def test_it_runs_from_end_to_end(tmp_path):
         stage["batch_size"] = 4
         stage["arguments"] |= arguments
         stage.pop("denoising", None)
-        if "scenes" in stage["options"]:
-            stage["options"] |= {"scenes": 4, "group": 4}
-        else:
+        if "data" in stage["options"]:
             stage["options"]["data"]["group"] = 4
+        elif "frames" in stage["options"]:
+            stage["options"] |= {"scenes": 4, "group": 4}
     model = train(Recipe.from_dict(content))
     assert model == tmp_path / "10-sft" / "model"
     heads = load_file(model / "heads.safetensors")
