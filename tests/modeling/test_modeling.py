@@ -138,7 +138,7 @@ def test_no_dense_mask_is_built_when_nothing_is_padded(model, monkeypatch):
     assert seen and all(mask is None for mask in seen)
 
 
-@pytest.mark.parametrize("attention", ["eager", "flex_attention"])
+@pytest.mark.parametrize("attention", ["eager", pytest.param("flex_attention", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_attention_implementations_agree(model, attention):
     if attention == "flex_attention":

@@ -10,6 +10,7 @@ from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_tokens.json").read_text())
 DEMO = EMBEDDED_CHECKPOINT / "demo"
+SLOW = ("none", "guidance")  # compute every position in every step
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,9 @@ def model_and_inputs():
     return model, dict(inputs) | {"video_features": features}
 
 
-@pytest.mark.parametrize("name", RECORDED["cases"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in RECORDED["cases"]]
+)
 def test_tokens_are_those_recorded(name, model_and_inputs):
     model, inputs = model_and_inputs
     case = RECORDED["cases"][name]
