@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n 2 --dist loadfile  # a file's tests share what is costly to make
 CODE := src tests benchmarks examples moving_shapes .ci docs README.md CONTRIBUTING.md
 
 .PHONY: demo test test-slow test-nightly lint format docs build tiny clean
@@ -13,10 +14,10 @@ demo: $(VENV)/.installed
 
 # What a contributor runs: at most five minutes on two idle cores.
 test: $(VENV)/.installed
-	$(PYTEST) -m "not slow and not gpu and not nightly"
+	$(PYTEST) $(PARALLEL) -m "not slow and not gpu and not nightly"
 
 test-slow: $(VENV)/.installed
-	$(PYTEST) -m "slow and not gpu and not nightly"
+	$(PYTEST) $(PARALLEL) -m "slow and not gpu and not nightly"
 
 # Takes hours. Commit the log that it leaves.
 test-nightly: $(VENV)/.installed
