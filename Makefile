@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
-PARALLEL := -n 2 --dist loadfile  # a file's tests share what is costly to make
+# The tests of a file share what is costly to make.
+PARALLEL := -n 2 --dist loadfile
 CODE := src tests benchmarks examples moving_shapes .ci docs README.md CONTRIBUTING.md
 
 .PHONY: demo test test-slow test-nightly lint format docs build tiny clean
