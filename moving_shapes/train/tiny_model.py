@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, SiglipImageProcessor
 
 from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig
-from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
+from vidlada_hf.modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
 from vidlada_hf.processing.prompts_vidlada import CHAT_TEMPLATE
