@@ -64,9 +64,12 @@ class Task(nn.Module):
 
     @classmethod
     def check_keys(cls, options: dict[str, Any]) -> None:
-        """Raises a ValueError for options that the task does not take: unknown, missing, or of another type."""
+        """Raises a ValueError for options that the task does not take: unknown, missing, of another type, or refused by
+        `Options`."""
         where = f"`options` of the task {cls.__name__}"
         check_arguments(options, cls.Options or cls, where, besides=("model", "processor", "seed"))
+        if cls.Options is not None:
+            cls.Options(**options)
 
     def dataset(self) -> Dataset:
         """The training examples. With an attribute `in_order` that is true they are not shuffled."""
