@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     collate, results = DiffusionCollator(processor, num_frames=FRAMES), {}
     for type in options.types:
         examples = MovingShapes("train", BATCH, FRAMES, (type,))
-        conversations = [{"messages": e.as_question().messages(e.details.taught)} for e in examples]
+        conversations = [{"messages": e.as_question().messages(e.details.training_answer)} for e in examples]
         results[type] = split_variance(*draw_losses(model, collate(conversations), type, options.draws))
         print(type, {name: value for name, value in results[type].items() if name != "loss_by_rate"})
     setup = {"batch": BATCH, "frames": FRAMES, "draws": options.draws}

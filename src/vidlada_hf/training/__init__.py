@@ -1,1 +1,1 @@
-"""Learning: what a batch is made of, what is labeled, and how it is run on the Trainer of transformers."""
+"""Training by recipes: data, tasks, and runs on the Trainer of transformers. `run` is where to begin reading."""

@@ -27,7 +27,7 @@ class Stage:
 
     Args:
         name: of its folder.
-        task: of `tasks.TASKS`, or "module:Class".
+        task: a name of `task.TASKS`, or "module:Class".
         options: keyword arguments of the task.
         rates: fields of `OptimizerOptions`.
         arguments: fields of transformers' `TrainingArguments`.
@@ -36,7 +36,7 @@ class Stage:
             Its rate is `text` of the rates. The stage leaves `adapter/`, and `model/` with the adapter merged.
         interpolation: how far the stage's result is on the straight line from the weights that it began with to those
             that it ended with, above 0 up to 1. Less than 1 keeps more of what was known before, above all of what this
-            stage's data do not show (WiSE-FT, arXiv 2109.01903, there "alpha"). Heads are kept as they ended.
+            stage's data do not show (WiSE-FT, arXiv 2109.01903, there "alpha"). Heads stay as they ended.
         batch_size: examples of an optimizer step, of all processes and micro-batches together: a process's batch, or
             with `per_device_train_batch_size` the number of its micro-batches, follows from it, so that a recipe does
             the same on any number of GPUs. 0: what `arguments` say.
