@@ -46,7 +46,6 @@ DEVICE_FLOPS = 400e12  # bfloat16 of an H100 at 40 % use
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--quick", action="store_true", help="two clips of a second, once: to see that it runs")

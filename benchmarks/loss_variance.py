@@ -27,7 +27,6 @@ BATCH, FRAMES, TYPES = 16, 8, ("color", "detail", "caption")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=256, help="of a batch, whose rates are one of each of 16 parts")
     parser.add_argument("--types", nargs="+", default=TYPES, help="of questions, each a batch of its own")
