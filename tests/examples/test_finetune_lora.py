@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from moving_shapes.train.tiny_model import build_tiny
+from tests.tiny_models import write_tiny_checkpoint
 
 FILE = Path(__file__).parents[2] / "examples" / "finetune_lora.py"
 
@@ -27,9 +27,8 @@ def test_the_answers_are_those_of_the_scenes(example):
 
 
 def test_it_runs_on_an_untrained_model(example, tmp_path):
-    for part in build_tiny():
-        part.save_pretrained(tmp_path / "base")
-    assert example.main(str(tmp_path / "base"), steps=1, count=4, out=str(tmp_path / "adapter")) == (0, 0)
+    base = write_tiny_checkpoint(tmp_path / "base")
+    assert example.main(str(base), steps=1, count=4, out=str(tmp_path / "adapter")) == (0, 0)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
 
 
