@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import processes
 from tests.tiny_models import example, tiny_model
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def test_two_processes_give_the_tokens_of_one(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [tmp_path / "script.py", tmp_path / "model", tmp_path / "inputs.safetensors"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
+    done = processes.run(command, env=environment, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert found["rows"] == model.model.language_model.layers[0].self_attn.q_proj.weight.shape[0] // 2
