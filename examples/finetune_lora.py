@@ -10,10 +10,9 @@ from torch.utils.data import Dataset
 from transformers import TrainingArguments
 
 from moving_shapes import frame_times, render, sample_scene
-from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
+from vidlada_hf import EMBEDDED_CHECKPOINT, VidLaDAForConditionalGeneration, VidLaDAProcessor
 from vidlada_hf.evaluation.decoding import answer_questions
 from vidlada_hf.evaluation.questions import VideoQuestion, is_right
-from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
 from vidlada_hf.training.data.collator import DiffusionCollator
 from vidlada_hf.training.lora import add_adapter, load_adapter, save_adapter
 from vidlada_hf.training.optimizer import OptimizerOptions

@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
-from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
+from vidlada_hf import EMBEDDED_CHECKPOINT, VidLaDAForConditionalGeneration, VidLaDAProcessor
 
 CLIP = EMBEDDED_CHECKPOINT / "demo" / "clip.mp4"
 

@@ -35,6 +35,7 @@ _HOMES = {
     "processing.pipeline_vidlada": ["VideoTextToTextPipeline"],
     "hub.convert": ["convert_official_checkpoint"],
     "hub.export": ["export_checkpoint"],
+    "hub.locate": ["EMBEDDED_CHECKPOINT"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
