@@ -22,8 +22,8 @@ def problems(names: list[str]) -> list[str]:
 
 def main(path: Path) -> None:
     names = ZipFile(path).namelist()
-    if found := problems(names):
-        sys.exit(f"{path.name}: " + "; ".join(found))
+    if errors := problems(names):
+        sys.exit(f"{path.name}: " + "; ".join(errors))
     lines = sum(ZipFile(path).read(name).count(b"\n") for name in names if name.endswith(".py"))
     print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB, {len(names)} files, {lines:,} lines of Python")
 

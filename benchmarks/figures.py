@@ -67,11 +67,11 @@ def mars_rows(load: Load) -> list[Row]:
     """What MARS-Cache costs and saves."""
     accuracy, cpu, gpu, scaling = (load(f"mars_{name}") for name in ("embedded", "speed_cpu", "speed_gpu", "scaling"))
     exact, mars = (accuracy["results"][name]["accuracy"]["all"] for name in ("exact", "mars"))
-    on_cpu, on_gpu = (found["results"]["mars"]["summary"] for found in (cpu, gpu))
+    on_cpu, on_gpu = (data["results"]["mars"]["summary"] for data in (cpu, gpu))
     cores, card = (
-        f"{name}, torch {found['setup']['torch']}" for name, found in (("2 CPU cores", cpu), ("one H100", gpu))
+        f"{name}, torch {data['setup']['torch']}" for name, data in (("2 CPU cores", cpu), ("one H100", gpu))
     )
-    speedups = [f"{found['mars']['summary']['speedup']:.1f}x" for found in scaling["by_frames"].values()]
+    speedups = [f"{results['mars']['summary']['speedup']:.1f}x" for results in scaling["by_frames"].values()]
     return [
         (
             f"MARS-Cache, `vidlada-tiny`, 32 frames: right answers (exact decoding: {percent(exact)})",
@@ -121,14 +121,14 @@ def reading_rows(load: Load) -> list[Row]:
 
 def parity(load: Load) -> str:
     """Every quantity that is compared with the recordings."""
-    found = load("parity")["figures"]
-    values = {name: value if isinstance(value, str) else f"{value:.1e}" for name, value in found.items()}
+    figures = load("parity")["figures"]
+    values = {name: value if isinstance(value, str) else f"{value:.1e}" for name, value in figures.items()}
     return markdown_table(("quantity", "largest difference"), list(values.items()))
 
 
 def tiny_accuracy(load: Load) -> str:
     """The embedded checkpoint's share of right answers in each setting, with 95 % intervals."""
-    settings = [(name, found["scores"]["all"]) for name, found in load("tiny_accuracy").items() if "scores" in found]
+    settings = [(name, part["scores"]["all"]) for name, part in load("tiny_accuracy").items() if "scores" in part]
     settings.append(("8 frames, other questions too", load("tiny_accuracy_4200")["8 frames"]["scores"]["all"]))
     rows = [
         (name, percent(score), f"{100 * score['low']:.1f} to {100 * score['high']:.1f}", f"{score['questions']:,}")
@@ -154,7 +154,8 @@ def loss_variance(load: Load) -> str:
     """The share of the loss's variance that spread masking rates remove."""
     types = load("loss_variance")["types"]
     rows = [
-        (name, *(f"{100 * found[way]:.1f} %" for way in ("stratified", "antithetic"))) for name, found in types.items()
+        (name, *(f"{100 * removed[way]:.1f} %" for way in ("stratified", "antithetic")))
+        for name, removed in types.items()
     ]
     return markdown_table(("answers", "stratified", "antithetic"), rows)
 

@@ -101,7 +101,6 @@ class Part(Sequence):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--model", help="folder or id; the embedded checkpoint by default")
@@ -182,15 +181,15 @@ def join(runner: DecodingRunner, options: argparse.Namespace) -> dict[str, Any]:
     questions = [example.as_question() for example in examples]
     record, counted = Record(options.output, setup_of(runner, options)), counts_of_all_studies(runner, options)
     results = record.data.setdefault("results", {})
-    for name, found in answers.items():
+    for name, own in answers.items():
         setup = SETUPS[name]
         counts = counted.data[name] = counted.data.get(name) or count(runner, setup, options)
         counted.save()
         about = {"cache_strategy": setup.cache_strategy, "cache_config": setup.cache_config, "counts": counts}
-        results[name] = about | summarize_answers(questions, found, answers["exact"])
-        results[name]["accuracy"] |= compare_cross_frame(questions, found, answers["exact"])
-        results[name]["beside_mars"] = compare(questions, found, answers["mars"])
-        results[name]["facts"] = count_facts(examples, found["texts"])
+        results[name] = about | summarize_answers(questions, own, answers["exact"])
+        results[name]["accuracy"] |= compare_cross_frame(questions, own, answers["exact"])
+        results[name]["beside_mars"] = compare(questions, own, answers["mars"])
+        results[name]["facts"] = count_facts(examples, own["texts"])
         results[name]["flops_saving"] = round(results["exact"]["counts"]["flops"] / counts["flops"], 2)
         record.save()
     record.data["checks"] = check(results["mars"])
@@ -214,11 +213,11 @@ def read_parts(
             raise SystemExit(f"{path} is missing: run --part {number}/{parts}.")
         part, results = Part(options, number, parts), open_part(runner, options, number, parts).data["results"]
         for name in answers:
-            found = results.get(SETUPS[name].name, {"ids": [], "texts": []})
-            if len(found["ids"]) < len(part):
-                raise SystemExit(f"{path} holds {len(found['ids'])} of {len(part)} answers of {name!r}: run it again.")
+            own = results.get(SETUPS[name].name, {"ids": [], "texts": []})
+            if len(own["ids"]) < len(part):
+                raise SystemExit(f"{path} holds {len(own['ids'])} of {len(part)} answers of {name!r}: run it again.")
             for key in ("ids", "texts"):
-                answers[name][key] += found[key]
+                answers[name][key] += own[key]
         examples += part.without_pictures()
     return examples, answers
 
@@ -239,34 +238,36 @@ def count(runner: DecodingRunner, setup: DecodingSetup, options: argparse.Namesp
     return {key: counts[key] for key in ("flops", "flops_planned", "steps", "kept_bytes", "live_bytes")}
 
 
-def compare(questions: Sequence[VideoQuestion], found: dict[str, list], other: dict[str, list]) -> dict[str, Any]:
+def compare(questions: Sequence[VideoQuestion], own: dict[str, list], other: dict[str, list]) -> dict[str, Any]:
     """`Comparison` of two set-ups' answers, as plain values."""
-    right, other_right = are_right(questions, found["texts"]), are_right(questions, other["texts"])
+    right, other_right = are_right(questions, own["texts"]), are_right(questions, other["texts"])
     assert right is not None and other_right is not None
     return asdict(compare_right(right, other_right))
 
 
 def compare_cross_frame(
-    questions: Sequence[VideoQuestion], found: dict[str, list], exact: dict[str, list]
+    questions: Sequence[VideoQuestion], own: dict[str, list], exact: dict[str, list]
 ) -> dict[str, Any]:
     """The comparison with exact decoding on the types that need several frames, where there are such questions."""
     across = [i for i, question in enumerate(questions) if question.type in CROSS_FRAME_TYPES]
     if not across:
         return {}
-    own, other = ({"texts": [part["texts"][i] for i in across]} for part in (found, exact))
-    return {"cross-frame": compare([questions[i] for i in across], own, other)}
+    chosen, chosen_exact = ({"texts": [part["texts"][i] for i in across]} for part in (own, exact))
+    return {"cross-frame": compare([questions[i] for i in across], chosen, chosen_exact)}
 
 
 def count_facts(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Any]:
     """How many facts of captions and descriptions are right."""
     scores = as_plain(score_answers(examples, texts))
-    kept = ("facts", "facts_right", "facts_told", "by_facts")
+    kept = ("facts", "facts_right", "facts_stated", "by_facts")
     return {type: {k: scores[type][k] for k in kept} for type in ("caption", "detail") if type in scores}
 
 
 def check(mars: dict[str, Any]) -> dict[str, float]:
     """The figures that this is about: points lost over all and on the worst type, and operations saved."""
-    types = [found["difference"] for type, found in mars["accuracy"].items() if type not in ("all", "cross-frame")]
+    types = [
+        comparison["difference"] for type, comparison in mars["accuracy"].items() if type not in ("all", "cross-frame")
+    ]
     return {
         "points lost, all": -mars["accuracy"]["all"]["difference"],
         "points lost, worst type": -min(types),
@@ -274,10 +275,10 @@ def check(mars: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def beside_mars(found: dict[str, Any]) -> str:
+def beside_mars(comparison: dict[str, Any]) -> str:
     """What a change of MARS-Cache, or another cache, is worth, and whether so many questions can show it."""
-    low, high = found["difference_low"], found["difference_high"]
-    shown = f"{found['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
+    low, high = comparison["difference_low"], comparison["difference_high"]
+    shown = f"{comparison['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
     return shown if low > 0 or high < 0 else f"nothing shown: {shown}"
 
 
@@ -289,7 +290,7 @@ def table(data: dict[str, Any]) -> str:
     for name, entry in data["results"].items():
         accuracy = entry["accuracy"]
         of_all, across = accuracy["all"], accuracy.get("cross-frame")
-        types = {type: found for type, found in accuracy.items() if type not in ("all", "cross-frame")}
+        types = {type: comparison for type, comparison in accuracy.items() if type not in ("all", "cross-frame")}
         worst = min(types, key=lambda type: types[type]["difference"])
         row = [name, f"{100 * of_all['accuracy']:.2f} %", f"{of_all['difference']:+.2f}"]
         row += [f"{of_all['difference_low']:+.2f} to {of_all['difference_high']:+.2f}"]

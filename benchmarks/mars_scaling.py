@@ -32,7 +32,6 @@ FRAMES, CANVAS, BLOCK, EXACT_STEPS, ROUNDS = (8, 16, 32, 64), 128, 32, 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)

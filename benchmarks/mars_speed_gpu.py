@@ -91,7 +91,6 @@ class Autoregression:
         )
 
     def count(self) -> dict[str, Any]:
-        """See `measure.Measurable`."""
         return {"flops": count_flops(self.run), "floor_seconds": self.floor(), "tokens": self.tokens}
 
     def floor(self) -> float:
@@ -111,7 +110,6 @@ class Autoregression:
         )
 
     def time(self) -> tuple[float, int | None]:
-        """See `measure.Measurable`."""
         with PeakMemory(self.model.device) as peak:
             seconds = clock(self.run, self.model.device)
         return seconds, peak.bytes
@@ -128,7 +126,6 @@ def build_llama(text: dict[str, Any], device: torch.device, dtype: torch.dtype) 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))

@@ -75,7 +75,6 @@ PARTS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(EMBEDDED_CHECKPOINT))
     parser.add_argument("--split", default="test")

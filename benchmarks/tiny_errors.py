@@ -25,7 +25,6 @@ FRAMES, BATCH, SEED = 8, 20, 1
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=120, help="of each type")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))

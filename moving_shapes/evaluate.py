@@ -26,7 +26,7 @@ class Score:
         right: how many answers were exactly right.
         accuracy: right / questions.
         low, high: 95 % interval of the accuracy (Wilson).
-        facts, facts_right, facts_told: of captions and descriptions: facts expected, those of them that the answers
+        facts, facts_right, facts_stated: of captions and descriptions: facts expected, those of them that the answers
             state, and all facts that the answers state.
         by_facts: for each number of expected facts [questions, facts_right, facts].
     """
@@ -38,7 +38,7 @@ class Score:
     high: float
     facts: int | None = None
     facts_right: int | None = None
-    facts_told: int | None = None
+    facts_stated: int | None = None
     by_facts: dict[str, list[int]] | None = None
 
 
@@ -129,7 +129,7 @@ def _score_facts(pairs: Sequence[tuple[Example, str]]) -> dict[str, Any]:
     return {
         "facts": sum(count.expected for count in counts),
         "facts_right": sum(count.right for count in counts),
-        "facts_told": sum(count.stated for count in counts),
+        "facts_stated": sum(count.stated for count in counts),
         "by_facts": by_facts,
     }
 

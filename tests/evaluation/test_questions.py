@@ -72,6 +72,9 @@ def test_no_questions(tmp_path):
         load_questions(None, 0)
     with pytest.raises(FileNotFoundError, match="none.jsonl"):
         load_questions(tmp_path / "none.jsonl")
+    (tmp_path / "clip.mp4").write_bytes(b"\x00\xff")
+    with pytest.raises(ValueError, match="clip.mp4 is no text file"):
+        load_questions(tmp_path / "clip.mp4")
 
 
 def test_the_shipped_questions_are_the_default():

@@ -22,7 +22,7 @@ def test_right_answers_score_one_and_wrong_ones_zero():
 def test_a_caption_with_half_of_its_facts_counts_half():
     caption = next(e for e in MovingShapes("test", 200, types=("caption",)) if len(e.details.facts) == 4)
     score = score_answers([caption], [" ".join(caption.details.facts[:2])])["caption"]
-    assert (score.right, score.facts_right, score.facts_told, score.facts) == (0, 2, 2, 4)
+    assert (score.right, score.facts_right, score.facts_stated, score.facts) == (0, 2, 2, 4)
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 10), (5, 10), (10, 10), (950, 1000)])

@@ -60,7 +60,7 @@ class TimedDecoding:
         return 1.0 if self.max_steps is None else steps / min(self.max_steps, steps)
 
     def count(self) -> dict[str, Any]:
-        """See `Measurable`; "steps_run" besides."""
+        """Also "steps_run", which is not multiplied."""
         counts = count_decoding(self.runner, self.batches, self.setup, self.machine, self.max_steps)
         if self.max_steps is None:
             return counts | {"steps_run": counts["steps"]}

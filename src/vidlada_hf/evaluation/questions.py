@@ -93,7 +93,11 @@ def _call(name: str) -> list[VideoQuestion]:
 
 def _read_lines(path: Path, count: int | None) -> Iterator[tuple[str, dict[str, Any]]]:
     """The records of a JSONL file, each with its location."""
-    lines = [(i, line) for i, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text file ({error}): pass a .jsonl or .parquet file.") from error
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     for number, line in lines[:count]:
         location = f"{path}, line {number}"
         try:

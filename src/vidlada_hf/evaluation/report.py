@@ -129,9 +129,9 @@ def draw_bench(data: dict[str, Any], path: Path) -> Path:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for entry, (cache, rule) in zip(entries, names, strict=True):
-        height, spread = _height(entry["summary"], is_judged)
+        height, interval = _height(entry["summary"], is_judged)
         marker, color = MARKERS[rules.index(rule) % len(MARKERS)], f"C{caches.index(cache) % 10}"
-        axes.errorbar([entry["summary"]["speedup"]], [height], yerr=spread, marker=marker, color=color, capsize=3)
+        axes.errorbar([entry["summary"]["speedup"]], [height], yerr=interval, marker=marker, color=color, capsize=3)
     for i, cache in enumerate(caches):
         axes.plot([], [], "s", color=f"C{i % 10}", label=cache)
     for i, rule in enumerate(rules):

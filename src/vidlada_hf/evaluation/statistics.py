@@ -106,11 +106,11 @@ def sign_test(lost: int, gained: int) -> float:
 
 def compare_by_type(types: Sequence[str], right: Sequence[bool], exact: Sequence[bool]) -> dict[str, Any]:
     """`Comparison`s as plain values, for each type in the order in which they first come, and "all"."""
-    found = {}
+    comparisons = {}
     for type in dict.fromkeys(types):
         own = [i for i, t in enumerate(types) if t == type]
-        found[type] = asdict(compare_right([right[i] for i in own], [exact[i] for i in own]))
-    return found | {"all": asdict(compare_right(right, exact))}
+        comparisons[type] = asdict(compare_right([right[i] for i in own], [exact[i] for i in own]))
+    return comparisons | {"all": asdict(compare_right(right, exact))}
 
 
 __all__ = [

@@ -83,13 +83,13 @@ def batch_frames(
     Args:
         anchors: of each example, of each frame, (anchors,), int64.
     """
-    alike: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    by_size: dict[tuple[int, int], list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for video, own_anchors in zip(videos, anchors, strict=True):
         for frame, tokens in enumerate(video.frames):
             keys = video.keys_of(frame, neighborhood, own_anchors)
-            alike.setdefault((len(tokens), len(keys)), []).append((tokens, keys))
+            by_size.setdefault((len(tokens), len(keys)), []).append((tokens, keys))
     batches = []
-    for (_, length), frames in alike.items():
+    for (_, length), frames in by_size.items():
         size = max(KEYS_AT_ONCE // length, 1)
         for start in range(0, len(frames), size):
             parts = zip(*frames[start : start + size], strict=True)

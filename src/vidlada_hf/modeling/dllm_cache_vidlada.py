@@ -117,7 +117,8 @@ class DLLMCache(SelectiveKVCache):
         slots = self._slots[computed.indices]
         leaving = entering + self.outputs[index][slots]
         if len(recomputed):
-            tokens = ComputedTokens(computed.indices[recomputed], computed.layer_counts, recomputed)
+            none = recomputed[:0]  # the block is looked up behind the last layer, among all tokens
+            tokens = ComputedTokens(computed.indices[recomputed], computed.layer_counts, block=none)
             cos, sin = (part[:, recomputed] for part in position_embeddings)
             fresh = super().run_layer(
                 layer, entering[recomputed][None], (cos, sin), attention_mask, computed=tokens, **kwargs

@@ -96,7 +96,7 @@ class MARSCacheConfig:
 
     @property
     def groups(self) -> int:
-        """Groups of layers."""
+        """How many groups of layers there are."""
         return len(self.visual_intervals)
 
 
@@ -233,8 +233,8 @@ class MARSCache(SelectiveKVCache):
             i for i, plan in enumerate(plans) if plan is not None and self.is_chunked[i] and i not in self.anchors
         )
         blocks, is_new_block = self._mark_blocks(step)
-        is_quiet = all(plan is None or min(plan.visual, plan.text) == groups for plan in plans)
-        if is_quiet and not is_new_block:
+        is_refreshing = any(plan is not None and min(plan.visual, plan.text) < groups for plan in plans)
+        if not is_refreshing and not is_new_block:
             computed = self._tokens_of_group(0, step, blocks, plans, searching)
             hidden_states = self.compute(text_model, self.embeddings(inputs_embeds, computed), computed)
             return self.finish_step(hidden_states, computed, step)

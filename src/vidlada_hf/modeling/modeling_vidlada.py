@@ -78,7 +78,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
 
     @property
     def tokens_per_frame(self) -> int:
-        """Rows of the sequence that one frame of a video takes (210 for the 8B model)."""
+        """Tokens that one frame of a video takes (210 for the 8B model)."""
         side = self.config.vision_grid / self.config.pooling_stride
         side = math.ceil(side) if self.config.pooling_mode == "bilinear" else math.floor(side)
         return side * side + {"grid": side, "frame": 1}.get(self.config.newline_position, 0)
@@ -242,11 +242,9 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
         self.model.set_input_embeddings(value)
 
     def get_video_features(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
-        """See `VidLaDAModel.get_video_features`."""
         return self.model.get_video_features(*args, **kwargs)
 
     def get_image_features(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
-        """See `VidLaDAModel.get_image_features`."""
         return self.model.get_image_features(*args, **kwargs)
 
     @can_return_tuple

@@ -96,7 +96,6 @@ class VidLaDANewline(nn.Module):
         self.weight = nn.Parameter(torch.empty(hidden_size))
 
     def forward(self, frames: torch.Tensor, position: str) -> torch.Tensor:
-        """See `add_newlines`."""
         return add_newlines(frames, self.weight.to(frames), position)
 
 
