@@ -5,7 +5,9 @@ most of the time here, so that one launch runs the stages of several tests.
 
 Tolerances: float32 sums in another order; AdamW divides gradients by their own size, so that what is rounding in a
 gradient near 0 becomes up to a whole step of the rate in a weight. So weights may differ by a hundredth of the way that
-training has moved them, in the mean over all.
+training has moved them, in the mean over all, and by a tenth in the mean over one tensor: a tensor whose gradients are
+not shared would be further apart. Biases of keys are not compared alone: a softmax cancels them, so that their
+gradients are nothing but rounding.
 """
 
 import json
@@ -103,10 +105,13 @@ def assert_equal(one: Path, other: Path, names: tuple[str, ...] = ("one",)) -> N
         first, second = map(weights, pair)
         assert first.keys() == second.keys()
         moved, apart = (
-            torch.cat([(tensor - base[name]).flatten() for name, tensor in first.items()]).abs().mean()
-            for base in (start, second)
+            {name: (tensor - base[name]).flatten().abs() for name, tensor in first.items()} for base in (start, second)
         )
-        assert 100 * apart < moved, f"{apart:.1e} apart, moved by {moved:.1e}"
+        for name in moved:
+            if not name.endswith("k_proj.bias"):
+                assert 10 * apart[name].mean() <= moved[name].mean(), name
+        total_moved, total_apart = (torch.cat(list(tensors.values())).mean() for tensors in (moved, apart))
+        assert 100 * total_apart < total_moved, f"{total_apart:.1e} apart, moved by {total_moved:.1e}"
 
 
 @pytest.fixture(autouse=True)
