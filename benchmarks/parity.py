@@ -1,10 +1,10 @@
 """How far our numbers are from those recorded from the official code, with the same weights.
 
-    [VIDLADA_GOLDEN=DIR] python benchmarks/parity.py [--output benchmarks/parity.json]
+    [VIDLADA_GOLDEN=DIR] python benchmarks/parity.py [--output FILE]
 
-Prints, and writes as JSON, the largest absolute difference of each quantity and the number of recorded generations
-whose tokens are equal. It reads the recorded cases as the tests do: the full recording where there is one, else the
-selection in `tests/golden`.
+Prints the largest absolute difference of each quantity and the number of recorded generations whose tokens are equal.
+It reads the recorded cases as the tests do: the full recording where there is one, which also writes
+benchmarks/parity.json, else the selection in `tests/golden`, which writes nothing unless a file is named.
 """
 
 import argparse
@@ -65,16 +65,17 @@ def has_equal_tokens(name: str) -> bool:
 def main(arguments: list[str] | None = None) -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "parity.json")
+    default = ROOT / "benchmarks" / "parity.json" if RECORDING else None
+    parser.add_argument("--output", type=Path, default=default, help="JSON file of the figures")
     args = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     print(f"Measuring on {SOURCE}: {GOLDEN}")
     figures = measure()
     for name, value in figures.items():
         print(f"{name:32s} {value if isinstance(value, str) else format(value, '.1e')}")
-    args.output.write_text(
-        json.dumps({"torch": torch.__version__, "measured_on": SOURCE, "figures": figures}, indent=2) + "\n"
-    )
+    if args.output is not None:
+        results = {"torch": torch.__version__, "measured_on": SOURCE, "figures": figures}
+        args.output.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
