@@ -15,7 +15,10 @@ SLOW = ("none", "guidance")  # compute every position in every step
 
 @pytest.fixture(scope="module")
 def model_and_inputs():
-    """The embedded checkpoint, and the shipped clip with its ten questions as one padded batch."""
+    """The embedded checkpoint, and the shipped clip with its ten questions as one padded batch.
+
+    Special tokens are suppressed: each answer fills its canvas, and so all ten tell one strategy from another.
+    """
     model = VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT).eval()
     processor = VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT)
     questions = [json.loads(line) for line in (DEMO / "questions.jsonl").read_text().splitlines()]
