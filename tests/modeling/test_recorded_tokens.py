@@ -10,7 +10,8 @@ from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_tokens.json").read_text())
 DEMO = EMBEDDED_CHECKPOINT / "demo"
-SLOW = ("none", "guidance")  # compute every position in every step
+# These compute every position in every step.
+SLOW = [name for name, case in RECORDED["cases"].items() if case["arguments"]["cache_strategy"] == "none"]
 
 
 @pytest.fixture(scope="module")
