@@ -148,6 +148,9 @@ def test_questions_of_a_function():
     for name in (f"{__name__}:none", "no_such.module:none"):
         with pytest.raises(ValueError, match=f"There is no function '{name}' to take questions from"):
             load_questions(name)
+    for name in ("json:loads", "time:time_ns", "builtins:dict"):
+        with pytest.raises(ValueError, match=f"'{name}' must be a function without arguments that returns a list"):
+            load_questions(name)
 
 
 def test_a_question_as_a_conversation():

@@ -53,22 +53,21 @@ def test_tokens_and_every_step_are_the_recorded_ones(golden, name):
     assert answer == case["output_ids"]
     recorded = [step for block in case["trace"] for step in block["steps"] if step["k"]]
     assert len(output.trace) == len(recorded)
-    for mine, theirs in zip(output.trace, recorded, strict=True):
-        assert mine.committed[0].nonzero()[:, 0].tolist() == sorted(theirs["selected"])
-        assert mine.tokens[0][mine.committed[0]].tolist() == [
-            theirs["argmax_ids"][i] for i in sorted(theirs["selected"])
-        ]
-        confidence = torch.tensor([float(c) for c in theirs["confidence"]], dtype=torch.float64)
-        eligible = mine.confidence[0].isfinite()
-        torch.testing.assert_close(mine.confidence[0][eligible].double(), confidence[eligible], rtol=5e-3, atol=0)
+    for step, official in zip(output.trace, recorded, strict=True):
+        selected = sorted(official["selected"])
+        assert step.committed[0].nonzero()[:, 0].tolist() == selected
+        assert step.tokens[0][step.committed[0]].tolist() == [official["argmax_ids"][i] for i in selected]
+        confidence = torch.tensor([float(c) for c in official["confidence"]], dtype=torch.float64)
+        eligible = step.confidence[0].isfinite()
+        torch.testing.assert_close(step.confidence[0][eligible].double(), confidence[eligible], rtol=5e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", case_names("generate", strict=False))
 def test_decoded_tokens_are_never_overwritten(golden, name):
     """No parity target: there the official code replaces tokens that it had decoded."""
     case, output, answer = run_golden(golden, name)
-    overwritten = {place: before for place, before, _ in case["overwritten"]}
-    expected = [overwritten.get(place, token) for place, token in enumerate(case["output_ids"])]
+    overwritten = {column: before for column, before, _ in case["overwritten"]}
+    expected = [overwritten.get(column, token) for column, token in enumerate(case["output_ids"])]
     assert answer == expected
     commits = torch.stack([step.committed for step in output.trace]).sum(0)
     assert commits.max() == 1
@@ -400,10 +399,10 @@ def test_arguments_win_over_the_generation_config(model):
 def test_official_names_are_aliases(model):
     inputs = example(model, 1)
     ours = answers(model, inputs, max_new_tokens=8, max_denoising_steps=4, cfg_scale=0.5, block_length=4)
-    theirs = model.generate(
+    official = model.generate(
         **inputs, gen_length=8, steps=4, gen_steps=4, cfg=0.5, block_length=4, modalities=["video"], use_cache=False
     )
-    assert torch.equal(theirs[:, inputs["input_ids"].shape[1] :], ours)
+    assert torch.equal(official[:, inputs["input_ids"].shape[1] :], ours)
 
 
 def test_a_stock_generation_config_file_is_read_with_its_foreign_fields_left_out(model, tmp_path):

@@ -90,12 +90,12 @@ def test_gradients_are_the_recorded_ones(golden, name, checkpointing):
             "mask_probabilities": recorded[f"{name}.p_mask_row"],
         }
         model(**merged_inputs(golden, case), **masks).loss.backward()
-        mine = {parameter: p.grad for parameter, p in model.named_parameters()}
+        gradients = {parameter: p.grad for parameter, p in model.named_parameters()}
     finally:
         model.gradient_checkpointing_disable()
         model.eval()
     tower = "model.vision_tower"
-    ours = {
+    names = {
         "model.image_newline": "model.image_newline.weight",
         "model.mm_projector.0.bias": "model.multi_modal_projector.linear_1.bias",
         "model.norm.weight": "model.language_model.norm.weight",
@@ -104,17 +104,17 @@ def test_gradients_are_the_recorded_ones(golden, name, checkpointing):
             f"{tower}.encoder.layers.0.layer_norm1.weight"
         ),
     }
-    for theirs, name_of_ours in ours.items():
-        expected = recorded[f"{name}.grad.{theirs}"]
-        torch.testing.assert_close(mine[name_of_ours], expected, rtol=2e-3, atol=2e-3 * expected.abs().max().item())
-    row = mine["model.language_model.embed_tokens.weight"][model.config.mask_token_id]
+    for official, own in names.items():
+        expected = recorded[f"{name}.grad.{official}"]
+        torch.testing.assert_close(gradients[own], expected, rtol=2e-3, atol=2e-3 * expected.abs().max().item())
+    row = gradients["model.language_model.embed_tokens.weight"][model.config.mask_token_id]
     expected = recorded[f"{name}.grad.model.embed_tokens.weight[mask_row]"]
     torch.testing.assert_close(row, expected, rtol=2e-3, atol=2e-3 * expected.abs().max().item())
-    for theirs, name_of_ours in (
+    for official, own in (
         ("model.image_newline", "model.image_newline.weight"),
         ("lm_head.weight", "lm_head.weight"),
     ):
-        torch.testing.assert_close(mine[name_of_ours].norm().item(), case["grad_norms"][theirs], rtol=2e-3, atol=0)
+        torch.testing.assert_close(gradients[own].norm().item(), case["grad_norms"][official], rtol=2e-3, atol=0)
 
 
 # --- properties ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,18 @@ def _call(name: str) -> list[VideoQuestion]:
         function = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"There is no function {name!r} to take questions from: {error}.") from error
-    return list(function())
+    questions = function() if _takes_no_arguments(function) else None
+    if not isinstance(questions, Sequence) or not all(isinstance(each, VideoQuestion) for each in questions):
+        raise ValueError(f"{name!r} must be a function without arguments that returns a list of VideoQuestions.")
+    return list(questions)
+
+
+def _takes_no_arguments(function: Any) -> bool:
+    try:
+        signature(function).bind()
+    except (TypeError, ValueError):  # it needs some, or it is no function that can be asked
+        return False
+    return True
 
 
 def _read_lines(path: Path, count: int | None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -91,7 +91,7 @@ def plan(recipe: Recipe, processes: int = 1) -> list[StagePlan]:
 
 
 def plan_stage(stage: Stage, recipe: Recipe, processes: int = 1) -> StagePlan:
-    """`plan` for one stage."""
+    """What one stage will need, found with weights that take no memory."""
     kind = find_task(stage.task)
     kind.check_keys(stage.options)  # the data may be elsewhere
     model, processor = build_skeleton(recipe.model, recipe.dtype)

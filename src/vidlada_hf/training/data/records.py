@@ -64,7 +64,7 @@ class Records(Dataset):
 
     @property
     def videos(self) -> list[str]:
-        """The video of each."""
+        """The path or address of each record's video."""
         return list(self.table["video"])
 
 
