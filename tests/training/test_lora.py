@@ -1,5 +1,6 @@
 """An adapter, from its training to a process that has neither this package nor anything else than base and adapter."""
 
+import inspect
 import json
 import os
 import shutil
@@ -148,8 +149,10 @@ def test_a_fresh_process_loads_it(base, trained, tmp_path, is_exported):
 
 
 def test_peft_finds_the_base_by_itself(base, trained):
-    """Which it may where this package is allowed."""
-    loaded = AutoPeftModel.from_pretrained(trained / "adapter", import_allowlist=["vidlada_hf"])
+    """Which peft does from 0.20 on where this package is allowed, and before that everywhere."""
+    is_asked = "import_allowlist" in inspect.signature(AutoPeftModel.from_pretrained).parameters
+    allowed = {"import_allowlist": ["vidlada_hf"]} if is_asked else {}
+    loaded = AutoPeftModel.from_pretrained(trained / "adapter", **allowed)
     adapted = load_adapter(VidLaDAForConditionalGeneration.from_pretrained(base), trained / "adapter")
     torch.testing.assert_close(logits(loaded), logits(adapted))
 
