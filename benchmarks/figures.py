@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import gpu_tables
+from gpu_tables import Load
+
 from vidlada_hf.evaluation.report import markdown_table
 
-Load = Callable[[str], Any]  # a JSON file's name without its suffix -> what it holds
 Row = tuple[str, str, str, str]  # what, figure, script with its arguments, JSON file's name
 
 
@@ -65,12 +67,9 @@ def quality_rows(load: Load) -> list[Row]:
 
 def mars_rows(load: Load) -> list[Row]:
     """What MARS-Cache costs and saves."""
-    accuracy, cpu, gpu, scaling = (load(f"mars_{name}") for name in ("embedded", "speed_cpu", "speed_gpu", "scaling"))
+    accuracy, cpu, scaling = (load(f"mars_{name}") for name in ("embedded", "speed_cpu", "scaling"))
     exact, mars = (accuracy["results"][name]["accuracy"]["all"] for name in ("exact", "mars"))
-    on_cpu, on_gpu = (data["results"]["mars"]["summary"] for data in (cpu, gpu))
-    cores, card = (
-        f"{name}, torch {data['setup']['torch']}" for name, data in (("2 CPU cores", cpu), ("one H100", gpu))
-    )
+    on_cpu, cores = cpu["results"]["mars"]["summary"], f"2 CPU cores, torch {cpu['setup']['torch']}"
     speedups = [f"{results['mars']['summary']['speedup']:.1f}x" for results in scaling["by_frames"].values()]
     return [
         (
@@ -85,12 +84,7 @@ def mars_rows(load: Load) -> list[Row]:
             "mars_speed_cpu.py",
             "mars_speed_cpu",
         ),
-        (
-            f"MARS-Cache, 32 frames, the 8B's shape, {card}: faster; memory that it keeps",
-            f"{on_gpu['speedup']:.1f}x ({on_gpu['seconds']:.1f} s); {on_gpu['kept_bytes'] / 1e9:.1f} GB",
-            "mars_speed_gpu.py",
-            "mars_speed_gpu",
-        ),
+        gpu_tables.readme_row(load),
         (
             f"MARS-Cache, 2 CPU cores, {' / '.join(scaling['by_frames'])} frames: faster",
             " / ".join(speedups),
@@ -167,4 +161,5 @@ TABLES: dict[str, Callable[[Load], str]] = {
     "video_reading": video_reading,
     "data_loading": data_loading,
     "loss_variance": loss_variance,
+    **gpu_tables.TABLES,
 }

@@ -1,61 +1,67 @@
-"""The 8B shape on one GPU: recomputing everything, each cache strategy, and an autoregressive model of the same shape.
+"""The 8B shape on one GPU: MARS-Cache eager, captured and compiled, and what it is compared with.
 
-    python benchmarks/mars_speed_gpu.py [--rounds 5] [--output benchmarks/mars_speed_gpu.json] [--quick]
+    python benchmarks/mars_speed_gpu.py [--rounds 3] [--budget 480] [--output benchmarks/mars_speed_gpu.json] [--quick]
 
 Random bfloat16 weights of LLaDA-8B's shape, a video of 32 frames x 210 tokens and 40 tokens of text, 128 new tokens in
-128 steps, blocks of 32, one token a step. Runs take turns. "official style" recomputes everything with a dense mask and
-runs the head on all tokens, as the official code does. The autoregressive model is transformers' Llama, which generates
-128 tokens after a prompt as long with its own `generate`. Beside each stands the least that the GPU needs for its
-operations and bytes, at the speed that it reaches in a large product and a large copy. Of the two that recompute
-everything, 16 of the 128 equal steps are run, and multiplied; the JSON says so. An interrupted run goes on where it
-was.
+blocks of 32. Seven groups, the most important first; in each, set-ups take turns after one warm-up each:
 
-Needs about 40 GB on the GPU; refused without one, except with --quick (a tiny model, also on a CPU).
+1. "mars": one answer in 128, 64 and 32 steps, and a batch of 8 in 32.
+2. "twin": transformers' Llama of the same shape, by its own `generate`, and with its decode in a CUDA graph.
+3. "steps": how long each kind of step takes. The clock waits for the device after each step, which an answer does not.
+4. "full recompute": with no cache as it is and compiled, and as the official code does it (a dense mask, the head on
+   all tokens). 16 of the 128 equal steps are run, and multiplied.
+5. "strategies": the others, in 32 steps.
+6. "chunk attention": a refresh of 8 layers and the attention alone, with 32 to 256 frames.
+7. "video file": where the time of one answer goes, from a file of a minute of 1080p on.
+
+"eager" is `cuda_graphs=False`, "captured" the default, "compiled" `compile=True`. Beside the seconds stands the least
+that the GPU needs for the operations and bytes, at the speed that it reaches in a large product and a large copy.
+
+Each measurement is saved as it comes. An interrupted run goes on where it was; a group that would begin after the
+budget (seconds) is left for the next run, and is named under "missing". Needs about 60 GB on the GPU; refused without
+one, except with --quick (a tiny model, also on a CPU).
 """
 
 import argparse
-from collections.abc import Sequence
+import gc
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from vidlada_hf import FixedQuotaUnmasking, NoCache, VidLaDATextConfig
-from vidlada_hf.evaluation.bench import describe_setup, measure_costs
-from vidlada_hf.evaluation.cost_model import LayerWork, Machine, StepCost, TextShape
-from vidlada_hf.evaluation.decoding import EXACT, DecodingSetup
-from vidlada_hf.evaluation.flops import count_flops
-from vidlada_hf.evaluation.measure import TimedDecoding, clock, measure_machine
-from vidlada_hf.evaluation.memory import PeakMemory
-from vidlada_hf.evaluation.random_model import (
-    TINY_TEXT,
-    build_random_model,
-    encode_random_question,
-    full_canvas_runner,
-)
-from vidlada_hf.evaluation.record import Record
-from vidlada_hf.evaluation.report import costs_table
+sys.path.insert(0, str(Path(__file__).parent))
 
-FRAMES, CANVAS, BLOCK, EXACT_STEPS = 32, 128, 32, 16
-STRATEGIES = {
-    "mars": DecodingSetup("mars"),
-    "mars, first step chunked": DecodingSetup("mars", {"first_step": "chunked"}),
-    "dual": DecodingSetup("dual"),
-    "prefix": DecodingSetup("prefix"),
-    "interval": DecodingSetup("interval"),
-}
+from gpu_chunk_attention import measure_chunk_attention  # noqa: E402
+from gpu_session import QUICK, WAYS, Session, Size  # noqa: E402
+from gpu_steps import time_steps  # noqa: E402
+from gpu_twin import CapturedDecode, OwnGenerate, build_llama, floor  # noqa: E402
+from gpu_video_file import measure_video_file  # noqa: E402
+
+from vidlada_hf import DenoisingCache, FixedQuotaUnmasking  # noqa: E402
+from vidlada_hf.evaluation.bench import describe_setup  # noqa: E402
+from vidlada_hf.evaluation.cost_model import Machine  # noqa: E402
+from vidlada_hf.evaluation.decoding import EXACT, DecodingRunner, DecodingSetup, EncodedBatch  # noqa: E402
+from vidlada_hf.evaluation.measure import TimedDecoding, clock, measure_machine  # noqa: E402
+from vidlada_hf.evaluation.random_model import build_random_model  # noqa: E402
+from vidlada_hf.evaluation.record import Record  # noqa: E402
+
+MARS = DecodingSetup("mars")
 
 
-class DenseMask(NoCache):
+class DenseMask(DenoisingCache):
     """Everything, with a mask (batch, 1, tokens, tokens) that forbids nothing, and the head on all tokens."""
 
     def __init__(self, head: nn.Module) -> None:
         self.head = head
 
     def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: Any) -> torch.Tensor:
+        assert self.layout is not None
         batch, tokens = inputs_embeds.shape[:2]
         mask = torch.ones(batch, 1, tokens, tokens, dtype=torch.bool, device=inputs_embeds.device)
         hidden = text_model(
@@ -75,92 +81,167 @@ class OfficialStyle(DecodingSetup):
         return DenseMask(self.head), FixedQuotaUnmasking()
 
 
-@dataclass(frozen=True)
-class Autoregression:
-    """Llama with transformers' own `generate`."""
+def answers(
+    session: Session, group: str, name: str, setup: DecodingSetup, way: str, steps: int, batch: int = 1, run: int = 0
+) -> tuple[str, Callable[[], dict[str, Any]]]:
+    """A set-up of a group, to be timed: its name, and what runs it. What is known of it before is noted.
 
-    model: LlamaForCausalLM
-    prompt: torch.Tensor
-    tokens: int
-    machine: Machine
+    Args:
+        batch: how many answers at a time.
+        run: how many of the steps, which are all equal; 0: all.
+    """
+    runner, question = session.runner(steps, way), session.question
+    costs = session.planned_costs(runner, EXACT if run else setup, batch)
+    session.results(group).setdefault(name, {}).update(
+        batch=batch,
+        steps=steps,
+        steps_run=run or steps,
+        tokens=batch * session.size.canvas,
+        flops_planned=sum(cost.flops for cost in costs),
+        floor_seconds=sum(cost.floor(session.machine) for cost in costs),
+    )
+    inputs = {key: value.repeat_interleave(batch, 0) for key, value in question.inputs.items()}
+    repeated = EncodedBatch(inputs, question.features * batch)
+    timed = TimedDecoding(runner, [repeated], setup, session.machine, run or None)
 
-    def run(self) -> None:
-        """One answer; none ends early."""
-        self.model.generate(
-            self.prompt, max_new_tokens=self.tokens, min_new_tokens=self.tokens, do_sample=False, pad_token_id=0
-        )
+    def measure() -> dict[str, Any]:
+        seconds, peak = timed.time()
+        return {"seconds": seconds, "peak_bytes": peak or 0}
 
-    def count(self) -> dict[str, Any]:
-        return {"flops": count_flops(self.run), "floor_seconds": self.floor(), "tokens": self.tokens}
-
-    def floor(self) -> float:
-        """Seconds: a causal prefill, then one token at a time; weights and keys are read each time."""
-        shape, prompt = TextShape.of(self.model.config), self.prompt.shape[1]
-        size = self.model.dtype.itemsize
-        weights = shape.layers * shape.layer_parameters + shape.hidden * shape.vocabulary
-        per_token = 2 * shape.layers * shape.key_value_heads * shape.head_dim
-        work = [LayerWork(prompt, prompt * (prompt + 1) // 2)]
-        work += [LayerWork(1, prompt + i) for i in range(1, self.tokens)]
-        head = 2 * shape.hidden * shape.vocabulary
-        return sum(
-            StepCost(shape.layers * w.flops(shape) + head, size * (weights + per_token * (prompt + i))).floor(
-                self.machine
-            )
-            for i, w in enumerate(work)
-        )
-
-    def time(self) -> tuple[float, int | None]:
-        with PeakMemory(self.model.device) as peak:
-            seconds = clock(self.run, self.model.device)
-        return seconds, peak.bytes
+    return name, measure
 
 
-def build_llama(text: dict[str, Any], device: torch.device, dtype: torch.dtype) -> LlamaForCausalLM:
-    """The same shape, causal."""
-    shape = VidLaDATextConfig(**({"eos_token_id": None, "pad_token_id": None, "bos_token_id": None} | text))
-    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    fields = {name: getattr(shape, name) for name in (*names, "max_position_embeddings", "rms_norm_eps")}
-    config = LlamaConfig(**fields, eos_token_id=None, bos_token_id=None, pad_token_id=None)
-    with torch.device(device):
-        return LlamaForCausalLM._from_config(config, dtype=dtype).eval()
+def measure_mars(session: Session) -> None:
+    """One answer in each number of steps, several in the fewest."""
+    size = session.size
+    settings = [(steps, 1) for steps in size.steps] + [(size.steps[-1], size.batch)]
+    for steps, batch in settings:
+        names = {way: f"{way}, {steps} steps" + (f", batch {batch}" if batch > 1 else "") for way in WAYS}
+        runs = [answers(session, "mars", names[way], MARS, way, steps, batch) for way in WAYS]
+        session.time_in_turns("mars", dict(runs))
+
+
+def measure_twin(session: Session) -> None:
+    """Answers of as many tokens, after a prompt as long."""
+    device, tokens = session.device, session.size.canvas
+    length = session.question.inputs["input_ids"].shape[1]
+    llama = build_llama(session.size.text, device, session.dtype)
+    prompt = torch.randint(1, llama.config.vocab_size, (1, length), device=device)
+    captured = CapturedDecode(llama, prompt, tokens)
+    runs = {"own generate": OwnGenerate(llama, prompt, tokens).run, "prefill and captured decode": captured.run}
+    for name in runs:
+        least = floor(llama, length, tokens, session.machine)
+        session.results("twin").setdefault(name, {}).update(batch=1, steps=tokens, tokens=tokens, floor_seconds=least)
+    timed = {name: lambda run=run: {"seconds": clock(run, device)} for name, run in runs.items()}
+    session.time_in_turns("twin", timed)
+
+
+def measure_steps(session: Session) -> None:
+    """Each kind of step of one answer in the most steps."""
+    setup = DecodingSetup("mars", session.size.mars)
+
+    def measure(runner: DecodingRunner, entry: dict[str, Any]) -> dict[str, Any]:
+        measured = time_steps(runner, session.question, setup)
+        entry["kept_bytes"] = measured["kept_bytes"]
+        entry["steps"] = {kind: found["steps"] for kind, found in measured["kinds"].items()}
+        return {kind: found["milliseconds"] for kind, found in measured["kinds"].items()}
+
+    results, runs = session.results("steps"), {}
+    for way in WAYS:
+        runner, entry = session.runner(session.size.steps[0], way), results.setdefault(way, {})
+        runs[way] = lambda runner=runner, entry=entry: measure(runner, entry)
+    session.time_in_turns("steps", runs)
+
+
+def measure_full_recompute(session: Session) -> None:
+    """Some of the equal steps, multiplied. Not captured: so few steps would not pay for it, and launches are hidden."""
+    official = OfficialStyle(head=session.model.lm_head)
+    setups = {"as it is": (EXACT, "eager"), "compiled": (EXACT, "compiled"), "official style": (official, "eager")}
+    steps, run = session.size.steps[0], session.size.exact_steps
+    runs = [
+        answers(session, "full recompute", name, setup, way, steps, run=run) for name, (setup, way) in setups.items()
+    ]
+    session.time_in_turns("full recompute", dict(runs))
+
+
+def measure_strategies(session: Session) -> None:
+    """The other strategies in the fewest steps."""
+    steps = session.size.steps[-1]
+    for strategy in ("dual", "prefix", "interval"):
+        ways = ("eager", "captured")
+        setup = DecodingSetup(strategy)
+        runs = [answers(session, "strategies", f"{strategy}, {way}", setup, way, steps) for way in ways]
+        session.time_in_turns("strategies", dict(runs))
+
+
+GROUPS: dict[str, Callable[[Session], None]] = {
+    "mars": measure_mars,
+    "twin": measure_twin,
+    "steps": measure_steps,
+    "full recompute": measure_full_recompute,
+    "strategies": measure_strategies,
+    "chunk attention": measure_chunk_attention,
+    "video file": measure_video_file,
+}
+
+
+def start(options: argparse.Namespace, began: float) -> Session:
+    """The model, and the file with what was measured before."""
+    size = QUICK if options.quick else Size()
+    device, dtype = torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.bfloat16
+    model = build_random_model(size.text, device, dtype, grid=size.grid)
+    lengths = {"max_new_tokens": size.canvas, "block_length": size.block, "max_denoising_steps": size.steps[0]}
+    runner = DecodingRunner(model, None, size.frames, "canvas", lengths)
+    setup = describe_setup(runner, "random weights" if options.quick else "random weights of the 8B shape") | {
+        "tokens_per_frame": model.model.tokens_per_frame,
+        "warm-up": "one run of each set-up, in which it compiles what it compiles; capturing is timed where `generate` "
+        "captures anew",
+        "twin": "the graph of its decode is captured before anything is timed; its prefill is timed",
+        "steps": "the clock waits for the device after each step, which an answer does not; the first step holds what "
+        "`generate` prepares",
+        "full recompute": f"{size.exact_steps} of {size.steps[0]} equal steps were run; seconds and operations are "
+        f"multiplied by {size.steps[0] / size.exact_steps:g}; not captured",
+    }
+    record = Record(options.output, setup)
+    for name in ("groups", "finished"):
+        record.data.setdefault(name, {})
+    machine = Machine(**record.data.setdefault("machine", asdict(measure_machine(device, dtype, options.quick))))
+    return Session(size, model, options.rounds, record, machine, began)
+
+
+def measure_groups(session: Session, budget: float) -> None:
+    """All groups that are not finished, as far as the budget (seconds) reaches."""
+    for name, measure in GROUPS.items():
+        if session.is_finished(name):
+            continue
+        if time.perf_counter() - session.began > budget:
+            session.say(f"{name}: left for the next run")
+            continue
+        session.say(name)
+        try:
+            measure(session)
+            session.finish(name)
+        except Exception:  # the other groups of a lent machine's few minutes are not lost with it
+            traceback.print_exc()
+        gc.collect()  # models that only this group needed
+        if session.device.type == "cuda":
+            torch.cuda.empty_cache()
+    session.record.data["missing"] = [name for name in GROUPS if not session.is_finished(name)]
+    session.record.save()
+    session.say(f"missing: {', '.join(session.record.data['missing']) or 'nothing'}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    began = time.perf_counter()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--budget", type=float, default=480, help="seconds after which no group begins")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--quick", action="store_true", help="a tiny model, to see whether the script runs")
     options = parser.parse_args(arguments)
-    has_gpu, quick = torch.cuda.is_available(), options.quick
-    if not (has_gpu or quick):
+    if not (torch.cuda.is_available() or options.quick):
         raise SystemExit("This measures a GPU, and torch sees none (torch.cuda.is_available() is False).")
-
-    device, dtype = torch.device("cuda" if has_gpu else "cpu"), torch.bfloat16
-    text = TINY_TEXT if quick else {}
-    frames, canvas, block, exact_steps = (4, 8, 4, 2) if quick else (FRAMES, CANVAS, BLOCK, EXACT_STEPS)
-    model = build_random_model(text, device, dtype, grid=4 if quick else 27)
-    runner, batch = full_canvas_runner(model, frames, canvas, block), encode_random_question(model, frames)
-    prompt_tokens = batch.inputs["input_ids"].shape[1]
-    setup = describe_setup(runner, "random weights of the 8B shape" if not quick else "random weights") | {
-        "tokens_per_frame": model.model.tokens_per_frame,
-        "prompt_tokens": prompt_tokens,
-        "full recompute, official style": f"{exact_steps} of {canvas} equal steps were run; seconds and operations are "
-        f"multiplied by {canvas / exact_steps:g}",
-    }
-    record = Record(options.output, setup)
-    machine = Machine(**record.data.setdefault("machine", asdict(measure_machine(device, dtype, quick))))
-    prompt = torch.randint(1, text.get("vocab_size", 126464), (1, prompt_tokens), device=device)
-    official = OfficialStyle(head=model.lm_head)
-    runs = {
-        "full recompute": TimedDecoding(runner, [batch], EXACT, machine, exact_steps),
-        "official style": TimedDecoding(runner, [batch], official, machine, exact_steps),
-        **{name: TimedDecoding(runner, [batch], strategy, machine) for name, strategy in STRATEGIES.items()},
-        "autoregressive Llama": Autoregression(build_llama(text, device, dtype), prompt, canvas, machine),
-    }
-    results = record.data.setdefault("results", {})
-    rounds = 1 if quick else options.rounds
-    measure_costs(runs, "full recompute", rounds, results, record.save, warm_up=has_gpu)
-    print(costs_table(results))
+    measure_groups(start(options, began), options.budget)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Writes between each pair of lines `<!-- table NAME -->` and `<!-- end -->` what NAME.json holds, or what `figures.py`
 takes from several files; FILE is README.md and the pages of docs/ by default. With --check nothing is written, and a
-file that is out of date is an error. A table whose JSON files are not there yet is left as it is.
+file that is out of date is an error. A table whose results are not there yet is left as it is.
 """
 
 import argparse
@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import figures  # noqa: E402
+import gpu_tables  # noqa: E402
 import mars_accuracy  # noqa: E402
 
 from vidlada_hf.evaluation.report import costs_table, format_digits, markdown_table  # noqa: E402
@@ -64,7 +65,6 @@ FROM_ONE_FILE: dict[str, Callable[[dict[str, Any]], str]] = {
     "mars_lowest": accuracy,
     "mars_parts": accuracy,
     "mars_speed_cpu": speed,
-    "mars_speed_gpu": speed,
     "mars_scaling": scaling,
 }
 
@@ -86,7 +86,7 @@ def fill(text: str, results: Path) -> str:
             raise SystemExit(f"There is no table {name!r}: known are {', '.join(known)}.")
         try:
             new = figures.TABLES[name](load) if name in figures.TABLES else FROM_ONE_FILE[name](load(name))
-        except FileNotFoundError:
+        except (FileNotFoundError, gpu_tables.NotMeasured):
             return match[0]
         return f"{begin}{new}\n{end}"
 

@@ -10,11 +10,17 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
-def run(name: str, *arguments: object):
-    """The script's module, after its `main`."""
+def load_module(name: str):
+    """A module of benchmarks/."""
     spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, *arguments: object):
+    """The script's module, after its `main`."""
+    module = load_module(name)
     module.main([str(argument) for argument in arguments])
     return module
 

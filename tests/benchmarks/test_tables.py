@@ -9,6 +9,7 @@ from .conftest import FOLDER, run
 def test_tables_are_made_from_what_the_scripts_write_and_checked(results, tmp_path):
     page = tmp_path / "page.md"
     names = ("mars_accuracy", "mars_parts", "mars_speed_cpu", "mars_speed_gpu", "mars_scaling")
+    names += ("mars_steps_gpu", "chunk_attention_gpu", "video_file_gpu")
     page.write_text("".join(f"# {name}\n<!-- table {name} -->\n<!-- end -->\nText.\n" for name in names))
     options = [page, "--results", results]
     with pytest.raises(SystemExit, match="out of date: run python benchmarks/tables.py"):
@@ -16,7 +17,9 @@ def test_tables_are_made_from_what_the_scripts_write_and_checked(results, tmp_pa
     run("tables", *options)
     run("tables", *options, "--check")
     text = page.read_text()
-    assert text.count("Text.\n") == 5 and "| autoregressive Llama |" in text and "| no anchors |" in text
+    assert text.count("Text.\n") == 8 and "| no anchors |" in text
+    for row in ("mars, captured, 8 steps", "autoregressive Llama, own generate", "quiet step", "6 frames", "tower"):
+        assert f"\n| {row} |" in text
 
 
 def test_a_table_of_an_unknown_name_is_an_error(tmp_path):
@@ -47,6 +50,14 @@ def test_a_table_without_results_is_left_as_it_is(tmp_path):
     shutil.copy(FOLDER / "mars_parts.json", tmp_path)
     run("tables", page, "--results", tmp_path)
     assert "old" not in page.read_text()
+
+
+def test_a_table_of_a_group_that_was_not_measured_is_left_as_it_is(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table mars_speed_gpu -->\nold\n<!-- end -->\n")
+    (tmp_path / "mars_speed_gpu.json").write_text('{"groups": {"mars": {"eager, 8 steps": {"rounds": []}}}}')
+    run("tables", page, "--results", tmp_path)
+    assert "old" in page.read_text()
 
 
 def test_the_documents_of_this_repository_are_up_to_date():

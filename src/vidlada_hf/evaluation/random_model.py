@@ -30,20 +30,28 @@ TINY_TEXT = {
 
 
 def build_random_model(
-    text: dict[str, Any], device: torch.device, dtype: torch.dtype, grid: int = 27, seed: int = 0
+    text: dict[str, Any],
+    device: torch.device,
+    dtype: torch.dtype,
+    grid: int = 27,
+    seed: int = 0,
+    tower: dict[str, Any] | None = None,
 ) -> VidLaDAForConditionalGeneration:
-    """A model whose vision tower is a stub: videos come as features (`encode_random_question`).
+    """A model of any size.
 
     Args:
         text: fields of `VidLaDATextConfig`.
         grid: patches along the side of a frame; 27 gives 210 tokens a frame.
         seed: of the weights.
+        tower: fields of the vision tower's config, `{}` for SigLIP2 so400m's. By default a stub: videos come as
+            features (`encode_random_question`).
     """
     vocabulary = text.get("vocab_size", 126464)
-    tower = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+    if tower is None:
+        tower = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
     config = VidLaDAConfig(
         text_config={"eos_token_id": None, "pad_token_id": None, "bos_token_id": None} | text,
-        vision_config=tower | {"image_size": grid * PATCH_SIZE, "patch_size": PATCH_SIZE},
+        vision_config={"image_size": grid * PATCH_SIZE, "patch_size": PATCH_SIZE} | tower,
         mask_token_id=vocabulary - 1,
         image_token_id=vocabulary,
         video_token_id=vocabulary + 1,
