@@ -7,7 +7,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from gpu_session import Session
+from gpu_session import WAYS, Session
 from gpu_steps import time_steps
 
 from vidlada_hf import VidLaDAVideoProcessor, read_video
@@ -70,7 +70,7 @@ class AnswerFromFile:
             "tower": timed("features", lambda: self.encoder.get_video_features(made["uploaded"])),
         }
         batch = EncodedBatch(session.question.inputs, made["features"])
-        steps = time_steps(session.runner(session.size.steps[-1], "captured"), batch, DecodingSetup("mars"))
+        steps = time_steps(session.runner(session.size.steps[-1], WAYS["captured"]), batch, DecodingSetup("mars"))
         seconds |= {f"denoising: {kind}": entry["seconds"] for kind, entry in steps["kinds"].items()}
         return seconds | {"total": sum(seconds.values())}
 

@@ -38,7 +38,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent))
 
 from gpu_chunk_attention import measure_chunk_attention  # noqa: E402
-from gpu_session import QUICK, WAYS, Session, Size  # noqa: E402
+from gpu_session import COMPILED_ONLY, QUICK, WAYS, Session, Size  # noqa: E402
 from gpu_steps import time_steps  # noqa: E402
 from gpu_twin import CapturedDecode, OwnGenerate, build_llama, floor  # noqa: E402
 from gpu_video_file import measure_video_file  # noqa: E402
@@ -82,15 +82,23 @@ class OfficialStyle(DecodingSetup):
 
 
 def answers(
-    session: Session, group: str, name: str, setup: DecodingSetup, way: str, steps: int, batch: int = 1, run: int = 0
+    session: Session,
+    group: str,
+    name: str,
+    setup: DecodingSetup,
+    settings: dict[str, Any],
+    steps: int,
+    batch: int = 1,
+    run: int = 0,
 ) -> tuple[str, Callable[[], dict[str, Any]]]:
     """A set-up of a group, to be timed: its name, and what runs it. What is known of it before is noted.
 
     Args:
+        settings: of `generate`.
         batch: how many answers at a time.
         run: how many of the steps, which are all equal; 0: all.
     """
-    runner, question = session.runner(steps, way), session.question
+    runner, question = session.runner(steps, settings), session.question
     costs = session.planned_costs(runner, EXACT if run else setup, batch)
     session.results(group).setdefault(name, {}).update(
         batch=batch,
@@ -117,7 +125,7 @@ def measure_mars(session: Session) -> None:
     settings = [(steps, 1) for steps in size.steps] + [(size.steps[-1], size.batch)]
     for steps, batch in settings:
         names = {way: f"{way}, {steps} steps" + (f", batch {batch}" if batch > 1 else "") for way in WAYS}
-        runs = [answers(session, "mars", names[way], MARS, way, steps, batch) for way in WAYS]
+        runs = [answers(session, "mars", names[way], MARS, WAYS[way], steps, batch) for way in WAYS]
         session.time_in_turns("mars", dict(runs))
 
 
@@ -148,7 +156,7 @@ def measure_steps(session: Session) -> None:
 
     results, runs = session.results("steps"), {}
     for way in WAYS:
-        runner, entry = session.runner(session.size.steps[0], way), results.setdefault(way, {})
+        runner, entry = session.runner(session.size.steps[0], WAYS[way]), results.setdefault(way, {})
         runs[way] = lambda runner=runner, entry=entry: measure(runner, entry)
     session.time_in_turns("steps", runs)
 
@@ -156,10 +164,15 @@ def measure_steps(session: Session) -> None:
 def measure_full_recompute(session: Session) -> None:
     """Some of the equal steps, multiplied. Not captured: so few steps would not pay for it, and launches are hidden."""
     official = OfficialStyle(head=session.model.lm_head)
-    setups = {"as it is": (EXACT, "eager"), "compiled": (EXACT, "compiled"), "official style": (official, "eager")}
+    setups = {
+        "as it is": (EXACT, WAYS["eager"]),
+        "compiled": (EXACT, COMPILED_ONLY),
+        "official style": (official, WAYS["eager"]),
+    }
     steps, run = session.size.steps[0], session.size.exact_steps
     runs = [
-        answers(session, "full recompute", name, setup, way, steps, run=run) for name, (setup, way) in setups.items()
+        answers(session, "full recompute", name, setup, given, steps, run=run)
+        for name, (setup, given) in setups.items()
     ]
     session.time_in_turns("full recompute", dict(runs))
 
@@ -170,7 +183,7 @@ def measure_strategies(session: Session) -> None:
     for strategy in ("dual", "prefix", "interval"):
         ways = ("eager", "captured")
         setup = DecodingSetup(strategy)
-        runs = [answers(session, "strategies", f"{strategy}, {way}", setup, way, steps) for way in ways]
+        runs = [answers(session, "strategies", f"{strategy}, {way}", setup, WAYS[way], steps) for way in ways]
         session.time_in_turns("strategies", dict(runs))
 
 
