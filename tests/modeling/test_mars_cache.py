@@ -165,9 +165,10 @@ def test_anchors_are_found_once_and_belong_to_their_frames(case, first):
     found = []
 
     class Recording(MARSCache):
-        def finish_step(self, hidden_states, tokens, step):
-            found.append({i: [a.tolist() for a in anchors] for i, anchors in self.anchors.items()})
-            return super().finish_step(hidden_states, tokens, step)
+        def run(self, text_model, inputs_embeds, plan):
+            result = super().run(text_model, inputs_embeds, plan)
+            found.append({i: anchors.tolist() for i, anchors in self.anchors.items()})
+            return result
 
     strategy = Recording(MARSCacheConfig(**EVERY_STEP, first_step=first))
     run(strategy, case)
@@ -281,9 +282,9 @@ def test_tokens_committed_last_in_a_block_are_not_left_as_masks():
     computed, steps = [], case.steps()
 
     class Recording(MARSCache):
-        def finish_step(self, hidden_states, tokens, step):
-            computed.append(set(tokens.indices.tolist()))
-            return super().finish_step(hidden_states, tokens, step)
+        def run(self, text_model, inputs_embeds, plan):
+            computed.append(set(plan.groups[0].indices.tolist()))
+            return super().run(text_model, inputs_embeds, plan)
 
     run(Recording(mars(**never).config), case)
     first, second = (set(range(steps[i].span.start, steps[i].span.stop)) for i in (0, 3))

@@ -5,13 +5,16 @@ states of the block; how much of the rest it recomputes, and at which depth, is 
 `VidLaDATextModel.forward` helps with `position_ids` (which tokens), `layers` (which depth) and `denoising_cache` (whose
 `run_layer` and `attend` see what enters every layer and its attention). `SelectiveKVCache` (`kv_cache_vidlada`) keeps
 the keys and values of all tokens, so that a strategy built on it only says which span a step recomputes.
+
+A `PlannedCache` decides on the host what a step does, before the device gets any work. The strategies with a name are
+planned: their steps wait for nothing on a GPU, and can be captured (`cuda_graphs_vidlada`).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -187,25 +190,114 @@ def cache_session(cache: DenoisingCache, layout: SequenceLayout) -> Iterator[Non
             cache.end()
 
 
-class NoCache(DenoisingCache):
-    """Named "none": recomputes every token at every step. Exact, and the reference for all other strategies."""
+@dataclass(frozen=True)
+class StepPlan:
+    """What a planned strategy does in one step.
+
+    Two plans that differ only in the values of their tensors make the device do the same work: such steps share a
+    captured graph.
+
+    Args:
+        batch: examples, of all branches.
+        examples: (examples computed,), int64, on the model's device; None: all are.
+        repeats: whether steps of this shape come again and again, so that capturing one pays.
+    """
+
+    batch: int
+    examples: torch.Tensor | None
+    repeats: bool
+
+    def spread(self, block: torch.Tensor) -> torch.Tensor:
+        """(examples computed, block, hidden) -> (batch, block, hidden), 0 for the others."""
+        if self.examples is None:
+            return block
+        return block.new_zeros(self.batch, *block.shape[1:]).index_copy(0, self.examples.to(block.device), block)
+
+
+class PlannedCache(DenoisingCache):
+    """A strategy whose `denoise` is `plan`, on the host, and `run`, on the device.
+
+    `run` reads the plan and what the object keeps on the device, and changes nothing but that.
+
+    Attributes:
+        captures: whether steps may be captured. It holds for the very class that says so: a subclass may keep state in
+            Python that a replay would not see, so it has to say it again.
+        keeps_shape: set by who captures. Where nothing but the block is computed, examples that have finished are then
+            computed along, and what they would store is thrown away: the shape stays, and so does the result.
+    """
+
+    captures: ClassVar[bool] = False
+    keeps_shape: bool = False
+
+    @abstractmethod
+    def plan(self, step: DenoisingStep) -> Any:
+        """What the step does, a `StepPlan`; counts the step as done. Never waits for the device."""
+
+    @abstractmethod
+    def run(self, text_model: nn.Module, inputs_embeds: torch.Tensor, plan: Any) -> torch.Tensor:
+        """The work of a plan: (batch, positions, hidden) -> (batch, block, hidden), see `denoise`."""
 
     def denoise(self, text_model: nn.Module, inputs_embeds: torch.Tensor, step: DenoisingStep) -> torch.Tensor:
+        """Plans the step, and runs it."""
+        return self.run(text_model, inputs_embeds, self.plan(step))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanPlan(StepPlan):
+    """A step that recomputes everything.
+
+    Args:
+        block: (block,), int64, the block's positions, on the model's device.
+    """
+
+    block: torch.Tensor
+
+
+class NoCache(PlannedCache):
+    """Named "none": recomputes every token at every step. Exact, and the reference for all other strategies."""
+
+    captures = True
+
+    def plan(self, step: DenoisingStep) -> SpanPlan:
+        """The active examples. A padded batch is not captured: transformers looks at its mask on the host."""
+        assert self.layout is not None
+        batch, device = len(self.layout.position_ids), self.layout.position_ids.device
+        active = step.active or (True,) * batch
+        examples = None if all(active) else upload(torch.tensor(active).nonzero()[:, 0], device)
+        block = upload(torch.arange(step.span.start, step.span.stop), device)
+        return SpanPlan(batch, examples, repeats=self.layout.attention_mask is None, block=block)
+
+    def run(self, text_model: nn.Module, inputs_embeds: torch.Tensor, plan: SpanPlan) -> torch.Tensor:
         """Runs all tokens of the active examples through all layers; 0 for the others."""
         assert self.layout is not None
-        mask, active = self.layout.attention_mask, torch.tensor(step.active or (True,) * len(inputs_embeds))
-        examples = active.nonzero()[:, 0].to(inputs_embeds.device)
-        outputs = text_model(
-            inputs_embeds=inputs_embeds[examples],
-            attention_mask=None if mask is None else mask[examples],
-            position_ids=self.layout.position_ids[examples],
-        )
-        block = outputs.last_hidden_state[:, step.span]
-        return block.new_zeros(len(active), *block.shape[1:]).index_copy(0, examples.to(block.device), block)
+        mask, positions, chosen = self.layout.attention_mask, self.layout.position_ids, plan.examples
+        if chosen is not None:
+            inputs_embeds, positions = inputs_embeds[chosen.to(inputs_embeds.device)], positions[chosen]
+            mask = None if mask is None else mask[chosen]
+        outputs = text_model(inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=positions)
+        hidden_states = outputs.last_hidden_state
+        return plan.spread(hidden_states.index_select(1, plan.block.to(hidden_states.device)))
 
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor]:
         """Everything, always."""
         return {kind: torch.ones(len(steps), 1, dtype=torch.bool) for kind in ("visual", "text")}
 
 
-__all__ = ["DenoisingCache", "DenoisingStep", "NoCache", "SequenceLayout", "cache_session", "count_positions"]
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on a device; to a GPU from pinned memory, so that the host does not wait for it."""
+    if device.type != "cuda" or tensor.device == device:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+__all__ = [
+    "DenoisingCache",
+    "DenoisingStep",
+    "NoCache",
+    "PlannedCache",
+    "SequenceLayout",
+    "StepPlan",
+    "cache_session",
+    "count_positions",
+    "upload",
+]

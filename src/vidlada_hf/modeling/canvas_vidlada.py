@@ -6,31 +6,54 @@ from typing import Any
 
 import torch
 
+from .cache_vidlada import upload
+
+
+@dataclass(frozen=True)
+class CanvasView:
+    """A canvas as it stands, on the CPU.
+
+    Args:
+        ids: (batch, canvas), int64.
+        masked: (batch, canvas), bool.
+        eligible: (batch, canvas), bool, masked and before the stop, of examples that go on.
+        stop: (batch,), int64.
+    """
+
+    ids: torch.Tensor
+    masked: torch.Tensor
+    eligible: torch.Tensor
+    stop: torch.Tensor
+
 
 @dataclass
 class Canvas:
-    """The answer being denoised.
+    """The answer being denoised. Its tensors stay in place: captured steps read them where they are.
 
     Args:
         ids: (batch, canvas), int64.
         masked: (batch, canvas), bool, positions not committed yet. Tracked, never found again by comparing ids.
         stop: (batch,), int64, the column where the answer ends; the canvas' length while no stop was found.
+        halted: (batch,), bool, examples that a stopping criterion has ended: they commit nothing more.
         committed, forwards: (batch,), int64, tokens committed and forward passes that could commit any.
     """
 
     ids: torch.Tensor
     masked: torch.Tensor
     stop: torch.Tensor
+    halted: torch.Tensor = field(init=False)
     committed: torch.Tensor = field(init=False)
     forwards: torch.Tensor = field(init=False)
+    _view: CanvasView | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.committed, self.forwards = torch.zeros_like(self.stop), torch.zeros_like(self.stop)
+        self.halted = torch.zeros_like(self.stop, dtype=torch.bool)
 
     def eligible(self, columns: slice) -> torch.Tensor:
-        """(batch, columns), bool: masked and before the stop."""
+        """(batch, columns), bool: masked and before the stop, of examples that go on."""
         column = torch.arange(self.ids.shape[1], device=self.ids.device)
-        return (self.masked & (column < self.stop[:, None]))[:, columns]
+        return (self.masked & (column < self.stop[:, None]) & ~self.halted[:, None])[:, columns]
 
     def commit(self, columns: slice, tokens: torch.Tensor, committed: torch.Tensor, active: torch.Tensor) -> None:
         """Writes the committed tokens and counts them; `active` marks the examples that could commit in this pass."""
@@ -38,6 +61,30 @@ class Canvas:
         self.masked[:, columns] &= ~committed
         self.committed += committed.sum(-1)
         self.forwards += active
+        self._view = None
+
+    def stop_at(self, columns: torch.Tensor) -> None:
+        """Moves the stops to these columns, (batch,), int64, where they are earlier."""
+        torch.minimum(self.stop, upload(columns, self.stop.device), out=self.stop)
+        view, self._view = self._view, None
+        if view is not None and columns.device.type == "cpu":  # no need to look again
+            stop = torch.minimum(view.stop, columns)
+            before = torch.arange(self.ids.shape[1]) < stop[:, None]
+            self._view = CanvasView(view.ids, view.masked, view.eligible & before, stop)
+
+    def halt(self, examples: torch.Tensor) -> None:
+        """Ends these examples, (batch,), bool: they commit nothing more."""
+        self.halted |= examples
+        self._view = None
+
+    def view(self) -> CanvasView:
+        """The canvas on the CPU. Waits for the device, once until something changes."""
+        if self._view is None:
+            length = self.ids.shape[1]
+            states = (self.ids, self.masked.long(), self.eligible(slice(None)).long(), self.stop[:, None])
+            ids, masked, eligible, stop = torch.cat(states, dim=1).cpu().split([length, length, length, 1], dim=1)
+            self._view = CanvasView(ids, masked.bool(), eligible.bool(), stop[:, 0])
+        return self._view
 
     def tokens_per_forward(self) -> torch.Tensor:
         """(batch,), float."""
@@ -70,12 +117,12 @@ class RandomSource:
         self.shared = None if isinstance(generator, Sequence) else generator
         self.batch, self.device = batch, device
 
-    def uniform(self, *shape: int, dtype: torch.dtype, active: torch.Tensor) -> torch.Tensor:
+    def uniform(self, *shape: int, dtype: torch.dtype, active: Sequence[bool]) -> torch.Tensor:
         """(batch, *shape) from [0, 1).
 
         Args:
-            active: (batch,), bool. An example's own generator is left alone where the example has nothing to draw for,
-                so that what it draws later does not depend on the rest of the batch.
+            active: of each example, whether it has something to draw for. Where it has not, its own generator is left
+                alone, so that what it draws later does not depend on the rest of the batch.
         """
         if self.each is None:
             return self._draw((self.batch, *shape), self.shared, dtype)
@@ -83,7 +130,7 @@ class RandomSource:
         return torch.cat(
             [
                 self._draw((1, *shape), generator, dtype) if draws else nothing
-                for generator, draws in zip(self.each, active.tolist(), strict=True)
+                for generator, draws in zip(self.each, active, strict=True)
             ]
         )
 
@@ -93,14 +140,14 @@ class RandomSource:
 
 
 def sample_tokens(
-    logits: torch.Tensor, settings: Any, random_source: RandomSource, active: torch.Tensor
+    logits: torch.Tensor, settings: Any, random_source: RandomSource, active: Sequence[bool]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A token and a confidence for each position.
 
     Args:
         logits: (batch, block, vocabulary), float32.
         settings: the generation config: `temperature` and `remasking`.
-        active: (batch,), bool, examples that have something to commit.
+        active: of each example, whether it has something to commit.
 
     Returns:
         tokens (batch, block), int64, and confidence (batch, block): the token's float64 probability without noise, or
@@ -137,4 +184,4 @@ def assemble_sequences(
     return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=float(pad_token_id or 0))
 
 
-__all__ = ["Canvas", "RandomSource", "assemble_sequences", "sample_tokens"]
+__all__ = ["Canvas", "CanvasView", "RandomSource", "assemble_sequences", "sample_tokens"]

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout
+from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, upload
 from .canvas_vidlada import Canvas, RandomSource
 from .generation_config_vidlada import Block, VidLaDAGenerationConfig
-from .observers_vidlada import StepOutput
-from .unmasking_vidlada import UnmaskingStrategy, num_transfer_tokens
+from .unmasking_vidlada import FixedQuotaUnmasking, UnmaskingStrategy, num_transfer_tokens
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class StepTargets:
         step: which step it is.
         columns: of the canvas, the block's.
         eligible: (batch, block), bool, masked positions before any stop.
-        active: (batch,), bool, examples with an eligible position.
+        active: (batch,), bool, examples with an eligible position; `active_examples` are the same on the host.
         quota: (batch,), int64, tokens that each example commits by the fixed schedule.
         is_last: whether it is the block's last step, which commits whatever is left.
     """
@@ -56,6 +55,7 @@ class StepTargets:
     columns: slice
     eligible: torch.Tensor
     active: torch.Tensor
+    active_examples: tuple[bool, ...]
     quota: torch.Tensor
     is_last: bool
 
@@ -69,6 +69,7 @@ class DenoisingRun:
         layout: of the sequences, all branches.
         embeddings: (branches x batch, tokens, hidden), of prompt, canvas and suffix.
         sequences: (batch, tokens), int64, prompt, canvas and suffix.
+        may_stop: whether an answer may end before its canvas is full, by a stop or a stopping criterion.
         num_steps: done so far.
     """
 
@@ -76,7 +77,17 @@ class DenoisingRun:
     layout: SequenceLayout
     embeddings: torch.Tensor
     sequences: torch.Tensor
+    may_stop: bool
     num_steps: int = 0
+
+    def __post_init__(self) -> None:
+        suppressed = torch.tensor(self.request.settings.suppress_tokens, dtype=torch.long)
+        self.suppressed_tokens = upload(suppressed, self.sequences.device)  # (ids,), int64
+        # Of each block, how many masks each example has. With them and the quota rule every step is known from here.
+        masked = [self.canvas.masked[:, block.columns].sum(-1) for block in self.request.settings.blocks()]
+        self._masks: list[list[int]] | None = None
+        if type(self.request.unmasking) is FixedQuotaUnmasking and not self.may_stop:
+            self._masks = torch.stack(masked).tolist()
 
     @property
     def canvas(self) -> Canvas:
@@ -93,23 +104,33 @@ class DenoisingRun:
         span = slice(begin + columns.start, begin + columns.stop)
         quotas = num_transfer_tokens(self.canvas.masked[:, columns].sum(-1), block.steps)
         for i in range(block.steps):
-            eligible = self.canvas.eligible(columns)
-            active = eligible.any(-1)
-            flags = tuple(active.tolist())
+            flags = self._active_examples(number, columns, i)
             if not any(flags):
                 return
+            eligible = self.canvas.eligible(columns)
             step = DenoisingStep(self.num_steps, number, i, span, flags * self.request.branches)
-            yield StepTargets(step, columns, eligible, active, quotas[:, i], is_last=i == block.steps - 1)
+            is_last = i == block.steps - 1
+            yield StepTargets(step, columns, eligible, eligible.any(-1), flags, quotas[:, i], is_last)
             self.num_steps += 1
+
+    def _active_examples(self, number: int, columns: slice, step_in_block: int) -> tuple[bool, ...]:
+        """Of each example, whether it has an eligible position. Looks at the canvas only where that is not known: the
+        quota rule commits at least one token a step while there is one."""
+        if self._masks is not None:
+            return tuple(step_in_block < masks for masks in self._masks[number])
+        return tuple(self.canvas.view().eligible[:, columns].any(-1).tolist())
 
     def commit(
         self, targets: StepTargets, tokens: torch.Tensor, confidence: torch.Tensor, logits: torch.Tensor
-    ) -> StepOutput:
+    ) -> torch.Tensor:
         """Commits what the unmasking strategy selects; in the block's last step also what a user's rule has left.
 
         Args:
             tokens, confidence: (batch, block).
             logits: (batch, block, vocabulary).
+
+        Returns:
+            (batch, block), bool, the positions committed.
         """
         eligible = targets.eligible
         confidence = confidence.masked_fill(~eligible, -torch.inf)
@@ -117,7 +138,7 @@ class DenoisingRun:
         committed = eligible if targets.is_last else selected
         self.canvas.commit(targets.columns, tokens, committed, targets.active)
         self.sequences[:, self.layout.canvas] = self.canvas.ids
-        return StepOutput(targets.step, tokens, confidence, committed, self.canvas.ids.clone())
+        return committed
 
 
 __all__ = ["DenoisingRun", "GenerationRequest", "StepTargets"]

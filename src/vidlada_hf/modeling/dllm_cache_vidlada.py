@@ -8,7 +8,7 @@ import torch
 
 from .arguments_vidlada import check_interval
 from .cache_vidlada import DenoisingStep, SequenceLayout
-from .kv_cache_vidlada import ComputedTokens, SelectiveKVCache
+from .kv_cache_vidlada import ComputedTokens, SelectiveKVCache, TokenPlan
 
 # Similarities closer than one over this are taken for equal, and the first tokens are picked.
 SIMILARITIES = 2**14
@@ -45,6 +45,8 @@ class DLLMCache(SelectiveKVCache):
         ValueError: an interval below 1, a ratio outside [0, 1].
     """
 
+    captures = True
+
     def __init__(
         self, prompt_interval: int | None = 25, generation_interval: int | None = 7, transfer_ratio: float = 0.25
     ) -> None:
@@ -56,40 +58,52 @@ class DLLMCache(SelectiveKVCache):
 
     def begin(self, layout: SequenceLayout) -> None:
         super().begin(layout)
-        # What attention and MLP gave, (slots, hidden) a layer: a slot for each token of the answers, and a last one for
+        # What attention and MLP gave, (outputs, hidden) a layer: one for each token of the answers, and a last one for
         # all tokens of the prompts, which need none: they pass through the layers only when they are recomputed.
         self.outputs: dict[int, torch.Tensor] = {}
         answers = self.packed.mark(slice(layout.canvas.start, None), (True,) * len(self.packed.lengths))
-        of_answer = answers[self.packed.is_token]
-        slots = torch.where(of_answer, of_answer.cumsum(0) - 1, of_answer.sum())
-        self._slots, self._slot_count = slots.to(self.packed.flat_positions.device), int(of_answer.sum()) + 1
+        of_answer = torch.cat([answers[self.packed.is_token], torch.tensor([False])])  # and what nobody reads
+        rows = torch.where(of_answer, of_answer.cumsum(0) - 1, of_answer.sum())
+        self._output_rows, self._num_outputs = self.packed.upload(rows), int(of_answer.sum()) + 1
 
     def end(self) -> None:
         super().end()
         self.outputs = {}
 
+    def plan(self, step: DenoisingStep) -> TokenPlan:
+        """The tokens of `select_tokens`. A step that recomputes a prompt is too large to gain from being captured."""
+        computed, prompts = self.select_tokens(step), self._due(self.prompt_interval, step)
+        return self.finish_plan(step, (computed,), repeats=not any(prompts), with_finished=self._is_shape_kept(step))
+
+    def _due(self, interval: int | None, step: DenoisingStep) -> tuple[bool, ...]:
+        """Of each example, whether what has this interval is recomputed."""
+        active = self.packed.active(step)
+        return tuple(a and is_refreshed(interval, done) for a, done in zip(active, self.steps_done, strict=True))
+
+    def _is_shape_kept(self, step: DenoisingStep) -> bool:
+        """Whether examples that have finished are computed along: nothing is recomputed as a whole."""
+        due = [any(self._due(interval, step)) for interval in (self.prompt_interval, self.generation_interval)]
+        return self.keeps_shape and not any(due) and all(self.steps_done)
+
     def select_tokens(self, step: DenoisingStep) -> LayerwiseTokens:
         """The answers of the active examples, and their prompts where these are refreshed."""
         assert self.layout is not None
-        packed, active = self.packed, self.packed.active(step)
-        prompt, answer = (
-            tuple(a and is_refreshed(interval, done) for a, done in zip(active, self.steps_done, strict=True))
-            for interval in (self.prompt_interval, self.generation_interval)
-        )
-        key = (step.span.start, step.span.stop, active, prompt, answer)
+        packed, active, kept = self.packed, self.packed.active(step), self._is_shape_kept(step)
+        prompt, answer = (self._due(interval, step) for interval in (self.prompt_interval, self.generation_interval))
+        key = (step.span.start, step.span.stop, active, prompt, answer, kept)
         if key not in self._selections:
             begin = self.layout.canvas.start
             prompts = packed.mark(slice(begin), prompt)
-            marked = prompts | packed.mark(slice(begin, None), active)
+            marked = prompts | packed.mark(slice(begin, None), (True,) * len(active) if kept else active)
             always = prompts | packed.mark(slice(begin, None), answer)
             candidates = marked & ~always
-            width, device = candidates.shape[1] - begin, packed.flat_positions.device
+            width = candidates.shape[1] - begin
             counts = always.sum(-1) + candidates.any(-1) * int(self.transfer_ratio * width)
             offsets = (marked.flatten().cumsum(0) - 1).view_as(marked)
             self._selections[key] = LayerwiseTokens(
-                **vars(packed.select(marked, step)),
-                always=offsets[always].to(device),
-                candidates=offsets[candidates].view(-1, width).to(device),
+                **vars(packed.select(marked, step, with_finished=kept)),
+                always=packed.upload(offsets[always]),
+                candidates=packed.upload(offsets[candidates].view(-1, width)),
                 layer_counts=tuple(counts.tolist()),
             )
         return self._selections[key]
@@ -113,17 +127,17 @@ class DLLMCache(SelectiveKVCache):
         picked = self._pick(layer, entering, computed)
         recomputed = torch.cat([computed.always, picked.flatten()]).sort().values  # example after example
         if index not in self.outputs:
-            self.outputs[index] = entering.new_zeros(self._slot_count, entering.shape[-1])
-        slots = self._slots[computed.indices]
-        leaving = entering + self.outputs[index][slots]
+            self.outputs[index] = entering.new_zeros(self._num_outputs, entering.shape[-1])
+        leaving = entering + self.outputs[index][self._output_rows[computed.indices]]
         if len(recomputed):
             none = recomputed[:0]  # the block is looked up behind the last layer, among all tokens
-            tokens = ComputedTokens(computed.indices[recomputed], computed.layer_counts, block=none)
+            slots = computed.slots[recomputed]
+            tokens = ComputedTokens(computed.indices[recomputed], slots, computed.layer_counts, block=none)
             cos, sin = (part[:, recomputed] for part in position_embeddings)
             fresh = super().run_layer(
                 layer, entering[recomputed][None], (cos, sin), attention_mask, computed=tokens, **kwargs
             )[0]
-            self.outputs[index].index_copy_(0, slots[recomputed], fresh - entering[recomputed])
+            self.outputs[index].index_copy_(0, self._output_rows[slots], fresh - entering[recomputed])
             leaving = leaving.index_copy(0, recomputed, fresh)
         return leaving[None]
 
@@ -136,9 +150,9 @@ class DLLMCache(SelectiveKVCache):
             return candidates[:, :0]
         attention = layer.self_attn
         fresh = attention.v_proj(layer.input_layernorm(hidden_states[candidates])).flatten(0, 1)
-        values, indices = self.values[attention.layer_idx], computed.indices[candidates].flatten()
-        similarity = torch.cosine_similarity(fresh.float(), values[indices].flatten(1).float(), dim=-1)
-        values.index_copy_(0, indices, fresh.view(-1, *values.shape[1:]))
+        values, stored = self.values[attention.layer_idx], computed.indices[candidates].flatten()
+        similarity = torch.cosine_similarity(fresh.float(), values[stored].flatten(1).float(), dim=-1)
+        values.index_copy_(0, computed.slots[candidates].flatten(), fresh.view(-1, *values.shape[1:]))
         # Tokens that did not change are all as similar. Which of them are picked must not depend on rounding.
         order = (similarity * SIMILARITIES).round().view_as(candidates).argsort(dim=-1, stable=True)
         return candidates.gather(1, order[:, :count])

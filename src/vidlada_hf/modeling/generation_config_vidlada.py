@@ -69,6 +69,10 @@ class VidLaDAGenerationConfig(GenerationConfig):
         stop_strings: further stops as text. They need `tokenizer=`; a token in which a stop begins is cut off whole.
         official_stop_search: once a stop was found, look only for the first of the stops again, as the official code
             does by mistake.
+        cuda_graphs: on a CUDA device, steps whose shape repeats are captured in a CUDA graph and replayed, which gives the
+            same tokens in less time. Where the model or the strategy cannot be captured, steps run as they are.
+        compile: compile the layers with inductor, once for all layers; the first step then takes up to a minute.
+            Sums are rounded otherwise than without.
         seed: of the noise ("random" remasking, temperature > 0), where no `generator` is given. Each example of a batch
             draws from a generator of its own with this seed, and so gets what it gets alone.
         return_dict_in_generate: return a `VidLaDAGenerationOutput` instead of the sequences.
@@ -97,6 +101,8 @@ class VidLaDAGenerationConfig(GenerationConfig):
         "stop_token_ids": None,
         "stop_strings": None,
         "official_stop_search": False,
+        "cuda_graphs": True,
+        "compile": False,
         "seed": None,
         "return_dict_in_generate": False,
         "pad_token_id": None,
@@ -125,6 +131,9 @@ class VidLaDAGenerationConfig(GenerationConfig):
             value = getattr(self, name)
             if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < math.inf:
                 raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
+        for name in ("cuda_graphs", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` must be True or False, got {getattr(self, name)!r}.")
         check_choice("remasking", self.remasking, ("low_confidence", "random"))
         for name in ("unmasking", "cache_strategy"):
             if not isinstance(getattr(self, name), str):

@@ -5,8 +5,8 @@ commits by an `UnmaskingStrategy`. Where nothing else is said, the rules are tho
 """
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,12 @@ from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from .arguments_vidlada import check_ids, refuse_unknown
 from .cache_strategies_vidlada import resolve_cache_strategy
-from .cache_vidlada import DenoisingCache, SequenceLayout, cache_session, count_positions
+from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, cache_session, count_positions
 from .canvas_vidlada import Canvas, RandomSource, assemble_sequences, sample_tokens
+from .cuda_graphs_vidlada import StepGraphs, step_graphs
 from .denoising_run_vidlada import DenoisingRun, GenerationRequest
 from .generation_config_vidlada import ALIASES, AUTOREGRESSIVE_ONLY, VidLaDAGenerationConfig, rename_aliases
+from .layer_functions_vidlada import compiled_layers, pack_weights
 from .observers_vidlada import GenerationObservers, StepOutput
 from .stopping_vidlada import StopRules
 from .unmasking_vidlada import UnmaskingStrategy, resolve_unmasking
@@ -82,12 +84,12 @@ class VidLaDAGenerationMixin:
             b. Lay out prompt, canvas and suffix, and let the cache strategy check the layout.
             c. Encode the video and merge it into the prompt's embeddings, once.
         2. For each block of the canvas, for each of its steps, until nothing is left to commit before a stop:
-            a. Embed the canvas as it stands.
-            b. Let the cache strategy compute the hidden states of the block.
-            c. Logits of the block: guidance, suppressed tokens, logits processors.
-            d. Choose a token and a confidence for each position.
-            e. Let the unmasking strategy commit some of them.
-            f. Look for stops; inform the streamer and the callback; ask the stopping criteria.
+            a. Logits of the block, in one go, which may be captured (`cuda_graphs`): embed the canvas as it stands, let
+               the cache strategy compute the hidden states of the block, apply the head, guidance, suppressed tokens.
+            b. Logits processors.
+            c. Choose a token and a confidence for each position.
+            d. Let the unmasking strategy commit some of them.
+            e. Look for stops; inform the streamer and the callback; ask the stopping criteria.
         3. Cut each answer at its stop, append the suffix, pad on the right.
 
         Args:
@@ -129,7 +131,7 @@ class VidLaDAGenerationMixin:
         layout = self._prepare_layout(request, attention_mask, video_num_frames)
         request.cache.check(self.config.get_text_config(), layout)
         observers = GenerationObservers(streamer, step_callback, request.settings.return_dict_in_generate)
-        with cache_session(request.cache, layout), closing(observers):
+        with cache_session(request.cache, layout), closing(observers), self._ways_to_run(request) as graphs:
             # 1.c Encode the video and merge it into the prompt's embeddings, once.
             prompt = self.model.merge_features(
                 request.input_ids,
@@ -139,27 +141,29 @@ class VidLaDAGenerationMixin:
                 video_features,
                 vision_batch_size,
             )
-            run = self._start_run(request, layout, prompt)
+            run = self._start_run(request, layout, prompt, may_stop=bool(stops or criteria))
             stops.update(run.canvas)
             observers.on_start(request.input_ids)
             # 2. For each block of the canvas, for each of its steps.
             for number, block in enumerate(request.settings.blocks()):
                 for targets in run.steps_of_block(number, block):
-                    # 2.a Embed the canvas as it stands.
-                    self._embed_canvas(run)
-                    # 2.b Hidden states of the block.
-                    hidden_states = request.cache.denoise(self.model.language_model, run.embeddings, targets.step)
-                    # 2.c Logits of the block.
-                    logits = self._block_logits(hidden_states, request.settings, run.sequences, logits_processor)
-                    # 2.d Choose a token and a confidence for each position.
-                    tokens, confidence = sample_tokens(logits, request.settings, request.random_source, targets.active)
-                    # 2.e Commit some of them.
-                    output = run.commit(targets, tokens, confidence, logits)
-                    # 2.f Look for stops; inform the observers; ask the stopping criteria.
+                    # 2.a Logits of the block.
+                    logits = self._block_logits(run, targets.step, graphs)
+                    # 2.b Logits processors.
+                    logits = self._process_logits(logits, run, logits_processor)
+                    # 2.c Choose a token and a confidence for each position.
+                    active = targets.active_examples
+                    tokens, confidence = sample_tokens(logits, request.settings, request.random_source, active)
+                    # 2.d Commit some of them.
+                    committed = run.commit(targets, tokens, confidence, logits)
+                    # 2.e Look for stops; inform the observers; ask the stopping criteria.
                     stops.update(run.canvas)
-                    observers.on_step_end(output, block.columns, run.canvas)
+                    if observers.are_watching:
+                        confidence = confidence.masked_fill(~targets.eligible, -torch.inf)
+                        output = StepOutput(targets.step, tokens, confidence, committed, run.canvas.ids.clone())
+                        observers.on_step_end(output, block.columns, run.canvas)
                     if criteria:
-                        run.canvas.masked &= ~criteria(run.sequences, None)[:, None]  # these commit nothing more
+                        run.canvas.halt(criteria(run.sequences, None))
                 observers.on_block_end(block.columns, run.canvas)
 
         # 3. Cut each answer at its stop, append the suffix, pad on the right.
@@ -279,11 +283,14 @@ class VidLaDAGenerationMixin:
             canvas=slice(prompt_length, prompt_length + canvas_length),
         ).repeat(request.branches)
 
-    def _start_run(self, request: GenerationRequest, layout: SequenceLayout, prompt: torch.Tensor) -> DenoisingRun:
+    def _start_run(
+        self, request: GenerationRequest, layout: SequenceLayout, prompt: torch.Tensor, may_stop: bool
+    ) -> DenoisingRun:
         """Embeds and joins prompt, canvas and suffix. The unconditional branch has masks for its whole prompt.
 
         Args:
             prompt: (batch, tokens, hidden), embeddings with the visual features merged in.
+            may_stop: see `DenoisingRun`.
         """
         embed, batch = self.model.get_input_embeddings(), len(prompt)
         suffix_ids = request.suffix_ids.expand(batch, -1)
@@ -293,33 +300,58 @@ class VidLaDAGenerationMixin:
             unconditional[:, : prompt.shape[1]] = embed(suffix_ids.new_tensor(self.config.mask_token_id))
             embeddings = torch.cat([embeddings, unconditional])
         sequences = torch.cat([request.input_ids, request.canvas.ids, suffix_ids], dim=1)
-        return DenoisingRun(request, layout, embeddings, sequences)
+        return DenoisingRun(request, layout, embeddings, sequences, may_stop)
+
+    @contextmanager
+    def _ways_to_run(self, request: GenerationRequest) -> Iterator[StepGraphs | None]:
+        """Meanwhile layers run as the settings say; yields the graphs of the steps, None where none are captured."""
+        settings, device = request.settings, request.input_ids.device
+        pack_weights(self.model.language_model)
+        with (
+            compiled_layers(settings.compile),
+            step_graphs(self, request.cache, device, settings.cuda_graphs) as graphs,
+        ):
+            yield graphs
+
+    def _block_logits(self, run: DenoisingRun, step: DenoisingStep, graphs: StepGraphs | None) -> torch.Tensor:
+        """(batch, block, vocabulary), float32, of the canvas as it stands. Of a captured step, until the next."""
+        cache, text_model = run.request.cache, self.model.language_model
+
+        def logits_of(plan: Any) -> torch.Tensor:
+            self._embed_canvas(run)
+            return self._apply_head(cache.run(text_model, run.embeddings, plan), run)
+
+        if graphs is not None:
+            return graphs.run(cache.plan(step), logits_of)
+        self._embed_canvas(run)
+        return self._apply_head(cache.denoise(text_model, run.embeddings, step), run)
 
     def _embed_canvas(self, run: DenoisingRun) -> None:
         """Writes the canvas as it stands into the embeddings of each branch."""
         embedded = self.model.get_input_embeddings()(run.canvas.ids)
         run.embeddings[:, run.layout.canvas] = embedded.repeat(run.request.branches, 1, 1)
 
-    def _block_logits(
-        self,
-        hidden_states: torch.Tensor,
-        settings: VidLaDAGenerationConfig,
-        sequences: torch.Tensor,
-        logits_processor: LogitsProcessorList | None,
-    ) -> torch.Tensor:
-        """(branches x batch, block, hidden) -> (batch, block, vocabulary), float32."""
-        logits = self.lm_head(hidden_states).float().to(sequences.device)  # a model on several devices
-        if settings.cfg_scale > 0:
+    def _apply_head(self, hidden_states: torch.Tensor, run: DenoisingRun) -> torch.Tensor:
+        """(branches x batch, block, hidden) -> (batch, block, vocabulary), float32, guided, with suppressed tokens."""
+        scale = run.request.settings.cfg_scale
+        logits = self.lm_head(hidden_states).float().to(run.sequences.device)  # a model on several devices
+        if scale > 0:
             conditional, unconditional = logits.chunk(2)
-            logits = unconditional + (settings.cfg_scale + 1) * (conditional - unconditional)
-        logits[..., settings.suppress_tokens] = -torch.inf
-        if logits_processor:
-            block = logits.shape[1]
-            # Placeholders may lie outside the vocabulary, where processors that look ids up would fail.
-            known = sequences.masked_fill(sequences >= logits.shape[-1], settings.pad_token_id or 0)
-            scores = LogitsProcessorList(logits_processor)(known.repeat_interleave(block, dim=0), logits.flatten(0, 1))
-            logits = scores.view_as(logits)
-        return logits
+            logits = unconditional + (scale + 1) * (conditional - unconditional)
+        return logits.index_fill_(-1, run.suppressed_tokens, -torch.inf)
+
+    def _process_logits(
+        self, logits: torch.Tensor, run: DenoisingRun, processors: LogitsProcessorList | None
+    ) -> torch.Tensor:
+        """(batch, block, vocabulary) -> the same shape, by logits processors."""
+        if not processors:
+            return logits
+        block = logits.shape[1]
+        # Placeholders may lie outside the vocabulary, where processors that look ids up would fail.
+        padding = run.request.settings.pad_token_id or 0
+        known = run.sequences.masked_fill(run.sequences >= logits.shape[-1], padding)
+        scores = LogitsProcessorList(processors)(known.repeat_interleave(block, dim=0), logits.flatten(0, 1))
+        return scores.view_as(logits)
 
     def adjust_generation_fn(
         self,

@@ -11,18 +11,9 @@ from typing import Any
 import torch
 
 from .arguments_vidlada import check_choice, check_interval, check_whole
-from .cache_vidlada import DenoisingStep, SequenceLayout
-from .chunk_attention_vidlada import (
-    FrameBatch,
-    VideoTokens,
-    attend_by_frames,
-    batch_frames,
-    choose_anchors,
-    evenly_spaced,
-    invert_indices,
-    proxy_attention_scores,
-)
-from .kv_cache_vidlada import ComputedTokens, SelectiveKVCache
+from .cache_vidlada import DenoisingStep, SequenceLayout, upload
+from .chunk_attention_vidlada import AnchorSearch, VideoTokens, attention_by_frames, invert_indices
+from .kv_cache_vidlada import ComputedTokens, SelectiveKVCache, TokenPlan
 
 
 @dataclass(frozen=True)
@@ -121,10 +112,12 @@ class GroupTokens(ComputedTokens):
     Args:
         framewise: examples whose visual tokens attend by frames.
         searching: examples whose anchors are searched for.
+        proxies: of each of these, (queries,), int64, where its proxies stand among these tokens.
     """
 
     framewise: tuple[int, ...]
     searching: tuple[int, ...]
+    proxies: tuple[torch.Tensor, ...]
 
 
 class MARSCache(SelectiveKVCache):
@@ -152,6 +145,8 @@ class MARSCache(SelectiveKVCache):
         refreshed: what the latest `generate` refreshed: for each step the `RefreshPlan` of each example, None where it
             had nothing to do. Kept after `end`.
     """
+
+    captures = True
 
     def __init__(self, config: MARSCacheConfig | None = None) -> None:
         self.config = MARSCacheConfig() if config is None else config
@@ -185,21 +180,26 @@ class MARSCache(SelectiveKVCache):
 
     def begin(self, layout: SequenceLayout) -> None:
         super().begin(layout)
+        config, device = self.config, layout.position_ids.device
         self.videos = VideoTokens.of_layout(layout.frame_index.cpu(), self.packed.is_token, self.packed.indices)
         self.is_chunked = [self._is_chunked(len(video.frames)) for video in self.videos]
-        self.boundaries: dict[int, torch.Tensor] = {}  # group -> (tokens, hidden), what entered it
+        self.boundaries: dict[int, torch.Tensor] = {}  # group -> (tokens + 1, hidden), what entered it
         self.refreshed = []
-        self.anchors: dict[int, list[torch.Tensor]] = {}  # example -> of each frame, (anchors,)
-        if self.config.anchor_choice == "random" or self.config.anchors == 0:
-            chunked = [i for i, is_chunked in enumerate(self.is_chunked) if is_chunked]
-            self.anchors = {i: self._random_anchors(self.videos[i]) for i in chunked}
+        self._searches = {  # of each example that needs anchors
+            i: AnchorSearch(video, config.neighborhood or 0, config.anchors, config.proxy_queries, device)
+            for i, video in enumerate(self.videos)
+            if self.is_chunked[i]
+        }
+        self.anchors: dict[int, torch.Tensor] = {}  # example -> (frames, anchors), int64, on the device
+        if config.anchor_choice == "random" or config.anchors == 0:
+            self.anchors = {i: self._random_anchors(search) for i, search in self._searches.items()}
         self._scores: dict[int, torch.Tensor] = {}  # example -> (visual tokens,), summed over proxy layers
         self._last_blocks: list[slice | None] = [None] * len(self.videos)  # of each example
-        self._frame_batches: dict[Any, tuple[list[FrameBatch], torch.Tensor]] = {}  # (examples, device) ->
+        self._by_frames: dict[Any, Any] = {}  # (example, device) -> how its frames attend
 
     def end(self) -> None:
         super().end()
-        self.boundaries, self._frame_batches, self._scores = {}, {}, {}
+        self.boundaries, self._by_frames, self._scores, self._searches = {}, {}, {}, {}
 
     # --- what is refreshed -------------------------------------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class MARSCache(SelectiveKVCache):
             for kind, pyramid in pyramids.items()
         }
 
-    def _plan(self, step: DenoisingStep) -> list[RefreshPlan | None]:
+    def _refresh_plans(self, step: DenoisingStep) -> list[RefreshPlan | None]:
         """What each example refreshes, by a clock that counts the example's own steps; None where it is not active."""
         visual, text = self.config.visual_intervals, self.config.text_intervals
         return [
@@ -223,80 +223,110 @@ class MARSCache(SelectiveKVCache):
 
     # --- one step ----------------------------------------------------------------------------------------------------
 
-    def denoise(self, text_model: Any, inputs_embeds: torch.Tensor, step: DenoisingStep) -> torch.Tensor:
-        """Runs the block and whatever is refreshed, group by group; in one go where nothing is."""
-        layers, groups = len(text_model.layers), self.config.groups
-        plans = self._plan(step)
+    def plan(self, step: DenoisingStep) -> TokenPlan:
+        """The tokens of each group; one for all layers where only the block is computed. Steps that refresh visual
+        tokens are too large to gain from being captured."""
+        groups, plans = self.config.groups, self._refresh_plans(step)
         self.refreshed.append(plans)
-        hidden_states: Any = None
-        searching = tuple(
-            i for i, plan in enumerate(plans) if plan is not None and self.is_chunked[i] and i not in self.anchors
+        blocks, is_new_block = self._blocks_to_compute(step)
+        is_quiet = not is_new_block and all(plan is None or min(plan.visual, plan.text) >= groups for plan in plans)
+        kept = is_quiet and self.keeps_shape
+        if kept:
+            blocks = ((step.span,),) * len(plans)
+        tokens = tuple(
+            self._tokens_of_group(group, step, blocks, plans, kept) for group in range(1 if is_quiet else groups)
         )
-        blocks, is_new_block = self._mark_blocks(step)
-        is_refreshing = any(plan is not None and min(plan.visual, plan.text) < groups for plan in plans)
-        if not is_refreshing and not is_new_block:
-            computed = self._tokens_of_group(0, step, blocks, plans, searching)
-            hidden_states = self.compute(text_model, self.embeddings(inputs_embeds, computed), computed)
-            return self.finish_step(hidden_states, computed, step)
-        for group in range(groups):
-            computed = self._tokens_of_group(group, step, blocks, plans, searching)
-            hidden_states = None  # what enters is a copy, and each layer's input is let go of: both keep the peak down
+        repeats = all(plan is None or plan.visual >= groups for plan in plans)
+        return self.finish_plan(step, tokens, repeats, with_finished=kept)
+
+    def run(self, text_model: Any, inputs_embeds: torch.Tensor, plan: TokenPlan) -> torch.Tensor:
+        """Runs the block and whatever is refreshed, group by group; in one go where nothing is."""
+        layers, groups = len(text_model.layers), len(plan.groups)
+        hidden_states: Any = None
+        for group, computed in enumerate(plan.groups):
+            hidden_states = None  # what enters is a copy: the peak stays down
             if group:
                 hidden_states = self.boundaries[group][computed.indices]
             else:
                 hidden_states = self.embeddings(inputs_embeds, computed)
-            for layer in range(group * layers // groups, (group + 1) * layers // groups):
-                hidden_states = self.compute(text_model, hidden_states, computed, range(layer, layer + 1))
+            span = range(group * layers // groups, (group + 1) * layers // groups)
+            hidden_states = self.compute(text_model, hidden_states, computed, span)
             if group + 1 < groups:
                 self.on_group_end(group, hidden_states, computed)
-        return self.finish_step(hidden_states, computed, step)
+        return self.read_block(hidden_states, computed, plan)
 
-    def _mark_blocks(self, step: DenoisingStep) -> tuple[torch.Tensor, bool]:
-        """(batch, positions), bool: the block, and in its first step the one before; and whether it was the first."""
-        active = self.packed.active(step)
-        marked, is_new_block = self.packed.mark(step.span, active), False
-        for example, last in enumerate(self._last_blocks):
-            if active[example] and last != step.span:
-                is_new_block = True
-                self._last_blocks[example] = step.span
-                if last is not None:
-                    marked[example, last] = True
-        return marked, is_new_block
+    def _blocks_to_compute(self, step: DenoisingStep) -> tuple[tuple[tuple[slice, ...], ...], bool]:
+        """Of each example the block, and in its first step there the one before; and whether it was any's first."""
+        blocks: list[tuple[slice, ...]] = []
+        is_new_block = False
+        for example, is_active in enumerate(self.packed.active(step)):
+            last = self._last_blocks[example]
+            is_new = is_active and last != step.span
+            blocks.append((*((last,) if is_new and last is not None else ()), *((step.span,) if is_active else ())))
+            if is_new:
+                is_new_block, self._last_blocks[example] = True, step.span
+        return tuple(blocks), is_new_block
 
     def _tokens_of_group(
         self,
         group: int,
         step: DenoisingStep,
-        blocks: torch.Tensor,
+        blocks: tuple[tuple[slice, ...], ...],
         plans: Sequence[RefreshPlan | None],
-        searching: tuple[int, ...],
+        with_finished: bool,
     ) -> GroupTokens:
         """The tokens that a group of layers computes.
 
         Args:
-            blocks: (batch, positions), bool, what is computed whatever is refreshed.
+            blocks: of each example, the spans that are computed whatever is refreshed.
+            with_finished: whether examples that are not active are among them.
         """
-        packed = self.packed
-        visual = torch.tensor([plan is not None and plan.visual <= group for plan in plans])
-        text = torch.tensor([plan is not None and plan.text <= group for plan in plans])
-        by_frames = torch.tensor([plan is not None and not plan.full for plan in plans])
-        by_frames &= visual & torch.tensor(self.is_chunked)
-        refreshed = torch.where(packed.is_visual, visual[:, None], text[:, None]) & packed.is_token
-        marked = (blocks | refreshed) & ~(packed.is_visual & by_frames[:, None])
-        framewise = tuple(by_frames.nonzero()[:, 0].tolist())
-        key = (marked.numpy().tobytes(), framewise, searching, step.span.start, step.span.stop, step.active)
+        visual = tuple(plan is not None and plan.visual <= group for plan in plans)
+        text = tuple(plan is not None and plan.text <= group for plan in plans)
+        framewise = tuple(
+            i for i, plan in enumerate(plans) if plan is not None and visual[i] and not plan.full and self.is_chunked[i]
+        )
+        searching = tuple(i for i in self._searches if plans[i] is not None and i not in self.anchors)
+        spans = tuple((block.start, block.stop) for example in blocks for block in example)
+        key = (visual, text, framewise, searching, spans, step.span.start, self.packed.active(step), with_finished)
         if key not in self._selections:
-            first = torch.cat([self.videos[i].visual for i in framewise]) if framewise else None
-            tokens = packed.select(marked, step, first)
-            self._selections[key] = GroupTokens(**vars(tokens), framewise=framewise, searching=searching)
+            self._selections[key] = self._select_group(
+                step, blocks, (visual, text), framewise, searching, with_finished
+            )
         return self._selections[key]
+
+    def _select_group(
+        self,
+        step: DenoisingStep,
+        blocks: tuple[tuple[slice, ...], ...],
+        refreshed: tuple[tuple[bool, ...], tuple[bool, ...]],
+        framewise: tuple[int, ...],
+        searching: tuple[int, ...],
+        with_finished: bool,
+    ) -> GroupTokens:
+        """As `_tokens_of_group`; `refreshed`: of each example, whether visual tokens are, and all others."""
+        packed, (visual, text) = self.packed, (torch.tensor(kind)[:, None] for kind in refreshed)
+        marked = torch.where(packed.is_visual, visual, text) & packed.is_token
+        for example, own in enumerate(blocks):
+            for block in own:
+                marked[example, block] = packed.is_token[example, block]
+        for example in framewise:
+            marked[example] &= ~packed.is_visual[example]
+        first = torch.cat([self.videos[i].visual for i in framewise]) if framewise else None
+        tokens = packed.select(marked, step, first, with_finished)
+        proxies: tuple[torch.Tensor, ...] = ()
+        if searching:
+            indices = packed.indices[marked] if first is None else torch.cat([first, packed.indices[marked]])
+            offsets = invert_indices(indices, len(packed.flat_positions))
+            proxies = tuple(packed.upload(offsets[self._searches[i].proxies]) for i in searching)
+        return GroupTokens(**vars(tokens), framewise=framewise, searching=searching, proxies=proxies)
 
     def on_group_end(self, group: int, hidden_states: torch.Tensor, computed: ComputedTokens) -> None:
         """Stores what left a group of layers, (tokens, hidden), as what enters the next."""
         if group + 1 not in self.boundaries:
-            size = (len(self.packed.flat_positions), hidden_states.shape[-1])
+            size = (len(self.packed.flat_positions) + 1, hidden_states.shape[-1])
             self.boundaries[group + 1] = hidden_states.new_zeros(size)
-        self.boundaries[group + 1].index_copy_(0, computed.indices.to(hidden_states.device), hidden_states)
+        self.boundaries[group + 1].index_copy_(0, computed.slots.to(hidden_states.device), hidden_states)
 
     # --- attention ---------------------------------------------------------------------------------------------------
 
@@ -314,24 +344,23 @@ class MARSCache(SelectiveKVCache):
         """Stores keys and values; visual tokens that are refreshed attend by frames, all others to everything."""
         keys, values = self.store(attention.layer_idx, key, value, computed)
         self._search_anchors(attention, query, keys, computed)
-        first = computed.num_framewise
-        others = self.attend_to_all(attention, query[:, :, first:], keys, values, computed, **kwargs)
-        if not first:
-            return others
-        batches, offsets = self._batches_of(computed.framewise, query.device)
-        visual = attend_by_frames(attention, query[:, :, :first], offsets, keys, values, batches, **kwargs)
-        return torch.cat([visual, others], dim=1)
+        parts, begin = [], 0
+        for example in computed.framewise:
+            end = begin + sum(self.videos[example].sizes)
+            queries, anchors = query[0, :, begin:end].transpose(0, 1), self.anchors[example].to(query.device)
+            parts.append(self._frames_of(example, attention, queries).attend(attention, queries, keys, values, anchors))
+            begin = end
+        others = self.attend_to_all(attention, query[:, :, begin:], keys, values, computed, **kwargs)
+        return torch.cat([*(part[None] for part in parts), others], dim=1) if parts else others
 
-    def _batches_of(self, examples: tuple[int, ...], device: torch.device) -> tuple[list[FrameBatch], torch.Tensor]:
-        """The frames of these examples in batches, and where each visual token stands among those computed."""
-        if (examples, device) not in self._frame_batches:
-            videos, anchors = [self.videos[i] for i in examples], [self.anchors[i] for i in examples]
-            indices = torch.cat([video.visual for video in videos])
-            assert self.config.neighborhood is not None  # without one no example is chunked
-            batches = batch_frames(videos, anchors, self.config.neighborhood, device)
-            offsets = invert_indices(indices, len(self.packed.flat_positions)).to(device)
-            self._frame_batches[examples, device] = batches, offsets
-        return self._frame_batches[examples, device]
+    def _frames_of(self, example: int, attention: Any, query: torch.Tensor) -> Any:
+        """How the frames of an example attend."""
+        if (example, query.device) not in self._by_frames:
+            width, anchors = self.config.neighborhood, self.config.anchors
+            assert width is not None  # without one no example is chunked
+            by_frames = attention_by_frames(self.videos[example], width, anchors, attention, query)
+            self._by_frames[example, query.device] = by_frames
+        return self._by_frames[example, query.device]
 
     def _search_anchors(self, attention: Any, query: torch.Tensor, keys: torch.Tensor, computed: GroupTokens) -> None:
         """Adaptive anchor search, in an example's first step, at the proxy layers.
@@ -341,47 +370,26 @@ class MARSCache(SelectiveKVCache):
         layer, proxy_layers = attention.layer_idx, self._proxy_layers(attention)
         if not computed.searching or layer > max(proxy_layers):
             return
-        offsets = invert_indices(computed.indices.cpu(), len(self.packed.flat_positions))
-        for example in computed.searching:
-            is_proxy = layer in proxy_layers
+        is_proxy = layer in proxy_layers
+        for example, proxies in zip(computed.searching, computed.proxies, strict=True):
             if not is_proxy and (self.config.first_step == "full" or example in self._scores):
                 continue
-            scores = self._proxy_scores(example, attention, query, keys, offsets)
+            search, start = self._searches[example], self.packed.offsets[example]
+            stretch = slice(start, start + self.packed.lengths[example])
+            scores = search.score(query[0][:, proxies.to(query.device)], keys, stretch, attention.scaling)
             if is_proxy:
-                scores = self._scores[example] = scores + self._scores.get(example, 0)
-            self.anchors[example] = choose_anchors(self.videos[example], scores, self.config.anchors)
-            self._frame_batches.clear()
+                before = self._scores.get(example)
+                scores = self._scores[example] = scores if before is None else scores + before.to(scores.device)
+            self.anchors[example] = search.choose(scores)
 
     def _proxy_layers(self, attention: Any) -> tuple[int, ...]:
         """The layers whose attention the search looks at."""
         return self.config.proxy_layers or (attention.config.num_hidden_layers // 2,)
 
-    def _proxy_scores(
-        self, example: int, attention: Any, query: torch.Tensor, keys: torch.Tensor, offsets: torch.Tensor
-    ) -> torch.Tensor:
-        """(visual tokens,), on the CPU: the attention that each receives in this layer from proxies in other frames.
-
-        Args:
-            offsets: (all tokens,), where each stands among the queries.
-        """
-        video, device = self.videos[example], query.device
-        start = self.packed.offsets[example]
-        indices, frames = video.visual, video.frame_of_tokens()
-        proxies = evenly_spaced(len(indices), self.config.proxy_queries)
-        return proxy_attention_scores(
-            query=query[0][:, offsets[indices[proxies]].to(device)],
-            query_frames=frames[proxies].to(device),
-            keys=keys[start : start + self.packed.lengths[example]],
-            visual=(indices - start).to(device),
-            key_frames=frames.to(device),
-            neighborhood=self.config.neighborhood or 0,
-            scaling=attention.scaling,
-        ).cpu()
-
-    def _random_anchors(self, video: VideoTokens) -> list[torch.Tensor]:
-        """(anchors,) of each frame; the same for an example wherever it stands in a batch."""
+    def _random_anchors(self, search: AnchorSearch) -> torch.Tensor:
+        """(frames, anchors); the same for an example wherever it stands in a batch."""
         generator = torch.Generator().manual_seed(self.config.anchor_seed)
-        return choose_anchors(video, torch.rand(len(video.visual), generator=generator), self.config.anchors)
+        return search.choose(upload(torch.rand(len(search.visual), generator=generator), search.visual.device))
 
 
 def first_due(pyramid: Sequence[int | None], steps_done: int) -> int:

@@ -30,11 +30,24 @@ class StepOutput:
 
 
 class GenerationObservers:
-    """Informs the streamer and the callback of one `generate`, and keeps its trace where that is asked for."""
+    """Informs the streamer and the callback of one `generate`, and keeps its trace where that is asked for.
+
+    Attributes:
+        are_watching: whether anybody wants to hear of a step.
+    """
 
     def __init__(self, streamer: Any, step_callback: Callable[[StepOutput], None] | None, keep_trace: bool) -> None:
         self.streamer, self.step_callback, self.keep_trace = streamer, step_callback, keep_trace
-        self.trace: list[StepOutput] = []
+        self.are_watching = keep_trace or step_callback is not None or hasattr(streamer, "put_draft")
+        self._trace: list[StepOutput] = []
+
+    @property
+    def trace(self) -> list[StepOutput]:
+        """The steps, on the CPU."""
+        return [
+            StepOutput(out.step, *(value.cpu() for value in (out.tokens, out.confidence, out.committed, out.canvas)))
+            for out in self._trace
+        ]
 
     def on_start(self, input_ids: torch.Tensor) -> None:
         """Gives the streamer the prompts (batch, tokens)."""
@@ -44,10 +57,10 @@ class GenerationObservers:
     def on_step_end(self, output: StepOutput, columns: slice, canvas: Canvas) -> None:
         """Reports a step, and the canvas from the current block to its end as a draft."""
         if self.keep_trace:
-            values = (output.tokens, output.confidence, output.committed, output.canvas)
-            self.trace.append(StepOutput(output.step, *(value.cpu() for value in values)))
+            self._trace.append(output)
         if hasattr(self.streamer, "put_draft"):
-            self.streamer.put_draft(value=output.canvas[:, columns.start : int(canvas.stop.max())].cpu())
+            view = canvas.view()
+            self.streamer.put_draft(value=view.ids[:, columns.start : int(view.stop.max())])
         if self.step_callback is not None:
             self.step_callback(output)
 
@@ -55,9 +68,10 @@ class GenerationObservers:
         """Gives the streamer a finished block, up to the stop."""
         if self.streamer is None:
             return
-        end = min(columns.stop, int(canvas.stop.max()))
+        view = canvas.view()
+        end = min(columns.stop, int(view.stop.max()))
         if columns.start < end:
-            self.streamer.put(canvas.ids[:, columns.start : end].clone().cpu())
+            self.streamer.put(view.ids[:, columns.start : end].clone())
 
     def close(self) -> None:
         """Ends the stream, also after an error: an iterating streamer must not be left waiting."""

@@ -1,10 +1,12 @@
 """Where an answer ends: the earliest stop on a canvas that is filled in any order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+from .cache_vidlada import upload
 
 
 @dataclass
@@ -22,6 +24,11 @@ class StopRules:
     strings: list[str]
     tokenizer: Any = None
     first_only: bool = False
+    _uploaded: dict[torch.device, list[torch.Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def __bool__(self) -> bool:
+        """Whether there is any stop."""
+        return bool(self.sequences or self.strings)
 
     @classmethod
     def build(cls, settings: Any, official_strings: Sequence[str], tokenizer: Any) -> "StopRules":
@@ -46,32 +53,36 @@ class StopRules:
         return cls(sequences, strings, tokenizer, settings.official_stop_search)
 
     def update(self, canvas: Any) -> None:
-        """Moves `canvas.stop` to the earliest stop on the canvas as it stands."""
-        length = canvas.ids.shape[1]
+        """Moves the canvas' stops to the earliest on it as it stands. Only strings wait for the device."""
+        length, device = canvas.ids.shape[1], canvas.ids.device
+        if device not in self._uploaded:
+            self._uploaded[device] = [upload(torch.tensor(sequence), device) for sequence in self.sequences]
         had_stop = canvas.stop < length
-        for i, sequence in enumerate(self.sequences):
+        for i, sequence in enumerate(self._uploaded[device]):
             if len(sequence) > length:
                 continue
             column = first_occurrence(canvas.ids, canvas.masked, sequence)
             if self.first_only and i > 0:
                 column = torch.where(had_stop, length, column)
-            canvas.stop = torch.minimum(canvas.stop, column)
+            canvas.stop_at(column)
         if self.strings:
+            view = canvas.view()
             columns = [
                 first_text(ids, known, self.strings, self.tokenizer)
-                for ids, known in zip(canvas.ids.tolist(), (~canvas.masked).tolist(), strict=True)
+                for ids, known in zip(view.ids.tolist(), (~view.masked).tolist(), strict=True)
             ]
-            canvas.stop = torch.minimum(canvas.stop, canvas.stop.new_tensor(columns))
+            canvas.stop_at(torch.tensor(columns))
 
 
-def first_occurrence(ids: torch.Tensor, masked: torch.Tensor, sequence: Sequence[int]) -> torch.Tensor:
+def first_occurrence(ids: torch.Tensor, masked: torch.Tensor, sequence: torch.Tensor | Sequence[int]) -> torch.Tensor:
     """The first column where the sequence stands on committed tokens, (batch,), or the number of columns.
 
     Args:
         ids, masked: (batch, columns).
     """
     columns, size = ids.shape[1], len(sequence)
-    matches = (ids.unfold(1, size, 1) == ids.new_tensor(sequence)) & ~masked.unfold(1, size, 1)
+    sequence = torch.as_tensor(sequence, device=ids.device)
+    matches = (ids.unfold(1, size, 1) == sequence) & ~masked.unfold(1, size, 1)
     begins = matches.all(-1)
     column = torch.arange(begins.shape[1], device=ids.device)
     return torch.where(begins, column, columns).amin(-1)

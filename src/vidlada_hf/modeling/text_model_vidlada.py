@@ -25,6 +25,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .cache_vidlada import DenoisingCache, count_positions
 from .configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
+from .flash_attention_vidlada import FEW_QUERIES, flash_attention, has_flash_attention
+from .layer_functions_vidlada import forget_packed, layer_functions
 from .vision_vidlada import VidLaDANewline
 
 
@@ -83,11 +85,18 @@ class VidLaDAAttention(nn.Module):
         Returns:
             (batch, queries, heads, head_dim), and the weights where the implementation gives them.
         """
+        if self._splits_keys(query, attention_mask):
+            return flash_attention(query, key, value, self.scaling)[0].transpose(1, 2), None
         interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         dropout = self.config.attention_dropout if self.training else 0.0
         return interface(self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs)
+
+    def _splits_keys(self, query: torch.Tensor, attention_mask: torch.Tensor | None) -> bool:
+        """Whether flash attention, which splits the keys, is the faster: on a GPU, for few queries."""
+        few = query.is_cuda and query.shape[2] <= FEW_QUERIES and attention_mask is None
+        return few and not torch.is_grad_enabled() and has_flash_attention(self, query)
 
 
 class VidLaDALayer(GradientCheckpointingLayer):
@@ -100,6 +109,10 @@ class VidLaDALayer(GradientCheckpointingLayer):
         self.input_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
+    def _apply(self, fn: Callable, recurse: bool = True) -> Any:
+        forget_packed(self)
+        return super()._apply(fn, recurse)
+
     def forward(
         self,
         hidden_states: torch.Tensor,
@@ -109,6 +122,14 @@ class VidLaDALayer(GradientCheckpointingLayer):
         **kwargs: Any,
     ) -> torch.Tensor:
         """(batch, tokens, hidden) -> the same shape."""
+        functions = layer_functions(self, hidden_states)
+        if functions is not None:
+            query, key, value = functions.enter(hidden_states, *position_embeddings)
+            if denoising_cache is None:
+                attended = self.self_attn.attend(query, key, value, attention_mask, **kwargs)[0]
+            else:
+                attended = denoising_cache.attend(self.self_attn, query, key, value, attention_mask, **kwargs)
+            return functions.leave(hidden_states, attended)
         attended, _ = self.self_attn(
             self.input_layernorm(hidden_states), position_embeddings, attention_mask, denoising_cache, **kwargs
         )
@@ -187,6 +208,7 @@ class VidLaDATextModel(VidLaDAPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         layers: range | None = None,
         denoising_cache: DenoisingCache | None = None,
         **kwargs: Any,
@@ -200,6 +222,8 @@ class VidLaDATextModel(VidLaDAPreTrainedModel):
                 key.
             position_ids: (batch, tokens), the position of each computed token in its sequence. By default counted over
                 the tokens that are not padded.
+            position_embeddings: what `rotary_emb` gives for these positions, (batch, tokens, head_dim) each, where that
+                is known already.
             layers: the layers to run, all by default. The final norm is applied only after the last one.
             denoising_cache: decides which cached keys and values the tokens attend to (see `DenoisingCache`); with it
                 `attention_mask` goes to the cache as it is.
@@ -219,7 +243,8 @@ class VidLaDATextModel(VidLaDAPreTrainedModel):
                 attention_mask = torch.zeros_like(attention_mask, dtype=hidden_states.dtype).masked_fill(
                     ~attention_mask, lowest
                 )
-        position_embeddings = self.rotary_emb(hidden_states, position_ids)
+        if position_embeddings is None:
+            position_embeddings = self.rotary_emb(hidden_states, position_ids)
         layers = range(len(self.layers)) if layers is None else layers
         for i in layers:
             layer: Any = self.layers[i]

@@ -1,0 +1,31 @@
+"""All that `generate` can do, and a MARS-Cache that does it all in few steps."""
+
+from ..tiny_models import MASK
+
+
+class Numbers:
+    """A tokenizer: an id is its number between blanks."""
+
+    def decode(self, ids, **_):
+        return "".join(f" {i} " for i in ids)
+
+
+WAYS = {
+    "plain": {},
+    "guidance": {"cfg_scale": 0.7},
+    "two a step": {"max_denoising_steps": 6},
+    "infilling and suffix": {
+        "canvas": [MASK, 5, MASK, MASK, 9, MASK, MASK, MASK, MASK, MASK, 11, MASK],
+        "suffix": [7, 8],
+    },
+    "stops": {"eos_token_id": list(range(3, 12))},
+    "stop strings": {"stop_strings": [" 5 ", " 9 "], "tokenizer": Numbers()},
+    "threshold": {"unmasking": "threshold", "unmask_threshold": 0.3, "suppress_tokens": [0, MASK]},
+    "factor": {"unmasking": "factor", "unmask_factor": 3.0, "suppress_tokens": [0, MASK]},
+    "entropy": {"unmasking": "entropy", "unmask_entropy_bound": 4.0, "suppress_tokens": [0, MASK]},
+    "noise": {"temperature": 1.0, "remasking": "random", "seed": 3},
+}
+
+
+# Visual tokens are refreshed within the twelve steps too, by frames and with anchors that were searched for.
+OFTEN = {"visual_intervals": [4, 2], "text_intervals": [2, 2], "anchors": 2}
