@@ -16,8 +16,7 @@ from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
 from vidlada_hf.modeling.kv_cache_vidlada import DualCache, PrefixCache, SelectiveKVCache
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 
-from ..tiny_models import MASK, batch, example, tiny_model
-from .ways import OFTEN, WAYS
+from ..tiny_models import batch, example, tiny_model
 from .layouts import (
     Case,
     Prompt,
@@ -29,6 +28,7 @@ from .layouts import (
     simulate,
     text_model,
 )
+from .ways import OFTEN, WAYS
 
 few = settings(max_examples=15, deadline=None)
 

@@ -302,8 +302,7 @@ def test_memory_is_given_back(gpu_model):
     inputs, settings = on_gpu(prompts(gpu_model, 2)), {"cache_strategy": "mars", "max_new_tokens": 16}
     answers(gpu_model, inputs, **settings)
     torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    reserved = torch.cuda.memory_reserved()
+    before, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     for _ in range(50):
         answers(gpu_model, inputs, **settings)
     torch.cuda.synchronize()

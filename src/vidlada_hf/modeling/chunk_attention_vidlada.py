@@ -1,7 +1,7 @@
 """Frame-wise chunk attention (arXiv 2601.17868, section 4): a frame sees its neighbors, anchors of others, text.
 
-Tokens are given by their indices in a store of keys and values (see `PackedLayout`). No frame sees a key twice, and none
-that it does not attend to, so there is no mask. There are two ways to the same result:
+Tokens are given by their indices in a store of keys and values (see `PackedLayout`). No frame sees a key twice, and
+none that it does not attend to, so there is no mask. There are two ways to the same result:
 
 - `WindowedFrames`, where frames are equally large and stand one behind the other, and a kernel tells how much weight it
   gave (flash attention). A frame's neighbors are a window of the store. The anchors of all other frames and the rest
@@ -68,6 +68,30 @@ class VideoTokens:
         return range(max(frame - neighborhood, 0), min(frame + neighborhood + 1, len(self.frames)))
 
 
+@dataclass(frozen=True)
+class Windows:
+    """Windows of equal length, one behind the other at equal distances, which may overlap.
+
+    Args:
+        start: of the first.
+        step: from the start of one to that of the next.
+        count: how many there are.
+        length: tokens of each.
+    """
+
+    start: int
+    step: int
+    count: int
+    length: int
+
+    def of(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(tokens, heads, head_dim) -> (count, heads, length, head_dim), the same memory."""
+        token, head, channel = tokens.stride()
+        size = (self.count, tokens.shape[1], self.length, tokens.shape[2])
+        begin = tokens.storage_offset() + self.start * token
+        return tokens.as_strided(size, (self.step * token, head, token, channel), begin)
+
+
 class WindowedFrames:
     """One example's frames, by windows of the store.
 
@@ -102,42 +126,39 @@ class WindowedFrames:
         Returns:
             (visual tokens, heads, head_dim).
         """
-        ring = torch.cat([anchors.flatten(), self.others, anchors.flatten()])
-        far_keys, far_values = keys[ring], values[ring]
+        listed = torch.cat([anchors.flatten(), self.others, anchors.flatten()])
+        far_keys, far_values = keys[listed], values[listed]
         attended = query.new_empty(query.shape)
-        for first, step, count in self._rows_of_frames():
-            near, far = self._windows(first, step, anchors.shape[1])
-            queries = read_windows(query, first * self.size, step * self.size, count, self.size)
-            out, weight = flash_attention(
-                queries, *(read_windows(x, *near[:2], count, near[2]) for x in (keys, values)), attention.scaling
-            )
-            if far[2]:
-                far_out, far_weight = flash_attention(
-                    queries,
-                    *(read_windows(x, *far[:2], count, far[2]) for x in (far_keys, far_values)),
-                    attention.scaling,
-                )
-                out = torch.lerp(far_out, out, (weight - far_weight).sigmoid().to(out.dtype)[..., None])
-            read_windows(attended, first * self.size, step * self.size, count, self.size).copy_(out)
+        for frames, near, far in self._windows(anchors.shape[1]):
+            queries = frames.of(query)
+            out, weight = flash_attention(queries, near.of(keys), near.of(values), attention.scaling)
+            if far.length:
+                other, less = flash_attention(queries, far.of(far_keys), far.of(far_values), attention.scaling)
+                out = torch.lerp(other, out, (weight - less).sigmoid().to(out.dtype)[..., None])
+            frames.of(attended).copy_(out)
         return attended
 
-    def _rows_of_frames(self) -> list[tuple[int, int, int]]:
-        """First frame, distance, number: frames that see as much. Those in the middle, and the edges two by two."""
+    def _windows(self, anchors: int) -> list[tuple[Windows, Windows, Windows]]:
+        """Of frames that see as many keys: their queries, their neighbors in the store, and in the list what else they
+        see. First those in the middle, then the edges two by two."""
         width, last = self.neighborhood, self.count - 1
-        middle = (width, 1, self.count - 2 * width)
-        return [middle, *((edge, last - 2 * edge, 2) for edge in range(width))]
+        return [
+            self._windows_of(width, width + 1, self.count - 2 * width, anchors),
+            *(self._windows_of(edge, last - edge, 2, anchors) for edge in range(width)),
+        ]
 
-    def _windows(self, first: int, step: int, anchors: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """Start, distance and length of the neighbors' windows in the store, and of the others' in the list."""
-        width, last = self.neighborhood, self.count - 1
-        begins = [max(frame - width, 0) for frame in (first, first + step)]
-        end = min(first + width, last) + 1
-        seen = end - begins[0]
-        near = (self.start + begins[0] * self.size, (begins[1] - begins[0]) * self.size, seen * self.size)
-        # Behind the neighborhood of the frame, in the list; the last frame's neighborhood ends with the first anchors.
-        ends = [min(frame + width, last) + 1 for frame in (first, first + step)]
-        far = (end * anchors, (ends[1] - ends[0]) * anchors, (self.count - seen) * anchors + len(self.others))
-        return near, far
+    def _windows_of(self, first: int, second: int, count: int, anchors: int) -> tuple[Windows, Windows, Windows]:
+        """As `_windows`, of so many frames at equal distances; these are the first two."""
+        (begin, end), (next_begin, next_end) = (
+            (max(frame - self.neighborhood, 0), min(frame + self.neighborhood + 1, self.count))
+            for frame in (first, second)
+        )
+        seen, size, rest = end - begin, self.size, (self.count - end + begin) * anchors + len(self.others)
+        return (
+            Windows(first * size, (second - first) * size, count, size),
+            Windows(self.start + begin * size, (next_begin - begin) * size, count, seen * size),
+            Windows(end * anchors, (next_end - end) * anchors, count, rest),
+        )
 
 
 @dataclass(frozen=True)
@@ -165,7 +186,8 @@ class GatheredFrames:
 
     def __init__(self, video: VideoTokens, neighborhood: int, device: torch.device, anchors: int) -> None:
         self.others = upload(video.others, device)
-        starts, by_size = [sum(video.sizes[:frame]) for frame in range(len(video.frames))], {}
+        starts = [sum(video.sizes[:frame]) for frame in range(len(video.frames))]
+        by_size: dict[tuple[int, int, int], list[tuple[torch.Tensor, ...]]] = {}
         for frame, size in enumerate(video.sizes):
             neighbors = video.neighbors_of(frame, neighborhood)
             near = torch.cat([video.frames[i] for i in neighbors])
@@ -173,8 +195,8 @@ class GatheredFrames:
             queries = torch.arange(starts[frame], starts[frame] + size)
             by_size.setdefault((size, len(near), len(far)), []).append((queries, near, far))
         self.batches = []
-        for (_, near, far), frames in by_size.items():
-            keys = near + far * anchors + len(video.others)
+        for (_, num_near, num_far), frames in by_size.items():
+            keys = num_near + num_far * anchors + len(video.others)
             at_once = max(KEYS_AT_ONCE.get(device.type, KEYS_AT_ONCE["cpu"]) // keys, 1)
             for start in range(0, len(frames), at_once):
                 parts = zip(*frames[start : start + at_once], strict=True)
@@ -208,20 +230,6 @@ def attention_by_frames(
     if WindowedFrames.fits(video, neighborhood) and has_flash_attention(attention, query):
         return WindowedFrames(video, neighborhood, query.device)
     return GatheredFrames(video, neighborhood, query.device, anchors)
-
-
-def read_windows(tokens: torch.Tensor, start: int, step: int, count: int, length: int) -> torch.Tensor:
-    """Windows of `length` tokens, which begin `step` tokens apart and may overlap: no copy.
-
-    Args:
-        tokens: (tokens, heads, head_dim).
-
-    Returns:
-        (count, heads, length, head_dim).
-    """
-    token, head, channel = tokens.stride()
-    size = (count, tokens.shape[1], length, tokens.shape[2])
-    return tokens.as_strided(size, (step * token, head, token, channel), tokens.storage_offset() + start * token)
 
 
 class AnchorSearch:

@@ -1,9 +1,9 @@
 """Steps captured in CUDA graphs: what the device does is recorded once and replayed, without Python in between.
 
-Most steps of a `PlannedCache` recompute the block alone, and these are all of one shape. The first step of a shape runs
-as it is, the second is captured, and later ones replay that with the values of their own plans. A graph reads and writes
-the same memory each time: buffers with the tensors of a plan, the canvas, the embeddings and what the strategy keeps. It
-belongs to one `generate`, and is freed with it.
+Most steps of a `PlannedCache` recompute the block alone, and these are all of one shape. The first step of a shape
+runs as it is, the second is captured, and later ones replay that with the values of their own plans. A graph reads and
+writes the same memory each time: buffers with the tensors of a plan, the canvas, the embeddings and what the strategy
+keeps. It belongs to one `generate`, and is freed with it.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -28,7 +28,7 @@ class CudaGraph:
     """Some work, captured.
 
     Args:
-        pool: of memory, shared by graphs of which one is replayed at a time.
+        pool: id of the memory pool, shared by graphs of which one is replayed at a time.
     """
 
     def __init__(self, work: Callable[[], torch.Tensor], device: torch.device, pool: Any) -> None:
@@ -70,7 +70,8 @@ class StepGraphs:
 
     def __init__(self, device: torch.device, record: Callable[..., Any] | None = None) -> None:
         self.device, self.record, self.gave_up = device, record or CudaGraph, False
-        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        # A pool of its own gives its memory back to the device when it is dropped.
+        self.pool = torch.cuda.MemPool() if device.type == "cuda" else None
         self.seen: set[Hashable] = set()
         self.graphs: dict[Hashable, tuple[Any, list[torch.Tensor], list[torch.Tensor]]] = {}
 
@@ -100,7 +101,7 @@ class StepGraphs:
         buffers = [tensor.clone() for tensor in tensors]
         static = fill(plan, iter(buffers))
         try:
-            graph = self.record(lambda: work(static), self.device, self.pool)
+            graph = self.record(lambda: work(static), self.device, self.pool and self.pool.id)
         except Exception as error:  # a capture only records: nothing is done yet
             logger.info("Steps are not captured any more: %s", error)
             self.gave_up = True
@@ -112,6 +113,7 @@ class StepGraphs:
         """Frees all graphs and their memory."""
         self.graphs.clear()
         self.seen.clear()
+        self.pool = None
 
 
 @contextmanager

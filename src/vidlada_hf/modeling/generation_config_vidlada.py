@@ -69,8 +69,8 @@ class VidLaDAGenerationConfig(GenerationConfig):
         stop_strings: further stops as text. They need `tokenizer=`; a token in which a stop begins is cut off whole.
         official_stop_search: once a stop was found, look only for the first of the stops again, as the official code
             does by mistake.
-        cuda_graphs: on a CUDA device, steps whose shape repeats are captured in a CUDA graph and replayed, which gives the
-            same tokens in less time. Where the model or the strategy cannot be captured, steps run as they are.
+        cuda_graphs: on a CUDA device, steps whose shape repeats are captured in a CUDA graph and replayed, which gives
+            the same tokens in less time. Where the model or the strategy cannot be captured, steps run as they are.
         compile: compile the layers with inductor, once for all layers; the first step then takes up to a minute.
             Sums are rounded otherwise than without.
         seed: of the noise ("random" remasking, temperature > 0), where no `generator` is given. Each example of a batch

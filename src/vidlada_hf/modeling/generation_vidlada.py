@@ -315,7 +315,8 @@ class VidLaDAGenerationMixin:
 
     def _block_logits(self, run: DenoisingRun, step: DenoisingStep, graphs: StepGraphs | None) -> torch.Tensor:
         """(batch, block, vocabulary), float32, of the canvas as it stands. Of a captured step, until the next."""
-        cache, text_model = run.request.cache, self.model.language_model
+        cache: Any = run.request.cache
+        text_model = self.model.language_model
 
         def logits_of(plan: Any) -> torch.Tensor:
             self._embed_canvas(run)

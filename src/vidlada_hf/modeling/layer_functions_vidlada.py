@@ -1,9 +1,10 @@
 """A layer without its attention, as two functions of tensors: what a GPU runs in fewer kernels, and inductor compiles.
 
-A layer whose modules are plain (`nn.Linear` and RMSNorm, without hooks, on one device) is the same as `enter_layer`, its
-attention, and `leave_layer`, with its weights as arguments. One compilation serves all layers. On a GPU the weights of
-query, key and value lie behind each other in one buffer, and so do those of gate and up: one product instead of three,
-and of two. All others - adapters, quantized, offloaded, split over devices, in training - run their modules.
+A layer whose modules are plain (`nn.Linear` and RMSNorm, without hooks, on one device) is the same as `enter_layer`,
+its attention, and `leave_layer`, with its weights as arguments. One compilation serves all layers. On a GPU the weights
+of query, key and value lie behind each other in one buffer, and so do those of gate and up: for few tokens one product
+instead of three, and of two. All others - adapters, quantized, offloaded, split over devices, in training - run their
+modules.
 """
 
 import threading
@@ -18,9 +19,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
-from transformers.utils import logging
+from transformers.utils import logging, output_capturing
 
 logger = logging.get_logger(__name__)
+
+# Up to so many tokens one product instead of two or three is the faster. With more the products take as long, and what
+# follows them is slower on results that lie in one tensor; inductor does not mind.
+PACKED_TOKENS = 1024
 
 _compiles: ContextVar[bool] = ContextVar("vidlada_compiles_layers", default=False)
 _packing = threading.Lock()
@@ -59,10 +64,8 @@ def enter_layer(
     normed = F.rms_norm(hidden_states, norm.shape, norm, epsilon)
     states = [F.linear(normed, weight).unflatten(-1, (-1, head_dim)) for weight in weights]
     if len(states) == 1:
-        query, key, value = (
-            *rotate(states[0][:, :, : -heads[2]], cos, sin).split(heads[:2], 2),
-            states[0][:, :, -heads[2] :],
-        )
+        both, value = states[0].split([heads[0] + heads[1], heads[2]], dim=2)
+        query, key = rotate(both, cos, sin).split(heads[:2], dim=2)
     else:
         query, key, value = rotate(states[0], cos, sin), rotate(states[1], cos, sin), states[2]
     return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
@@ -128,16 +131,19 @@ class LayerFunctions:
         attention, norm = self.layer.self_attn, self.layer.input_layernorm
         linears = (attention.q_proj, attention.k_proj, attention.v_proj)
         heads = tuple(linear.out_features // attention.head_dim for linear in linears)
-        weights = weights_of(attention, linears)
+        weights = weights_of(attention, linears, self._is_packed(hidden_states))
         constants = (heads, attention.head_dim, norm.variance_epsilon)
         return self._call(enter_layer, (hidden_states, cos, sin), (norm.weight, weights), constants)
 
     def leave(self, hidden_states: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """See `leave_layer`."""
         attention, mlp, norm = self.layer.self_attn, self.layer.mlp, self.layer.post_attention_layernorm
-        weights = weights_of(mlp, (mlp.gate_proj, mlp.up_proj))
-        weights = (attention.o_proj.weight, norm.weight, weights, mlp.down_proj.weight)
-        return self._call(leave_layer, (hidden_states, attended), weights, (norm.variance_epsilon,))
+        weights = weights_of(mlp, (mlp.gate_proj, mlp.up_proj), self._is_packed(hidden_states))
+        arguments = (attention.o_proj.weight, norm.weight, weights, mlp.down_proj.weight)
+        return self._call(leave_layer, (hidden_states, attended), arguments, (norm.variance_epsilon,))
+
+    def _is_packed(self, hidden_states: torch.Tensor) -> bool:
+        return self.compiles or hidden_states.shape[:-1].numel() <= PACKED_TOKENS
 
     def _call(self, function: Callable, states: Any, weights: Any, constants: Any) -> Any:
         if not self.compiles:
@@ -160,8 +166,8 @@ def is_plain(layer: Any, hidden_states: torch.Tensor) -> bool:
     attention, mlp = layer.self_attn, layer.mlp
     if type(mlp) is not LlamaMLP or mlp.config.hidden_act != "silu" or layer.training:
         return False
-    linears = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
-    linears += (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+    linears = (*projections, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
     norms = (layer.input_layernorm, layer.post_attention_layernorm)
     return (
         all(type(linear) is nn.Linear and linear.bias is None for linear in linears)
@@ -179,7 +185,12 @@ def is_own(weight: Any, states: torch.Tensor) -> bool:
 
 def has_hooks(module: Any) -> bool:
     """Whether something else is called along with a module, or in its place (accelerate's offloading)."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    # Those by which transformers returns attentions stay on a module, and do nothing while nobody asks for any.
+    collector = getattr(output_capturing, "_active_collector", None)
+    if collector is not None and collector.get() is None:
+        hooks = [hook for hook in hooks if getattr(hook, "__module__", None) != output_capturing.__name__]
+    return bool(hooks) or "forward" in module.__dict__
 
 
 # --- weights behind each other ---------------------------------------------------------------------------------------
@@ -202,11 +213,12 @@ class PackedWeight:
         return type(None), ()
 
 
-def weights_of(owner: Any, linears: Sequence[nn.Linear]) -> tuple[torch.Tensor, ...]:
-    """The weights of some products of the same input; one tensor that holds all where they lie in one buffer."""
+def weights_of(owner: Any, linears: Sequence[nn.Linear], packed: bool = True) -> tuple[torch.Tensor, ...]:
+    """The weights of some products of the same input; one tensor that holds all where they lie in one buffer and
+    `packed` asks for it."""
     weights = tuple(linear.weight for linear in linears)
-    packed = owner.__dict__.get("_packed_weight")
-    return (packed.tensor,) if packed is not None and lie_in(packed.tensor, weights) else weights
+    buffer = owner.__dict__.get("_packed_weight") if packed else None
+    return (buffer.tensor,) if buffer is not None and lie_in(buffer.tensor, weights) else weights
 
 
 def lie_in(buffer: torch.Tensor, weights: Sequence[torch.Tensor]) -> bool:
@@ -222,7 +234,7 @@ def lie_in(buffer: torch.Tensor, weights: Sequence[torch.Tensor]) -> bool:
 def pack_weights(text_model: Any) -> None:
     """Puts the weights of plain layers on a GPU behind each other: the same parameters, names and values.
 
-    Each weight becomes a tensor of its own over its part of the buffer: to whoever saves or moves it, it shares nothing.
+    Each weight becomes a tensor of its own over its part of the buffer: whoever saves or moves it sees nothing shared.
     """
     with _packing:
         moved = False

@@ -235,7 +235,7 @@ class VidLaDATextModel(VidLaDAPreTrainedModel):
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if position_ids is None:
             position_ids = default_position_ids(hidden_states, attention_mask)
-        if denoising_cache is None:
+        if denoising_cache is None and attention_mask is not None:
             attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
             if self.config._attn_implementation == "eager" and getattr(attention_mask, "dtype", None) == torch.bool:
                 # A mask of the caller's own is passed on as it is, and eager attention adds it to the scores.
