@@ -1,7 +1,8 @@
 """What every opened video has in common: how its frames are read, and how it fails."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from transformers.video_utils import VideoMetadata
@@ -13,13 +14,43 @@ class VideoReadingError(ValueError):
     """A video cannot be read. The message names the source and the remedy; `__cause__` is the original error."""
 
 
+@dataclass
+class ClipMetadata(VideoMetadata):
+    """What is known of a video, with the times at which its frames are really shown.
+
+    Attributes:
+        frame_times: seconds from the first frame, one for each of `frames_indices`; while frames are being chosen, one
+            for each frame of the video. None where the source has no clock.
+    """
+
+    frame_times: Any = None
+
+    @property
+    def timestamps(self) -> list[float]:
+        """When the sampled frames are shown, in seconds from the first frame; else what their frame rate says."""
+        if self.frame_times is None or self.frames_indices is None or len(self.frame_times) != len(self.frames_indices):
+            return super().timestamps
+        return [float(time) for time in self.frame_times]
+
+
 class Clip(Protocol):
     """An opened video."""
 
-    metadata: VideoMetadata
+    metadata: ClipMetadata
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames at `indices`, uint8 RGB (len(indices), height, width, 3)."""
+    def frames(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+        """The frames at `indices` (distinct, ascending), one after the other.
+
+        Args:
+            indices: of frames that exist.
+            size: (width, height) to which the source may resize a frame, where it can do so more cheaply than Pillow.
+
+        Yields:
+            An index, and a function that gives its frame as uint8 RGB (height, width, 3). It is called once, perhaps in
+            another thread.
+        """
 
     def close(self) -> None:
         """Frees what the clip holds."""

@@ -11,15 +11,15 @@ sampled frames are kept in memory.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from transformers.video_utils import VideoMetadata
 
-from .video_clip_vidlada import REENCODE, VideoReadingError, checked_indices, mixed_sizes
+from .video_clip_vidlada import REENCODE, ClipMetadata, VideoReadingError
 
 # Containers whose header states the duration, so that a file which ends before it was cut short.
 _FORMATS_WITH_DURATION = frozenset({"matroska,webm", "flv"})
@@ -66,30 +66,23 @@ class VideoFile:
             self.close()
             raise
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames at `indices`, uint8 RGB (len(indices), height, width, 3)."""
-        wanted = np.array(checked_indices(indices, self.metadata.total_num_frames))
-        order = np.unique(wanted).tolist()
-        frames: np.ndarray | None = None
-        for count, index in enumerate(order):
+    def frames(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+        """See `Clip`."""
+        for count, index in enumerate(indices):
             frame, cause = self._try_frame(index)
             if frame is None or frame.is_corrupt:
                 raise VideoReadingError(
                     f"frame {index} of {self.metadata.total_num_frames} cannot be decoded, so only {count} of the"
-                    f" {len(order)} sampled frames could be read: the file is cut short or damaged. Fetch it again, or"
+                    f" {len(indices)} sampled frames could be read: the file is cut short or damaged. Fetch it again, or"
                     " keep the part that plays (`ffmpeg -i IN -c:v libx264 OUT.mp4`)"
                 ) from cause
             if self._matrix is None:
                 # Once a file: a frame that was asked for its side data stays in memory until garbage is collected.
                 self._matrix = (_display_matrix(frame),)
             image = _upright(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), self._matrix[0])
-            if frames is None:
-                frames = np.empty((len(wanted), *image.shape), np.uint8)
-            if image.shape != frames.shape[1:]:
-                raise mixed_sizes(frames.shape[1:], image.shape, index)
-            frames[wanted == index] = image
-        assert frames is not None
-        return frames
+            yield index, partial(np.asarray, image)
 
     def close(self) -> None:
         """Closes the file if it was opened by its name. Ends the reading, which holds on to this object otherwise."""
@@ -111,7 +104,7 @@ class VideoFile:
 
     # First pass: which frames are there
 
-    def _index(self) -> VideoMetadata:
+    def _index(self) -> ClipMetadata:
         """Fills `_pts`, the times at which frames are shown (None if the file does not tell), and `_key_pts`."""
         packets, end = self._demux()
         shown = [packet.pts for packet in packets if packet.is_shown]
@@ -189,10 +182,10 @@ class VideoFile:
     def _seconds(self, ticks: int) -> float:
         return float(ticks * self._stream.time_base) if self._stream.time_base else 0.0
 
-    def _metadata(self, total: int, fps: float | None) -> VideoMetadata:
+    def _metadata(self, total: int, fps: float | None) -> ClipMetadata:
         if total == 0:
             raise VideoReadingError(f"it holds no frame. The recording may have failed: {REENCODE}")
-        return VideoMetadata(
+        return ClipMetadata(
             total_num_frames=total,
             fps=fps,
             duration=total / fps if fps else None,

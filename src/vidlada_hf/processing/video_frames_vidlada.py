@@ -2,16 +2,16 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers.image_utils import load_image
-from transformers.video_utils import VideoMetadata
 
-from .video_clip_vidlada import VideoReadingError, checked_indices, mixed_sizes
+from .video_clip_vidlada import ClipMetadata, VideoReadingError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
 
@@ -23,15 +23,14 @@ class FrameSequence:
         if not len(frames):
             raise VideoReadingError("it holds no frame. Pass at least one")
         self._frames = frames
-        self.metadata = VideoMetadata(total_num_frames=len(frames))
+        self.metadata = ClipMetadata(total_num_frames=len(frames))
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames at `indices`, uint8 RGB (len(indices), height, width, 3); only those are opened."""
-        images = [_load_frame(self._frames[index]) for index in checked_indices(indices, len(self._frames))]
-        for index, image in zip(indices, images, strict=True):
-            if image.shape != images[0].shape:
-                raise mixed_sizes(images[0].shape, image.shape, index)
-        return np.stack(images)
+    def frames(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+        """See `Clip`; only the images asked for are opened."""
+        for index in indices:
+            yield index, partial(_load_frame, self._frames[index])
 
     def close(self) -> None:
         """Nothing is held."""
@@ -49,12 +48,17 @@ class FrameArray:
         if not len(frames):
             raise VideoReadingError("it holds no frame. Pass at least one")
         self._frames = frames
-        self.metadata = VideoMetadata(total_num_frames=len(frames))
+        self.metadata = ClipMetadata(total_num_frames=len(frames))
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames at `indices`, uint8 RGB (len(indices), height, width, 3)."""
-        wanted = checked_indices(indices, len(self._frames))
-        return _as_rgb(self._frames[wanted])
+    def frames(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
+        """See `Clip`."""
+        for index in indices:
+            yield index, partial(self._frame, index)
+
+    def _frame(self, index: int) -> np.ndarray:
+        return _as_rgb(self._frames[[index]])[0]
 
     def close(self) -> None:
         """Nothing is held."""

@@ -12,16 +12,20 @@ from urllib.request import url2pathname
 import av
 import numpy as np
 import torch
-from transformers.video_utils import VideoMetadata
 
-from .video_clip_vidlada import REENCODE, Clip, VideoReadingError
+from .frame_reading_vidlada import read_frames
+from .video_clip_vidlada import REENCODE, Clip, ClipMetadata, VideoReadingError
 from .video_file_vidlada import VideoFile
 from .video_frames_vidlada import FrameArray, FrameSequence, list_frame_images
 
 
 def read_video(
-    source: Any, choose_frames: Callable[[VideoMetadata], Sequence[int]]
-) -> tuple[np.ndarray, VideoMetadata]:
+    source: Any,
+    choose_frames: Callable[[ClipMetadata], Sequence[int]],
+    *,
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    size: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, ClipMetadata]:
     """Reads the frames of `source` that `choose_frames` asks for.
 
     Args:
@@ -35,10 +39,12 @@ def read_video(
         choose_frames: gets the metadata (`total_num_frames`; `fps` in Hz and `duration` in seconds, both None where the
             source has no clock; `width`, `height`) and returns indices in 0..total_num_frames-1, in any order,
             repeats allowed. What it raises is passed on untouched.
+        transform, size: what is done to each frame as it comes, see `read_frames`.
 
     Returns:
-        frames: uint8 RGB (len(indices), height, width, 3), turned upright as the file's display matrix says.
-        metadata: the same object, with `frames_indices` set.
+        frames: uint8 RGB (len(indices), height, width, 3), turned upright as the file's display matrix says; or what
+            `transform` makes of them.
+        metadata: the same object, with `frames_indices` and the times of these frames set.
 
     Raises:
         VideoReadingError: for anything that keeps one of the frames from being read.
@@ -49,10 +55,13 @@ def read_video(
     with closing(clip):
         indices = [int(index) for index in choose_frames(clip.metadata)]
         with _naming(name):
-            frames = clip.read(indices)
-    clip.metadata.frames_indices = indices
-    clip.metadata.height, clip.metadata.width = frames.shape[1:3]
-    return frames, clip.metadata
+            frames, native = read_frames(clip, indices, transform, size)
+    metadata = clip.metadata
+    times = metadata.frame_times
+    metadata.frames_indices = indices
+    metadata.frame_times = None if times is None else [float(times[index]) for index in indices]
+    metadata.height, metadata.width = native
+    return frames, metadata
 
 
 def describe_source(source: Any) -> str:
