@@ -10,6 +10,7 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from vidlada_hf import DualCache, MARSCache, MARSCacheConfig, NoCache, VidLaDAForConditionalGeneration
 from vidlada_hf.modeling import cuda_graphs_vidlada
 from vidlada_hf.modeling.cache_strategies_vidlada import CACHE_STRATEGIES
+from vidlada_hf.modeling.canvas_vidlada import Canvas
 from vidlada_hf.modeling.cuda_graphs_vidlada import StepGraphs, why_not_captured
 from vidlada_hf.modeling.kv_cache_vidlada import ComputedTokens, TokenPlan
 
@@ -122,6 +123,48 @@ def test_one_recording_serves_every_block_of_a_shape(model, recordings):
     settings = {"cache_strategy": "dual", "max_new_tokens": 16, "block_length": 4}
     answers(model, prompts(model, 2, equal=True), **settings)
     assert [recording.replays for recording in recordings] == [4 * 3 - 1]
+
+
+# --- looking at the canvas -------------------------------------------------------------------------------------------
+
+
+class Drafts:
+    """A streamer that looks at every step."""
+
+    def put(self, value):
+        pass
+
+    def put_draft(self, value):
+        pass
+
+    def end(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({}, 0),
+        ({"step_callback": print}, 0),
+        ({"return_dict_in_generate": True}, 0),
+        ({"eos_token_id": [3, 4]}, 1),
+        ({"unmasking": "threshold"}, 1),
+        ({"streamer": Drafts()}, 1),
+        ({"stopping_criteria": [lambda ids, scores: torch.zeros(len(ids), dtype=torch.bool)]}, 1),
+        ({**WAYS["stop strings"], "streamer": Drafts(), "unmasking": "factor", "return_dict_in_generate": True}, 1),
+    ],
+)
+def test_the_canvas_is_looked_at_once_a_step_at_most_and_not_where_nobody_asks(model, monkeypatch, settings, most):
+    looked, view = [], Canvas.view
+
+    def counted(canvas):
+        looked.append(canvas._view is None)
+        return view(canvas)
+
+    monkeypatch.setattr(Canvas, "view", counted)
+    model.generate(**prompts(model, 2), max_new_tokens=8, block_length=4, **settings)
+    assert sum(looked) <= most * (8 + 1)  # and once before the first step
+    assert bool(sum(looked)) == bool(most)
 
 
 # --- graphs belong to one call ---------------------------------------------------------------------------------------

@@ -70,8 +70,10 @@ class StepGraphs:
 
     def __init__(self, device: torch.device, record: Callable[..., Any] | None = None) -> None:
         self.device, self.record, self.gave_up = device, record or CudaGraph, False
-        # A pool of its own gives its memory back to the device when it is dropped.
-        self.pool = torch.cuda.MemPool() if device.type == "cuda" else None
+        self.pool: Any = None
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                self.pool = torch.cuda.MemPool()  # dropped, it gives its memory back to the device
         self.seen: set[Hashable] = set()
         self.graphs: dict[Hashable, tuple[Any, list[torch.Tensor], list[torch.Tensor]]] = {}
 

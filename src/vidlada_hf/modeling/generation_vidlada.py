@@ -156,6 +156,7 @@ class VidLaDAGenerationMixin:
                     tokens, confidence = sample_tokens(logits, request.settings, request.random_source, active)
                     # 2.d Commit some of them.
                     committed = run.commit(targets, tokens, confidence, logits)
+                    del logits  # lies in the graphs' memory, which must be free when they are
                     # 2.e Look for stops; inform the observers; ask the stopping criteria.
                     stops.update(run.canvas)
                     if observers.are_watching:
