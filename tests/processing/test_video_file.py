@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests import clips
+from vidlada_hf.processing.frame_reading_vidlada import read_frames
 from vidlada_hf.processing.video_file_vidlada import VideoFile
 from vidlada_hf.processing.video_reading_vidlada import VideoReadingError, read_video
 
@@ -148,7 +149,7 @@ def test_ten_minutes_decode_less_than_a_tenth(ten_minutes):
     indices = np.linspace(0, 14_999, 8, dtype=int)
     expected, count = clips.decode_some(ten_minutes, indices)
     with closing(VideoFile(str(ten_minutes))) as video:
-        frames = video.read(indices)
+        frames, _ = read_frames(video, indices)
         assert video.metadata.total_num_frames == count == 15_000
         assert video.metadata.duration == 600
         assert video.frames_decoded < 1_500

@@ -14,16 +14,22 @@ class ReadingLimits:
             `max_small_file_pixels`, since a decoder keeps up to some 20 frames.
         max_small_file_pixels: see `max_pixels`.
         max_seconds_per_byte: the longest duration that a header may declare beyond what is there, for each byte.
+        max_declared_ratio: the most frames that a file which was cut short may declare for each one that is there.
         max_decoded_pixels: the most pixels that are decoded on the way to the wanted frames, those between two wanted
             ones included. A file over 1 MB may take 100,000 more for each further byte.
         max_folder_entries: the most entries of a folder of images.
+        max_download_bytes: the most bytes that are fetched from an address, or taken from a pipe.
+        max_download_seconds: the longest time that fetching may take.
     """
 
     max_pixels: int = 8192 * 4352
     max_small_file_pixels: int = 4096 * 2304
     max_seconds_per_byte: float = 1.0
+    max_declared_ratio: float = 100.0
     max_decoded_pixels: int = 4_000_000_000
     max_folder_entries: int = 1_000_000
+    max_download_bytes: int = 2 << 30
+    max_download_seconds: float = 600.0
 
     def pixels_of(self, file_size: int) -> int:
         """The most pixels of a frame in a file of `file_size` bytes."""

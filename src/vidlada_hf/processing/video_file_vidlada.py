@@ -7,58 +7,65 @@ A model samples some 64 frames of a clip of tens of thousands. So a file is read
 2. for every sampled frame the decoder starts at the last key frame shown before it and stops at the frame.
 
 "Frame `i`" always means the `i`-th frame that a full decode shows, and its pixels are those of a full decode. Only the
-sampled frames are kept in memory.
+sampled frames are handed out, one after the other, as they come.
 """
 
+import threading
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from .containers_vidlada import open_container
+from .limits_vidlada import DEFAULT_LIMITS, ReadingLimits
 from .video_clip_vidlada import REENCODE, ClipMetadata, VideoReadingError
+from .video_clock_vidlada import Clock, make_clock
+from .video_packets_vidlada import UNKNOWN, FileHead, Packets, read_packets
 
-# Containers whose header states the duration, so that a file which ends before it was cut short.
-_FORMATS_WITH_DURATION = frozenset({"matroska,webm", "flv"})
 # A seek empties the decoder, whose threads work up to this many frames ahead: a nearer frame is reached by going on.
 _SEEK_COST = 16
-
-
-class _Packet(NamedTuple):
-    """What the first pass keeps of a packet; times in ticks of the stream's time base."""
-
-    pts: int | None
-    dts: int | None
-    duration: int
-    is_key: bool
-    is_shown: bool
-    is_corrupt: bool
+# Decoders that can leave out frames which no other refers to. HEVC's mark is one of temporal layers only.
+_SKIPPING_CODECS = frozenset({"h264", "mpeg2video", "mpeg1video"})
+# Decoders of a billion pixels in a second or two. Others take up to that much longer.
+_FAST_CODECS = frozenset({
+    *("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg1video", "mpeg2video", "mpeg4", "h263", "flv", "vc1"),
+    *("wmv1", "wmv2", "wmv3", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "theora", "rawvideo", "mjpeg"),
+})  # fmt: skip
+_SLOWNESS = 16
+_LEAST_PIXELS = 1 << 15  # what a tiny frame costs anyway
+_LARGE = 1920 * 1088  # pixels of a frame of which a small file's decoder should not hold one a thread
 
 
 class VideoFile:
     """A video file opened with PyAV.
 
     Args:
-        file: an address that FFmpeg opens, or a seekable binary file object.
+        file: a local path, or a seekable binary file object.
+        limits: what it may cost.
 
     Attributes:
         metadata: `fps` is the stream's average frame rate, `total_num_frames` what the file should hold: the frames
-            counted, and those that a file cut short only declares. `duration` = total_num_frames / fps.
+            counted, and those that a file cut short only declares. `frame_times` and `duration` are the packets' own.
         frames_decoded: how many frames were handed to the decoder so far, the look-ahead of its threads included.
     """
 
-    def __init__(self, file: str | BinaryIO) -> None:
-        self._file = file
+    def __init__(self, file: str | BinaryIO, limits: ReadingLimits = DEFAULT_LIMITS) -> None:
+        self._file, self._limits = file, limits
         self.frames_decoded = 0
+        self._pixels_decoded = 0
         self._matrix: tuple[Any] | None = None  # (display matrix or None,) once it was read
-        # Not the frames' own (`frame.to_ndarray("rgb24")`): PyAV's frames outlive their last use where side data were
-        # asked for, and in a forked worker that frees them their converter waits for threads that are not there.
-        self._reformatter = VideoReformatter()
+        self._converters = threading.local()
         self._running: Iterator[av.VideoFrame] = iter(())  # the decoder at work
         self._position: int | None = None  # the time stamp, or else the number, of the frame that it showed last
+        self._target: int | None = None  # the time stamp of the frame that it works towards
+        self._leaves_out_last = False  # whether it stops before the file's last packet, which is damaged
+        self._head = FileHead(file)
+        self._check_size_before_probing()
         self._open()
         try:
             self.metadata = self._index()
@@ -69,10 +76,12 @@ class VideoFile:
     def frames(
         self, indices: Sequence[int], size: tuple[int, int] | None = None
     ) -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
-        """See `Clip`."""
+        """See `Clip`. With `size`, FFmpeg's scaler resizes a frame while it converts it to RGB."""
         for count, index in enumerate(indices):
             frame, cause = self._try_frame(index)
-            if frame is None or frame.is_corrupt:
+            if frame is None and index > 0 and self._is_of_last_packet(index):
+                frame = self._frame_before_damaged_end(index)
+            if frame is None:
                 raise VideoReadingError(
                     f"frame {index} of {self.metadata.total_num_frames} cannot be decoded, so only {count} of the"
                     f" {len(indices)} sampled frames could be read: the file is cut short or damaged. Fetch it again, or"
@@ -81,131 +90,196 @@ class VideoFile:
             if self._matrix is None:
                 # Once a file: a frame that was asked for its side data stays in memory until garbage is collected.
                 self._matrix = (_display_matrix(frame),)
-            image = _upright(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), self._matrix[0])
-            yield index, partial(np.asarray, image)
+            yield index, partial(self._image, frame, self._matrix[0], size)
+            del frame
 
     def close(self) -> None:
         """Closes the file if it was opened by its name. Ends the reading, which holds on to this object otherwise."""
         self._running = iter(())
         self._container.close()
 
-    def _open(self) -> None:
-        """(Re)opens the container at its first packet and finds the video stream, cover pictures left aside."""
+    def _image(self, frame: av.VideoFrame, matrix: Any, size: tuple[int, int] | None) -> np.ndarray:
+        """The frame upright, uint8 RGB (height, width, 3). Runs in several threads at once."""
+        # Not the frames' own (`frame.to_ndarray("rgb24")`): PyAV's frames outlive their last use where side data were
+        # asked for, and in a forked worker that frees them their converter waits for threads that are not there.
+        converter = getattr(self._converters, "converter", None)
+        if converter is None:
+            converter = self._converters.converter = VideoReformatter()
+        if size is None:
+            return _upright(converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), matrix)
+        width, height = size if matrix is None or matrix[0][0] else size[::-1]
+        scaled = converter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
+        return _upright(scaled.to_ndarray(), matrix)
+
+    # Opening
+
+    def _check_size_before_probing(self) -> None:
+        """Refuses huge frames of a container without a header, of which FFmpeg's probing would decode some."""
+        if self._head.bytes[4:8] == b"ftyp" or self._head.bytes[:4] in (b"RIFF", b"\x1a\x45\xdf\xa3"):
+            return  # the streams are known before probing, which so follows the option `max_pixels`
+        with self._open_container({"codec_whitelist": "none"}) as container:
+            for stream in container.streams.video:
+                if stream.codec_context is not None:
+                    self._check_pixels(stream)
+
+    def _open_container(self, options: dict[str, str]) -> Any:
         if not isinstance(self._file, str):
             self._file.seek(0)
-        self._container = av.open(self._file, mode="r")
-        picture = av.stream.Disposition.attached_pic
-        streams = [stream for stream in self._container.streams.video if not stream.disposition & picture]
-        if not streams:
+        return open_container(self._file, options)
+
+    def _open(self) -> None:
+        """(Re)opens the container at its first packet and finds the video stream."""
+        most = self._limits.pixels_of(self._head.size)
+        self._container = self._open_container({"max_pixels": str(most)})
+        try:
+            self._stream = _video_stream(self._container)
+            self._check_pixels(self._stream)
+        except BaseException:
             self._container.close()
-            raise VideoReadingError("it holds no video stream, only sound or a cover picture. Pass a file with video")
-        self._stream = streams[0]
+            raise
+        context = self._stream.codec_context
+        context.options = {"max_pixels": str(most)}
         self._stream.thread_type = "AUTO"
+        if context.width * context.height > _LARGE and most < self._limits.max_pixels:
+            context.thread_count = 1  # each thread of a decoder holds a frame
+
+    def _check_pixels(self, stream: Any) -> None:
+        width, height = stream.codec_context.width, stream.codec_context.height
+        most = self._limits.pixels_of(self._head.size)
+        if width * height > most:
+            raise VideoReadingError(
+                f"its frames of {width}x{height} have more than the {most} pixels that a file of"
+                f" {self._head.size} bytes may have. Scale it down, or pass `ReadingLimits` with a higher `max_pixels`"
+                " and `max_small_file_pixels`"
+            )
 
     # First pass: which frames are there
 
     def _index(self) -> ClipMetadata:
         """Fills `_pts`, the times at which frames are shown (None if the file does not tell), and `_key_pts`."""
-        packets, end = self._demux()
-        shown = [packet.pts for packet in packets if packet.is_shown]
-        lost_packets, lost_seconds = max(0, self._stream.frames - len(packets)), self._lost_seconds(end)
+        packets = read_packets(self._container, self._stream)
+        count = len(packets.pts)
+        self._last_packet = (int(packets.pts[-1]), int(packets.dts[-1])) if count else None
         self._pts: list[int] | None = None
-        if not self._is_reliable(packets):
-            rate = self._declared_rate()
-            return self._metadata(sum(1 for _ in self._decode_all()) + lost_packets, rate)
+        lost, lost_seconds = self._lost(packets)
+        if packets.tell_what_is_shown(self._container, self._stream):
+            pts = np.sort(packets.pts[packets.is_shown])
+            if count and packets.dts[-1] != UNKNOWN and (lost or lost_seconds):
+                # Cut short. Frames shown later than the last packet's time of decoding may lack one shown before them.
+                pts = pts[pts <= packets.dts[-1]]
+            self._pts = pts.tolist()
+            self._corrupt_pts = set(packets.pts[packets.is_corrupt].tolist())
+            self._key_pts = np.sort(packets.pts[packets.is_key & (packets.pts != UNKNOWN)]).tolist()
+            shown = int(packets.is_shown.sum())
+        else:
+            pts = self._count_by_decoding()
+            shown = len(pts)
+        clock = self._clock(pts, packets, whole=not (lost or lost_seconds))
+        total = len(pts)
+        if lost:
+            total = shown + lost
+        elif lost_seconds and clock.fps and total:
+            total = round((packets.end + lost_seconds - self._seconds(int(pts[0]))) * clock.fps)
+        return self._metadata(total, len(pts), clock)
 
-        self._corrupt_pts = {packet.pts for packet in packets if packet.is_corrupt}
-        self._key_pts = sorted(packet.pts for packet in packets if packet.is_key and packet.pts is not None)
-        self._pts = sorted(pts for pts in shown if pts is not None)
-        if packets and packets[-1].dts is not None and (lost_packets or lost_seconds):
-            # Cut short. Frames shown later than the last packet's time of decoding may lack one shown before them.
-            self._pts = [pts for pts in self._pts if pts <= packets[-1].dts]
-        rate = self._average_rate(packets[-1].duration if packets else 0)
-        if lost_packets:
-            return self._metadata(len(shown) + lost_packets, rate)
-        if lost_seconds and rate and self._pts:
-            return self._metadata(round((end + lost_seconds - self._seconds(self._pts[0])) * rate), rate)
-        return self._metadata(len(self._pts), rate)
+    def _lost(self, packets: Packets) -> tuple[int, float]:
+        """The frames, or else the seconds, that a file which was cut short lacks of what its header declares."""
+        if "mov" in self._container.format.name:  # its index lists every packet, those outside the edit list left out
+            return max(0, len(self._stream.index_entries) - len(packets.pts)), 0.0
+        if not self._head.is_cut_short():
+            return 0, 0.0
+        seconds = self._head.declared_seconds(self._container)
+        if seconds is not None:
+            return 0, max(0.0, seconds - packets.end)
+        return max(0, self._stream.frames - len(packets.pts)), 0.0
 
-    def _demux(self) -> tuple[list[_Packet], float]:
-        """The video's packets in the order of decoding, and when (in seconds) the last packet of any stream ends."""
-        packets, end = [], 0.0
-        codec = self._stream.codec_context.name
-        for packet in self._container.demux():
-            duration = packet.duration or 0
-            if packet.pts is not None:
-                end = max(end, float((packet.pts + duration) * packet.time_base))
-            if packet.stream_index != self._stream.index or (packet.size == 0 and packet.dts is None):
-                continue  # another stream, or the empty packet that ends this one
-            shown = _is_shown(packet, codec)
-            packets.append(
-                _Packet(packet.pts, packet.dts, duration, packet.is_keyframe, shown, shown and packet.is_corrupt)
-            )
-        return packets, end
+    def _count_by_decoding(self) -> np.ndarray:
+        """The time stamps of all frames, in the order in which they are shown; `UNKNOWN` where one has none."""
+        for last_attempt in (False, True):
+            try:
+                return np.array([UNKNOWN if f.pts is None else f.pts for f in self._decode_all()], np.int64)
+            except av.FFmpegError:
+                if last_attempt:
+                    raise
+                self._leaves_out_last = True  # half a frame at the end; any other damage stays one
+        raise AssertionError
 
-    def _is_reliable(self, packets: list[_Packet]) -> bool:
-        """Whether the packets tell which frames are shown and when, so that nothing need be decoded to know."""
-        shown = [packet.pts for packet in packets if packet.is_shown]
-        if None in shown or len(set(shown)) < len(shown):
-            return False
-        # AVI stores no time of display: with B-frames FFmpeg fills in the times of decoding.
-        if "avi" in self._container.format.name and self._stream.codec_context.has_b_frames:
-            return False
-        # A recording that starts between key frames: it depends on the decoder what it shows of the first ones.
-        first = packets[0] if packets else None
-        if first is None or first.pts is None:
-            return first is None
-        return first.is_key and all(packet.pts is None or packet.pts >= first.pts for packet in packets)
-
-    def _lost_seconds(self, end: float) -> float:
-        """What a file that ends at `end` lacks of the duration in its header; 0 if it is complete or does not tell."""
-        declared = self._container.duration
-        if self._container.format.name not in _FORMATS_WITH_DURATION or declared is None:
-            return 0.0
-        lost = declared / av.time_base - end
-        return lost if lost > 0.25 + 0.01 * end else 0.0
-
-    def _average_rate(self, last_duration: int) -> float | None:
-        """Average frames a second: the declared rate, unless the time stamps contradict it (a probe's guess)."""
-        declared = self._declared_rate()
-        if not self._pts:
-            return declared
-        span = self._seconds(self._pts[-1] - self._pts[0] + last_duration)
-        if span <= 0 or (declared and abs(len(self._pts) / declared - span) <= 1 / declared + 0.02 * span):
-            return declared
-        return len(self._pts) / span
-
-    def _declared_rate(self) -> float | None:
+    def _clock(self, pts: np.ndarray, packets: Packets, whole: bool) -> Clock:
         rate = self._stream.average_rate or self._stream.guessed_rate
-        return float(rate) if rate else None
+        fps = float(rate) if rate else None
+        is_guess = self._pts is None and "avi" in self._container.format.name  # see `tell_what_is_shown`
+        ticks = np.where((pts == UNKNOWN) | is_guess, np.nan, pts.astype(np.float64))
+        end = self._head.declared_seconds(self._container) if whole else None
+        if end is not None and end <= packets.end + 0.25 + 0.01 * packets.end:
+            end = None
+        if end is not None and end - packets.end > self._limits.max_seconds_per_byte * self._head.size:
+            raise VideoReadingError(
+                f"it declares a duration of {end:.0f} s, but its {self._head.size} bytes hold {packets.end:.0f} s. The"
+                f" header is damaged: {REENCODE}, or pass `ReadingLimits` with a higher `max_seconds_per_byte`"
+            )
+        shown, durations = packets.pts[packets.is_shown], packets.duration[packets.is_shown]
+        return make_clock(
+            ticks * self._seconds(1),
+            fps,
+            tick=self._seconds(1),
+            last=self._seconds(int(durations[np.argmax(shown)])) if self._pts else 0.0,
+            end=end,
+            can_jump="mpeg" in self._container.format.name,  # transport and program streams
+        )
 
     def _seconds(self, ticks: int) -> float:
         return float(ticks * self._stream.time_base) if self._stream.time_base else 0.0
 
-    def _metadata(self, total: int, fps: float | None) -> ClipMetadata:
+    def _metadata(self, total: int, present: int, clock: Clock) -> ClipMetadata:
         if total == 0:
             raise VideoReadingError(f"it holds no frame. The recording may have failed: {REENCODE}")
+        if total > self._limits.max_declared_ratio * max(1, present):
+            raise VideoReadingError(
+                f"it is cut short: of {total} frames that it declares, only {present} are there. Fetch it again, or"
+                " pass `ReadingLimits` with a higher `max_declared_ratio`"
+            )
+        duration = total / clock.fps if total > present and clock.fps else clock.duration
         return ClipMetadata(
             total_num_frames=total,
-            fps=fps,
-            duration=total / fps if fps else None,
+            fps=clock.fps,
+            duration=duration,
             width=self._stream.codec_context.width,
             height=self._stream.codec_context.height,
             video_backend="pyav",
+            frame_times=clock.times,
         )
 
     # Second pass: decode the sampled ones
 
     def _try_frame(self, index: int) -> tuple[av.VideoFrame | None, Exception | None]:
         """Frame `index`, or None and why not. Ascending indices are cheapest."""
+        frame = None
         try:
             if self._pts is None:
-                return self._frame_by_counting(index), None
-            if index < len(self._pts) and self._pts[index] not in self._corrupt_pts:
-                return self._frame_by_seeking(self._pts[index]), None
-            return None, None
+                frame = self._frame_by_counting(index)
+            elif index < len(self._pts) and self._pts[index] not in self._corrupt_pts:
+                frame = self._frame_by_seeking(self._pts[index])
         except av.FFmpegError as error:
             return None, error
+        return (None if frame is None or frame.is_corrupt else frame), None
+
+    def _is_of_last_packet(self, index: int) -> bool:
+        if self._pts is None:
+            return index == self.metadata.total_num_frames - 1
+        assert self._last_packet is not None
+        return index < len(self._pts) and (index == len(self._pts) - 1 or self._pts[index] == self._last_packet[0])
+
+    def _frame_before_damaged_end(self, index: int) -> av.VideoFrame | None:
+        """The frame before `index`, whose packet, the last of the file, cannot be decoded; with a warning."""
+        self._leaves_out_last, self._running, self._position = True, iter(()), None
+        frame, _ = self._try_frame(index - 1)
+        if frame is not None:
+            warnings.warn(
+                f"The last frame of the video ({index} of {self.metadata.total_num_frames}) is only partly there: the"
+                " frame before it is used in its place.",
+                stacklevel=2,
+            )
+        return frame
 
     def _frame_by_counting(self, index: int) -> av.VideoFrame | None:
         """For streams whose packets do not tell what is shown (raw H.264, some AVI): decode everything and count."""
@@ -219,6 +293,7 @@ class VideoFile:
 
     def _frame_by_seeking(self, target: int) -> av.VideoFrame | None:
         """The frame shown at the time stamp `target`."""
+        self._target = target
         for frames in self._attempts(target):
             self._running = frames
             for frame in frames:
@@ -245,6 +320,7 @@ class VideoFile:
         while key >= 0:
             yield self._decode_from(self._key_pts[key], target)
             key, step = key - step, step * 2
+        self._target = None  # nothing is left out in the last attempt
         yield self._decode_all()
 
     def _decode_from(self, start: int, target: int) -> Iterator[av.VideoFrame]:
@@ -253,32 +329,68 @@ class VideoFile:
             self._container.seek(start, stream=self._stream)
         except av.FFmpegError:
             return  # a container that cannot seek is read from its start
-        landed = False
-        for packet in self._container.demux(self._stream):
-            if not landed:
-                if packet.pts is None or not packet.is_keyframe:
-                    continue
-                if packet.pts > target:
-                    return
-                landed = True
-            self.frames_decoded += packet.size > 0
-            yield from packet.decode()
+        packets = self._container.demux(self._stream)
+        for packet in packets:
+            if packet.pts is not None and packet.is_keyframe:
+                if packet.pts <= target:
+                    yield from self._decode(packet)
+                    yield from self._decode_rest(packets)
+                return
 
     def _decode_all(self) -> Iterator[av.VideoFrame]:
         """Decodes from the first packet of the reopened file."""
         self._container.close()
         self._open()
-        for packet in self._container.demux(self._stream):
-            self.frames_decoded += packet.size > 0
-            yield from packet.decode()
+        yield from self._decode_rest(self._container.demux(self._stream))
+
+    def _decode_rest(self, packets: Iterator[Any]) -> Iterator[av.VideoFrame]:
+        for packet in packets:
+            yield from self._decode(packet)
+
+    def _decode(self, packet: Any) -> list[av.VideoFrame]:
+        """Hands a packet to the decoder, which leaves out a frame before the target that no other frame refers to."""
+        if packet.size > 0:
+            if self._leaves_out_last and self._last_packet == _stamps(packet):
+                return []
+            self._spend()
+            context = self._stream.codec_context
+            if context.name in _SKIPPING_CODECS:
+                before = self._target is not None and packet.pts is not None and packet.pts < self._target
+                if before != (context.skip_frame == "NONREF"):
+                    context.skip_frame = "NONREF" if before else "DEFAULT"
+        return packet.decode()
+
+    def _spend(self) -> None:
+        """Counts a frame that is decoded."""
+        context = self._stream.codec_context
+        weight = 1 if context.name in _FAST_CODECS else _SLOWNESS
+        self.frames_decoded += 1
+        self._pixels_decoded += weight * max(_LEAST_PIXELS, context.width * context.height)
+        if self._pixels_decoded > self._limits.decoded_pixels_of(self._head.size):
+            raise VideoReadingError(
+                f"{self.frames_decoded} frames were decoded on the way to those wanted, more than a file of"
+                f" {self._head.size} bytes may take. Cut out the part that matters, re-encode it with more key frames"
+                " (`ffmpeg -i IN -g 50 OUT.mp4`), or pass `ReadingLimits` with a higher `max_decoded_pixels`"
+            )
 
 
-def _is_shown(packet: av.Packet, codec: str) -> bool:
-    """False for the packets that only help to decode others: outside the edit list, or VP8's hidden references."""
-    if packet.is_discard or packet.size == 0:
-        return False
-    # RFC 6386, 9.1: the fifth bit of a VP8 frame is show_frame. VP9 and AV1 pack theirs with a shown frame.
-    return codec != "vp8" or bool(memoryview(packet)[0] & 0x10)
+def _stamps(packet: Any) -> tuple[int, int]:
+    return (UNKNOWN if packet.pts is None else packet.pts, UNKNOWN if packet.dts is None else packet.dts)
+
+
+def _video_stream(container: Any) -> Any:
+    """The stream that a player would show: FFmpeg's choice, cover pictures left aside."""
+    picture = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & picture]
+    if not streams:
+        raise VideoReadingError("it holds no video stream, only sound or a cover picture. Pass a file with video")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise VideoReadingError(
+            f"this FFmpeg cannot decode its codec {stream.codec_tag!r}. Re-encode it with a program that can"
+        )
+    return stream
 
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
