@@ -11,7 +11,7 @@ from .common import app, refuse, user_errors
 
 @app.command()
 def ask(
-    video: Annotated[str, typer.Argument(help="A video file, an address of one, or a folder of frames.")],
+    video: Annotated[str, typer.Argument(help="A video file, or a folder of frames.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     model: Annotated[
         str | None, typer.Option(help="Folder of a checkpoint or its id on the Hub.", show_default="the embedded one")
@@ -23,6 +23,9 @@ def ask(
     max_denoising_steps: Annotated[int | None, typer.Option(help="Steps over the whole canvas.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the noise at a temperature above 0.")] = None,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Fetch the video if it is an http(s) address.")
+    ] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Show the answer while it is denoised.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and how it was made as JSON.")] = False,
 ) -> None:
@@ -42,7 +45,7 @@ def ask(
     with user_errors():
         from ..inference.ask import ask
 
-        answer = ask(video, question, model, num_frames=frames, fps=fps, stream=stream, **given)
+        answer = ask(video, question, model, num_frames=frames, fps=fps, allow_urls=allow_urls, stream=stream, **given)
     if as_json:
         typer.echo(json.dumps(asdict(answer), ensure_ascii=False))
     elif not stream:

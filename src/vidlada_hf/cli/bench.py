@@ -26,6 +26,9 @@ def bench(
     videos: Annotated[
         Path | None, typer.Option(help="Folder that the videos' paths start from.", show_default="that of the file")
     ] = None,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Fetch videos that the questions name by an http(s) address.")
+    ] = False,
     count: Annotated[int | None, typer.Option(help="Ask the first so many questions.", show_default="all")] = None,
     cache_strategy: Annotated[
         list[str] | None,
@@ -77,7 +80,7 @@ def bench(
         find_checkpoint(model)
         options = BenchOptions(rounds, timed_questions, batch_size)
         setups = combine_setups(cache_strategy, unmasking)
-        asked = load_questions(questions, count, videos)
+        asked = load_questions(questions, count, videos, allow_urls)
         given = {name: value for name, value in settings.items() if value is not None}
         runner = DecodingRunner.from_pretrained(model, frames, dtype, stop_after=stop_after, settings=given)
         data = run_bench(runner, asked, setups, output, model or "vidlada-tiny", options)

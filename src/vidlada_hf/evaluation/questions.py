@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..hub.locate import EMBEDDED_CHECKPOINT
+from ..processing.addresses_vidlada import AllowedAddress, protocol_of
 
 KEYS = ("video", "question", "answer", "answers", "type")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -22,13 +23,13 @@ class VideoQuestion:
     """A question about a video.
 
     Args:
-        video: a file, its content, or uint8 frames (frames, height, width, 3).
+        video: a file, its content, uint8 frames (frames, height, width, 3), or an address that may be fetched.
         question: the text.
         answers: texts, any of which is right; empty where the answer is not known.
         type: the heading that the question is counted under.
     """
 
-    video: Path | bytes | np.ndarray
+    video: Path | bytes | np.ndarray | AllowedAddress
     question: str
     answers: tuple[str, ...] = ()
     type: str = "all questions"
@@ -44,7 +45,7 @@ class VideoQuestion:
 
 
 def load_questions(
-    source: Path | str | None = None, count: int | None = None, videos: Path | None = None
+    source: Path | str | None = None, count: int | None = None, videos: Path | None = None, allow_urls: bool = False
 ) -> list[VideoQuestion]:
     """Reads questions.
 
@@ -58,6 +59,7 @@ def load_questions(
             - "module:function": called without arguments, it returns `VideoQuestion`s.
         count: the first so many; None: all.
         videos: the folder that relative paths start from; None: that of the file, the working directory for the Hub.
+        allow_urls: take records whose video is an http(s) address, which is fetched when the question is asked.
 
     Raises:
         ValueError: a record that is no question, or whose video is not there (the message names file and line); no
@@ -73,11 +75,12 @@ def load_questions(
         questions = _call(str(source))[:count]
     elif path.suffix in (".jsonl", ".ndjson", ".json") or (path.is_file() and path.suffix != ".parquet"):
         folder = path.parent if videos is None else videos
-        questions = [_parse(record, folder, location) for location, record in _read_lines(path, count)]
+        questions = [_parse(record, folder, location, allow_urls) for location, record in _read_lines(path, count)]
     else:
         local = path if path.is_dir() else path.parent if path.is_file() else Path()
         folder = local if videos is None else videos
-        questions = [_parse(record, folder, location) for location, record in _read_dataset(path, str(source), count)]
+        records = _read_dataset(path, str(source), count)
+        questions = [_parse(record, folder, location, allow_urls) for location, record in records]
     if not questions:
         raise ValueError(f"{source} holds no questions.")
     return questions
@@ -148,7 +151,7 @@ def _read_dataset(path: Path, source: str, count: int | None) -> Iterator[tuple[
         yield f"{source}, record {i}", record
 
 
-def _parse(record: dict[str, Any], folder: Path, location: str) -> VideoQuestion:
+def _parse(record: dict[str, Any], folder: Path, location: str, allow_urls: bool) -> VideoQuestion:
     if not {"video", "question"} <= record.keys():
         raise _wrong_keys(location, record)
     for key in ("question", "answer", "type"):
@@ -160,18 +163,25 @@ def _parse(record: dict[str, Any], folder: Path, location: str) -> VideoQuestion
         answers = [] if record.get("answer") is None else [record["answer"]]
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise ValueError(f"{location}: `answers` must be a list of texts, got {answers!r}.")
-    video = _find_video(record["video"], folder, location)
+    video = _find_video(record["video"], folder, location, allow_urls)
     return VideoQuestion(video, record["question"], tuple(answers), record.get("type") or VideoQuestion.type)
 
 
-def _find_video(value: Any, folder: Path, location: str) -> Path | bytes:
-    """The file that a record names, or the content that a column of videos holds."""
+def _find_video(value: Any, folder: Path, location: str, allow_urls: bool) -> Path | bytes | AllowedAddress:
+    """The file that a record names, its address, or the content that a column of videos holds."""
     if isinstance(value, dict):  # of `datasets.Video`
         if value.get("bytes") is not None:
             return value["bytes"]
         value = value.get("path")
     if not isinstance(value, str):
         raise ValueError(f"{location}: `video` must be a text, got {value!r}.")
+    if protocol_of(value) not in (None, "file"):
+        if not allow_urls:
+            raise ValueError(
+                f"{location}: the video {value!r} is an address, and questions fetch nothing by themselves. Allow it"
+                " (`allow_urls=True`, `--allow-urls`), or download the file and name its path."
+            )
+        return AllowedAddress(value)
     path = folder / value
     if not path.exists():
         raise ValueError(f"{location}: there is no video {path}.")

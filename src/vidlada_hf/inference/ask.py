@@ -43,16 +43,18 @@ def ask(
     model: str | None = None,
     num_frames: int | None = None,
     fps: float | None = None,
+    allow_urls: bool = False,
     stream: bool = False,
     **settings: Any,
 ) -> Answer:
     """Asks a question about a video.
 
     Args:
-        video: path or address of a video file, or a folder of frames.
+        video: path of a video file or of a folder of frames, or an address.
         question: the user's text.
         model: a checkpoint's folder or its id on the Hub; None: the embedded one.
         num_frames, fps: how many frames to look at, or how many a second; at most one of them.
+        allow_urls: fetch the video if it is an http(s) address.
         stream: show the answer on stdout while it is denoised.
         settings: fields of `VidLaDAGenerationConfig`.
 
@@ -68,8 +70,9 @@ def ask(
     started = time.perf_counter()
     processor = VidLaDAProcessor.from_pretrained(name)
     sampling = {"num_frames": num_frames, "fps": fps}
+    part = {"type": "video", "url" if allow_urls else "path": video}
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "video", "path": video}, {"type": "text", "text": question}]}],
+        [{"role": "user", "content": [part, {"type": "text", "text": question}]}],
         tokenize=True,
         return_dict=True,
         return_tensors="pt",

@@ -18,10 +18,9 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, BinaryIO
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from .limits_vidlada import DEFAULT_LIMITS
 from .video_clip_vidlada import VideoReadingError
 
-MAX_BYTES = 2 << 30
-MAX_SECONDS = 600.0  # of a download
 _SILENCE = 20.0  # seconds that a server may keep still
 _HEAD = 30.0  # seconds until it has said whether it has the file
 _REDIRECTS = 5
@@ -53,8 +52,8 @@ def fetch(
     *,
     allow_urls: bool = False,
     allow_private: bool = False,
-    max_bytes: int = MAX_BYTES,
-    max_seconds: float = MAX_SECONDS,
+    max_bytes: int = DEFAULT_LIMITS.max_download_bytes,
+    max_seconds: float = DEFAULT_LIMITS.max_download_seconds,
 ) -> BinaryIO:
     """Downloads what is at an address.
 

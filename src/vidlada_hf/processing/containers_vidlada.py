@@ -13,13 +13,16 @@ from .video_clip_vidlada import VideoReadingError
 
 # FFmpeg's names of the readers (`ffmpeg -demuxers`).
 CONTAINERS = (
-    *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "rm", "mxf", "gxf", "dv", "nut", "wtv", "dhav"),
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "live_flv", "asf", "ogg", "rm", "mxf", "gxf", "dv", "nut"),
+    *("wtv", "dhav", "nsv", "nuv", "pva", "swf", "mpjpeg"),
     # streams without a container
     *("h264", "hevc", "vvc", "av1", "obu", "ivf", "m4v", "mpegvideo", "h263", "h261", "mjpeg", "vc1", "dirac", "dnxhd"),
     *("cavsvideo", "avs2", "avs3", "yuv4mpegpipe"),
     # pictures
     *("gif", "apng", "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "jpegxl_anim"),
-    *("ppm_pipe", "pgm_pipe", "pam_pipe"),
+    *("gif_pipe", "jpegxl_pipe", "ppm_pipe", "pgm_pipe", "pam_pipe"),
+    # sound, for an error that says so
+    *("mp3", "wav", "flac", "aac", "amr", "aiff"),
 )
 
 

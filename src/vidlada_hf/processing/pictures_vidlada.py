@@ -21,9 +21,7 @@ from .video_clip_vidlada import VideoReadingError
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000", "TGA", "ICO")
 
 
-def load_picture(
-    source: Any, fetch: Callable[[str], BinaryIO] = fetch, max_pixels: int | None = None
-) -> np.ndarray:
+def load_picture(source: Any, fetch: Callable[[str], BinaryIO] = fetch, max_pixels: int | None = None) -> np.ndarray:
     """One picture as uint8 RGB (height, width, 3), turned upright as its EXIF data say.
 
     Args:
@@ -35,17 +33,18 @@ def load_picture(
     Raises:
         VideoReadingError: it is none, or cannot be read.
     """
-    if isinstance(source, (np.ndarray, torch.Tensor)):
-        if source.ndim not in (2, 3):
-            raise VideoReadingError(f"a picture of shape {tuple(source.shape)} is none. Pass (height, width, 3)")
-        return as_rgb(source[..., None] if source.ndim == 2 else source)
-    if isinstance(source, (str, os.PathLike)):
-        file = _open_file(os.fsdecode(source) if not isinstance(source, str) else source, fetch)
-        with closing(file):
-            return _pixels(Image.open(file, formats=_known_formats()), max_pixels)
-    if isinstance(source, Image.Image):
-        return _pixels(source, max_pixels)
-    raise VideoReadingError(f"a {type(source).__name__} is no picture. Pass a path, a PIL image or an array")
+    try:
+        return _load(source, fetch, max_pixels)
+    except MemoryError:
+        raise
+    except Exception as error:
+        name = repr(source)[:200] if isinstance(source, (str, os.PathLike)) else f"<{type(source).__name__}>"
+        reason = "is no picture that Pillow can open. Replace it or leave it out"
+        if isinstance(error, VideoReadingError):
+            reason = f"cannot be read: {error}"
+        elif isinstance(error, FileNotFoundError):
+            reason = "is not there. Check the path"
+        raise VideoReadingError(f"its picture {name} {reason}") from error
 
 
 def as_rgb(frames: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -63,6 +62,19 @@ def as_rgb(frames: np.ndarray | torch.Tensor) -> np.ndarray:
     return np.repeat(frames, 3, axis=-1) if frames.shape[-1] == 1 else frames
 
 
+def _load(source: Any, fetch: Callable[[str], BinaryIO], max_pixels: int | None) -> np.ndarray:
+    if isinstance(source, (np.ndarray, torch.Tensor)):
+        if source.ndim not in (2, 3):
+            raise VideoReadingError(f"the shape {tuple(source.shape)} is no image. Pass (height, width, 3)")
+        return as_rgb(source[..., None] if source.ndim == 2 else source)
+    if isinstance(source, (str, os.PathLike)):
+        with closing(_open_file(source if isinstance(source, str) else os.fsdecode(source), fetch)) as file:
+            return _pixels(Image.open(file, formats=_known_formats()), max_pixels)
+    if isinstance(source, Image.Image):
+        return _pixels(source, max_pixels)
+    raise VideoReadingError("pass a path, a PIL image or an array")
+
+
 def path_of_file_address(address: str) -> str:
     """The local path of a `file://` address."""
     parts = urlsplit(address)
@@ -75,7 +87,9 @@ def require_regular_file(path: str) -> int:
     """The size of an ordinary file in bytes; a device or a pipe raises, since it may wait or give data forever."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise VideoReadingError("it is no ordinary file but a device or a pipe. Copy its content into a file, and pass that")
+        raise VideoReadingError(
+            "it is no ordinary file but a device or a pipe. Copy its content into a file, and pass that"
+        )
     return status.st_size
 
 
@@ -86,7 +100,7 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
     """
     if values.dtype == np.uint8:
         return values
-    if values.dtype == np.uint16:
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:  # of either byte order
         return (values >> 8).astype(np.uint8)
     low, high = values.min(), values.max()
     if np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1:
@@ -135,10 +149,12 @@ def _pixels(image: Image.Image, max_pixels: int | None) -> np.ndarray:
             f"a picture of {image.width}x{image.height} has more than {max_pixels} pixels, the limit of a frame. Make it"
             " smaller, or raise `max_pixels`"
         )
+    from_file = image.format is not None
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # gray of 16 bits: "I;16", "I;16B"; "I" holds such values in 32
+    if image.mode.startswith("I"):
         values = np.asarray(image)
-        is_wide = image.mode != "I" or (0 <= values.min() and values.max() <= 0xFFFF)
+        # "I;16" and the like are gray of 16 bits; so is what a file holds that Pillow opens as "I", integers of 32 bits.
+        is_wide = image.mode != "I" or (from_file and 0 <= values.min() and values.max() <= 0xFFFF)
         return as_rgb((values.astype(np.uint16) if is_wide else values)[..., None])
     if image.mode == "F":
         return as_rgb(np.asarray(image)[..., None])

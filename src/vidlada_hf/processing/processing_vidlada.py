@@ -15,6 +15,7 @@ from transformers.models.siglip.image_processing_siglip import SiglipImageProces
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken
 
+from .conversations_vidlada import check_parts, load_images, read_videos
 from .options_vidlada import check_choice, unknown_option
 
 # Imported so that the Hub's copy of this file takes the pipeline's file along.
@@ -212,7 +213,8 @@ class VidLaDAProcessor(ProcessorMixin):
         Args:
             conversation: messages `{"role", "content"}`, or a list of such conversations. A content is a string or a
                 list of `{"type": "text", "text": ...}`, `{"type": "video", "video" | "path" | "url": ...}` and
-                `{"type": "image", "image" | "path" | "url": ...}`.
+                `{"type": "image", "image" | "path" | "url" | "base64": ...}`. Addresses are fetched from "url" only, or
+                with `allow_urls=True`. Options of sampling (`num_frames`, `fps`, ...) beside a video hold for that one.
             chat_template: another Jinja template for this call.
             processor_kwargs: options of `__call__`, such as `{"num_frames": 8}`; `think_mode` too.
             kwargs: `add_generation_prompt`, `tokenize`, `return_dict`, `return_tensors` and the other arguments of
@@ -223,9 +225,11 @@ class VidLaDAProcessor(ProcessorMixin):
 
         Raises:
             ValueError: for no message, an unknown option, or visuals that do not match the placeholders.
+            VideoReadingError: for a video that cannot be read, or an address that may not be fetched.
         """
         if len(conversation) == 0:
             raise ValueError("The conversation is empty: it needs at least one message.")
+        conversation = check_parts(conversation)
         options = dict(processor_kwargs or {})
         known = self.video_options - {"return_tensors"}
         options.update({name: kwargs.pop(name) for name in list(kwargs) if name in known})
@@ -287,9 +291,6 @@ class VidLaDAProcessor(ProcessorMixin):
             if not all(isinstance(one, str) for one in texts):
                 raise ValueError("`text` must be a string or a list of strings.")
             texts = self._check_placeholders(texts, images, videos)
-        if images is not None:
-            images = self.image_processor.fetch_images(list_images(images))
-
         prompt_options = self._take_prompt_options(kwargs)
         options = self._merge_kwargs(
             self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
@@ -299,11 +300,12 @@ class VidLaDAProcessor(ProcessorMixin):
         image_texts: list[str] = []
         video_texts: list[str] = []
         if images is not None:
+            images = load_images(list_images(images), self.video_processor, video_options)
             image_inputs, image_texts = self._process_images(images, **options["images_kwargs"])
             visuals.update(image_inputs)
         if videos is not None:
-            video_inputs = dict(self.video_processor(list_videos(videos), **{**video_options, "return_metadata": True}))
-            video_texts = self._expand_videos(texts or [], video_inputs, video_options, **prompt_options)
+            video_inputs, sampling = read_videos(list_videos(videos), self.video_processor, video_options)
+            video_texts = self._expand_videos(texts or [], video_inputs, sampling, **prompt_options)
             visuals.update(video_inputs)
             if not video_options.get("return_metadata"):
                 visuals.pop("video_metadata", None)
@@ -349,7 +351,7 @@ class VidLaDAProcessor(ProcessorMixin):
         self,
         texts: list[str],
         video_inputs: dict[str, Any],
-        sampling: dict[str, Any],
+        sampling: list[dict[str, Any]],
         add_time_instruction: bool,
         timestamps: str,
         official_prompt: str | None,
@@ -359,11 +361,11 @@ class VidLaDAProcessor(ProcessorMixin):
         Args:
             texts: prompts with one placeholder a video.
             video_inputs: what the video processor returned, with `video_metadata`.
-            sampling: options of the video processor in this call.
+            sampling: options of the video processor for each video.
         """
 
-        def option(name: str) -> Any:
-            value = sampling.get(name)
+        def option(name: str, index: int) -> Any:
+            value = sampling[index].get(name)
             return getattr(self.video_processor, name) if value is None else value
 
         pattern = placeholder_pattern(VIDEO_TOKEN)
@@ -378,8 +380,8 @@ class VidLaDAProcessor(ProcessorMixin):
                     rest,
                     timestamps=timestamps,
                     official_prompt=official_prompt,
-                    fps=option("fps") or 1,
-                    force_sample=option("force_sample"),
+                    fps=option("fps", index) or 1,
+                    force_sample=option("force_sample", index),
                 )
             replacements.append(replacement)
         return replacements

@@ -148,8 +148,9 @@ def written_times(
     length = metadata.total_num_frames / metadata.fps
     if timestamps == "ordinal" and not force_sample:
         return length, official_times(metadata, fps)
-    duration = metadata.duration if timestamps == "seconds" else None
-    return duration or length, frame_timestamps(metadata.frames_indices or (), metadata.fps)
+    if timestamps == "ordinal" or metadata.frames_indices is None:
+        return length, frame_timestamps(metadata.frames_indices or (), metadata.fps)
+    return metadata.duration or length, metadata.timestamps  # what the file's own clock says, if it has one
 
 
 def official_times(metadata: VideoMetadata, fps: float) -> list[float]:

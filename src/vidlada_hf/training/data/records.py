@@ -14,6 +14,7 @@ import numpy as np
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ...processing.addresses_vidlada import protocol_of
 from .collator import RecordError, check_answers
 
 ROLES = ("system", "user", "assistant")
@@ -102,8 +103,19 @@ def list_parts(origin: str, content: Any) -> list[dict[str, str]]:
         value = next((part[key] for key in values if part.get(key) is not None), None)
         if kind is None or not isinstance(value, str):
             raise RecordError(f"{origin} has a part that is neither a text nor a video's path: {str(part)[:80]!r}.")
+        if kind == "video":
+            check_keys(origin, part, ("type", *values))
         parts.append({"type": kind, kind: value})
     return parts
+
+
+def check_keys(origin: str, part: dict[str, Any], known: Sequence[str]) -> None:
+    """Raises a RecordError for what a video's part says besides where it is: nothing of it would have an effect."""
+    if other := [key for key, value in part.items() if value is not None and key not in known]:
+        raise RecordError(
+            f"{origin} has {', '.join(map(repr, other))} beside its video, which holds for none of a data set: leave it"
+            " out, and set options in the recipe (`processor_options`)."
+        )
 
 
 def check_text(origin: str, text: str, reserved: Sequence[str] = ()) -> None:
@@ -190,7 +202,7 @@ def with_progress(records: Collection[Any], what: str) -> Iterator[Any]:
 
 def join_path(folder: Path, path: str) -> str:
     """A video's path within a folder; an address stays as it is."""
-    return path if "://" in path else str(folder / path)
+    return path if protocol_of(path) else str(folder / path)
 
 
 __all__ = ["RecordError", "Records", "add_video", "join_path", "read_json", "with_progress"]

@@ -22,18 +22,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
-from transformers.video_utils import VideoMetadata
 
+from ...processing.addresses_vidlada import protocol_of
+from ...processing.containers_vidlada import open_container
+from ...processing.video_clip_vidlada import ClipMetadata
 from ...processing.video_reading_vidlada import VideoReadingError
 from .collator import RecordError, TooLongError
 from .records import Records, with_progress
 
 Handling = Literal["skip", "stop"]  # of records that cannot be used
-# Options of the video processor that decide which frames are read, and of what size.
+# Options of the video processor that decide which frames are read, and of what size; and what may be fetched.
 FRAME_OPTIONS = (
     *("num_frames", "fps", "max_frames", "force_sample"),
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb"),
 )
+ADDRESS_OPTIONS = ("allow_urls", "allow_private_urls")
 MAX_ATTEMPTS = 100  # records in a row that cannot be used
 SKIPPED_FILE = "skipped.jsonl"  # in a stage's folder
 
@@ -41,14 +44,15 @@ logger = logging.getLogger(__name__)
 
 
 def with_frame_options(processor: Any, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """A processor that samples and resizes frames as `options` say unless a call says otherwise, and the other options.
+    """A processor that fetches, samples and resizes as `options` say unless a call says otherwise, and other options.
 
     Frames that it has read it leaves as they are.
     """
-    chosen = {name: value for name, value in options.items() if name in FRAME_OPTIONS}
+    names = (*FRAME_OPTIONS, *ADDRESS_OPTIONS)
+    chosen = {name: value for name, value in options.items() if name in names}
     changed, videos = copy.copy(processor), processor.video_processor
     changed.video_processor = type(videos).from_dict(videos.to_dict(), **chosen)
-    return changed, {name: value for name, value in options.items() if name not in FRAME_OPTIONS}
+    return changed, {name: value for name, value in options.items() if name not in names}
 
 
 class FrameReader:
@@ -72,18 +76,18 @@ class FrameReader:
         settings = {name: getattr(video_processor, name, None) for name in FRAME_OPTIONS}
         self.settings = json.dumps(settings, sort_keys=True, default=str)
 
-    def __call__(self, source: str) -> tuple[torch.Tensor, VideoMetadata]:
+    def __call__(self, source: str) -> tuple[torch.Tensor, ClipMetadata]:
         if self.cache is None or not os.path.isfile(source):
             return self._read(source)
         cached = self.cache / f"{self._key(source)}.safetensors"
         not_there_or_damaged = contextlib.suppress(FileNotFoundError, SafetensorError)
         with not_there_or_damaged, safe_open(cached, framework="pt") as file:
-            return file.get_tensor("frames"), VideoMetadata(**json.loads(file.metadata()["video"]))
+            return file.get_tensor("frames"), ClipMetadata(**json.loads(file.metadata()["video"]))
         frames, metadata = self._read(source)
         self._store(cached, frames, metadata)
         return frames, metadata
 
-    def _read(self, source: str) -> tuple[torch.Tensor, VideoMetadata]:
+    def _read(self, source: str) -> tuple[torch.Tensor, ClipMetadata]:
         # Rescaled and normalized they would take four times the room.
         read = self.video_processor(source, do_rescale=False, do_normalize=False, return_metadata=True)
         return read["pixel_values_videos"], read["video_metadata"][0]
@@ -94,7 +98,7 @@ class FrameReader:
         return hashlib.sha256(repr(identity).encode()).hexdigest()
 
     @staticmethod
-    def _store(file: Path, frames: torch.Tensor, metadata: VideoMetadata) -> None:
+    def _store(file: Path, frames: torch.Tensor, metadata: ClipMetadata) -> None:
         """Writes a file that appears whole or not at all: other workers may want it."""
         plain = asdict(metadata)
         plain["frames_indices"] = [int(index) for index in metadata.frames_indices or ()]
@@ -205,11 +209,23 @@ class VideoRecords(Dataset):
         return message
 
 
+def check_addresses(records: Records, allow_urls: bool) -> None:
+    """Raises a RecordError for the first record whose video is an address, unless addresses may be fetched."""
+    videos = records.videos
+    address = next((video for video in videos if protocol_of(video) not in (None, "file")), None)
+    if address is not None and not allow_urls:
+        origin = records[videos.index(address)]["origin"]
+        raise RecordError(
+            f"{origin}: the video {address} is an address, and data fetch nothing by themselves. Set"
+            " `processor_options: {allow_urls: true}`, or download the file and name its path."
+        )
+
+
 def check_files(records: Records) -> None:
     """Raises a RecordError for the first record whose video's file is not there."""
     videos = records.videos
     for video in dict.fromkeys(videos):
-        if "://" not in video and not os.path.exists(video):
+        if not protocol_of(video) and not os.path.exists(video):
             origin = records[videos.index(video)]["origin"]
             raise RecordError(
                 f"{origin}: there is no video {video}. Is `video_folder` right? (`bad_videos: skip` leaves it out.)"
@@ -218,10 +234,12 @@ def check_files(records: Records) -> None:
 
 def seconds_of(video: str) -> float:
     """How long a video plays, by the head of its file; 0 where that does not tell or cannot be read."""
+    if not os.path.isfile(video):  # an address, a folder of frames, a pipe
+        return 0.0
     try:
-        with av.open(video) as container:
+        with open_container(video) as container:
             return (container.duration or 0) / av.time_base
-    except (av.FFmpegError, OSError):
+    except (VideoReadingError, av.FFmpegError, OSError):
         return 0.0
 
 
@@ -235,4 +253,12 @@ def count_skipped(file: Path) -> Counter[str]:
     return Counter(reasons.values())
 
 
-__all__ = ["FrameReader", "Handling", "VideoRecords", "check_files", "count_skipped", "with_frame_options"]
+__all__ = [
+    "FrameReader",
+    "Handling",
+    "VideoRecords",
+    "check_addresses",
+    "check_files",
+    "count_skipped",
+    "with_frame_options",
+]

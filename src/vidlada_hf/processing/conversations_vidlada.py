@@ -1,0 +1,146 @@
+"""The visual parts of messages: what may stand in one, and how each is read by what it says about itself."""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+
+from .addresses_vidlada import allow_addresses, fetch
+from .options_vidlada import unknown_option
+from .pictures_vidlada import load_picture
+from .video_clip_vidlada import VideoReadingError
+from .video_processing_vidlada import _list_metadata as list_metadata
+from .video_processing_vidlada import check_sampling
+
+VIDEO_KEYS = ("video", "path", "url")
+IMAGE_KEYS = ("image", "path", "url", "base64")
+# Options of the video processor that may stand beside a video, and hold for that one alone.
+VIDEO_PART_OPTIONS = ("num_frames", "fps", "max_frames", "force_sample", "sample_by", "do_sample_frames")
+
+
+class VideoWithOptions:
+    """A video, and the options of the video processor that a message gives it.
+
+    Args:
+        source: see `read_video`.
+        options: some of `VIDEO_PART_OPTIONS`.
+    """
+
+    def __init__(self, source: Any, options: dict[str, Any]) -> None:
+        self.source, self.options = source, options
+
+    def over(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a call with these in place of those that they contradict."""
+        chosen = {"num_frames", "fps"} & self.options.keys()
+        return {**options, **(dict.fromkeys(("num_frames", "fps")) if chosen else {}), **self.options}
+
+
+def check_parts(conversation: Any) -> Any:
+    """A conversation, or a list of them, whose visual parts are checked and name their source in one way.
+
+    A part becomes `{"type": "video", "video": source}` or `{"type": "image", "image": source}`. What its key `url`
+    names may be fetched: it becomes an `AllowedAddress`. Options beside a video make it a `VideoWithOptions`. What was
+    given is not changed.
+
+    Raises:
+        ValueError: a part with several sources, an empty list, or an option that does not exist or contradicts another.
+    """
+    if hasattr(conversation, "messages"):
+        return check_parts(conversation.messages)
+    if isinstance(conversation, (list, tuple)):
+        return [check_parts(message) for message in conversation]
+    if isinstance(conversation, Mapping) and isinstance(conversation.get("content"), (list, tuple)):
+        return {**conversation, "content": [_check_part(part) for part in conversation["content"]]}
+    return conversation
+
+
+def _check_part(part: Any) -> Any:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "image_url":  # OpenAI's form
+        address = part.get("image_url")
+        part, kind = {"type": "image", "url": address.get("url") if isinstance(address, Mapping) else address}, "image"
+    if kind not in ("video", "image"):
+        return part
+    given = {key: value for key, value in part.items() if value is not None and key != "type"}
+    keys = VIDEO_KEYS if kind == "video" else IMAGE_KEYS
+    options = {key: value for key, value in given.items() if key not in keys}
+    _check_options(kind, options, keys)
+    sources = [key for key in keys if key in given]
+    if not sources:
+        return {"type": kind}  # a placeholder; what stands for it is given apart
+    if len(sources) > 1:
+        raise ValueError(f"A message's {kind} has {' and '.join(map(repr, sources))}: give one of them.")
+    source = given[sources[0]]
+    if isinstance(source, (list, tuple)) and not len(source):
+        raise ValueError(f"A message's {kind} is an empty list: give a path, or at least one frame.")
+    if sources[0] == "url":
+        source = allow_addresses(source)
+    if sources[0] == "base64" and isinstance(source, str) and not source.startswith("data:"):
+        source = f"data:image/;base64,{source}"
+    return {"type": kind, kind: VideoWithOptions(source, options) if options else source}
+
+
+def _check_options(kind: str, options: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raises a ValueError for what no part of this kind has, or what makes no sense."""
+    known = VIDEO_PART_OPTIONS if kind == "video" else ()
+    for name in options:
+        if name not in known:
+            raise ValueError(unknown_option(name, f"a message's {kind}", {*keys, *known}))
+    check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
+
+
+def read_videos(
+    sources: Sequence[Any], video_processor: Any, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Reads videos, each by its own options.
+
+    Args:
+        sources: videos; a `VideoWithOptions` among them brings options of its own.
+        video_processor: a `VidLaDAVideoProcessor`.
+        options: of its call, for all of them.
+
+    Returns:
+        What the video processor returns, with `video_metadata`; and the options that each video was read by.
+    """
+    options = {**options, "return_metadata": True}
+    if not any(isinstance(source, VideoWithOptions) for source in sources):
+        return dict(video_processor(list(sources), **options)), [options] * len(sources)
+    sampling, read = [], []
+    for source, metadata in zip(sources, list_metadata(options.get("video_metadata"), len(sources)), strict=True):
+        own = {**options, "video_metadata": [metadata], "return_tensors": "pt"}
+        if isinstance(source, VideoWithOptions):
+            source, own = source.source, source.over(own)
+        sampling.append(own)
+        read.append(video_processor([source], **own))
+    return {
+        "pixel_values_videos": torch.cat([one["pixel_values_videos"] for one in read]),
+        "video_num_frames": torch.cat([one["video_num_frames"] for one in read]),
+        "video_metadata": [metadata for one in read for metadata in one["video_metadata"]],
+    }, sampling
+
+
+def load_images(images: Sequence[Any], video_processor: Any, options: Mapping[str, Any]) -> list[Any]:
+    """Images as they are; those that are named by a path or an address as PIL images.
+
+    Args:
+        images: a flat list.
+        video_processor, options: as in `read_videos`: whether addresses may be fetched is asked once for all visuals.
+    """
+
+    def is_allowed(name: str) -> bool:
+        return bool(options.get(name, getattr(video_processor, name, False)))
+
+    download = partial(fetch, allow_urls=is_allowed("allow_urls"), allow_private=is_allowed("allow_private_urls"))
+    try:
+        return [
+            Image.fromarray(load_picture(image, download)) if isinstance(image, (str, os.PathLike)) else image
+            for image in images
+        ]
+    except VideoReadingError as error:
+        raise VideoReadingError(f"Cannot read an image: {error}.") from error.__cause__
+
+
+__all__ = ["VideoWithOptions", "check_parts", "load_images", "read_videos"]
