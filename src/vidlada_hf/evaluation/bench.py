@@ -142,7 +142,7 @@ def describe_questions(questions: Sequence[VideoQuestion], timed: int, batch_siz
     digest = hashlib.sha256()
     for question in questions:
         video = question.video
-        digest.update(str(video).encode() if isinstance(video, Path) else bytes(video))
+        digest.update(str(video).encode() if isinstance(video, (Path, str)) else bytes(video))
         digest.update(f"\t{question.question}\t{question.answers}\n".encode())
     return {
         "questions": len(questions),

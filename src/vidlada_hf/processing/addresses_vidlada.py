@@ -1,7 +1,7 @@
 """Files at http(s) addresses: which may be fetched, and how they are.
 
-An address is fetched if whoever asks said so: by the key `url` of a message (`AllowedAddress`) or by `allow_urls=True`. A
-text that merely looks like an address never is, since it may come from somebody else: a data set, a form.
+An address is fetched if whoever asks said so: by the key `url` of a message (`AllowedAddress`) or by `allow_urls=True`.
+A text that merely looks like an address never is, since it may come from somebody else: a data set, a form.
 
 The file is downloaded whole into a temporary one before anything looks at its content. FFmpeg never sees the address.
 """
@@ -168,8 +168,8 @@ def _connection(address: str, allow_private: bool) -> _Connection:
     allowed = [number for number in numbers if allow_private or _is_public(number)]
     if not allowed:
         raise VideoReadingError(
-            f"its host {parts.hostname!r} is {', '.join(numbers)[:200]}, which belongs to this machine or its own network."
-            f" Check the address, set `allow_private_urls=True` if that is meant, {_INSTEAD}"
+            f"its host {parts.hostname!r} is {', '.join(numbers)[:200]}, which belongs to this machine or its own"
+            f" network. Check the address, set `allow_private_urls=True` if that is meant, {_INSTEAD}"
         )
     return _Connection(parts, port, allowed)
 

@@ -153,8 +153,8 @@ def _pixels(image: Image.Image, max_pixels: int | None) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         values = np.asarray(image)
-        # "I;16" and the like are gray of 16 bits; so is what a file holds that Pillow opens as "I", integers of 32 bits.
-        is_wide = image.mode != "I" or (from_file and 0 <= values.min() and values.max() <= 0xFFFF)
+        # "I;16" and the like are gray of 16 bits; so is what Pillow opens of a file as "I", integers of 32 bits.
+        is_wide = image.mode != "I" or (from_file and values.min() >= 0 and values.max() <= 0xFFFF)
         return as_rgb((values.astype(np.uint16) if is_wide else values)[..., None])
     if image.mode == "F":
         return as_rgb(np.asarray(image)[..., None])

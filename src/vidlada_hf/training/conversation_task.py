@@ -36,8 +36,8 @@ class ConversationOptions:
     Args:
         data: `source` and the options of that source, see `data.sources.SOURCES`.
         labels: a preset's name, or fields of `LabelOptions`. Without a `max_length` the model's context is the limit.
-        processor_options: of a call of the processor: `num_frames`, `fps`, ...; `allow_urls`, without which no address of
-            the data is fetched.
+        processor_options: of a call of the processor: `num_frames`, `fps`, ...; `allow_urls`, without which no address
+            of the data is fetched.
         time_sampling: how masking rates are drawn, see `draw_mask_probabilities`.
         average: whether the loss is a mean over the "examples" of the global batch, each divided by the length of its
             own answer (the official rule), or over all its answer "tokens", so that long answers weigh more.

@@ -108,7 +108,8 @@ def join_videos(origin: str, messages: Any, video: Any, folder: Path) -> Any:
         if isinstance(video, dict):  # of a column of videos
             if video.get("bytes") is not None:
                 raise RecordError(
-                    f"{origin} has its video's content in the table: write it into a file, and name that in `video_column`."
+                    f"{origin} has its video's content in the table: write it into a file, and name that in"
+                    " `video_column`."
                 )
             video = video.get("path")
         if not isinstance(video, str):
