@@ -12,8 +12,8 @@ from .addresses_vidlada import allow_addresses, fetch
 from .options_vidlada import unknown_option
 from .pictures_vidlada import load_picture
 from .video_clip_vidlada import VideoReadingError
-from .video_processing_vidlada import _list_metadata as list_metadata
-from .video_processing_vidlada import check_sampling
+from .video_processing_vidlada import list_metadata
+from .sampling_vidlada import check_sampling
 
 VIDEO_KEYS = ("video", "path", "url")
 IMAGE_KEYS = ("image", "path", "url", "base64")

@@ -84,8 +84,8 @@ class VideoFile:
             if frame is None:
                 raise VideoReadingError(
                     f"frame {index} of {self.metadata.total_num_frames} cannot be decoded, so only {count} of the"
-                    f" {len(indices)} sampled frames could be read: the file is cut short or damaged. Fetch it again, or"
-                    " keep the part that plays (`ffmpeg -i IN -c:v libx264 OUT.mp4`)"
+                    f" {len(indices)} sampled frames could be read: the file is cut short or damaged. Fetch it again,"
+                    " or keep the part that plays (`ffmpeg -i IN -c:v libx264 OUT.mp4`)"
                 ) from cause
             if self._matrix is None:
                 # Once a file: a frame that was asked for its side data stays in memory until garbage is collected.

@@ -39,7 +39,7 @@ class Packets:
     end: float
 
     def tell_what_is_shown(self, container: Any, stream: Any) -> bool:
-        """Whether they tell which frames are shown, in which order and when, so that nothing need be decoded to know."""
+        """Whether they tell which frames are shown, in which order and when, without any being decoded."""
         shown = self.pts[self.is_shown]
         if (shown == UNKNOWN).any() or len(np.unique(shown)) < len(shown):
             return False
@@ -74,11 +74,10 @@ def read_packets(container: Any, stream: Any) -> Packets:
         flags.append(_KEY * packet.is_keyframe | _SHOWN * shown | _CORRUPT * (shown and packet.is_corrupt))
     bases = {other.index: float(other.time_base or 0) for other in container.streams}
     marks = np.frombuffer(bytes(flags), np.uint8)
-    return Packets(
-        *(np.frombuffer(column, np.int64) if column else np.empty(0, np.int64) for column in (pts, dts, durations)),
-        *((marks & mark).astype(bool) for mark in (_KEY, _SHOWN, _CORRUPT)),
-        end=max((ticks * bases.get(number, 0.0) for number, ticks in ends.items()), default=0.0),
-    )
+    times = [np.frombuffer(column, np.int64) if column else np.empty(0, np.int64) for column in (pts, dts, durations)]
+    is_key, is_shown, is_corrupt = ((marks & mark).astype(bool) for mark in (_KEY, _SHOWN, _CORRUPT))
+    end = max((ticks * bases.get(number, 0.0) for number, ticks in ends.items()), default=0.0)
+    return Packets(times[0], times[1], times[2], is_key, is_shown, is_corrupt, end)
 
 
 def _is_shown(packet: Any, codec: str) -> bool:

@@ -6,12 +6,12 @@ in one flat tensor with the count of each video, so that videos of different len
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, is_dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional as tvF
+from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import Unpack, VideosKwargs
@@ -19,11 +19,21 @@ from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .options_vidlada import nearest_name, unknown_option
+from .animation_vidlada import is_animated_picture
+from .limits_vidlada import ReadingLimits
+from .options_vidlada import check_choice, nearest_name, unknown_option
+from .sampling_vidlada import (
+    check_sampling,
+    frame_stride,
+    frame_timestamps,
+    sample_frame_indices,
+    sample_frames_by_time,
+)
+from .video_clip_vidlada import ClipMetadata
 from .video_frames_vidlada import IMAGE_SUFFIXES
 from .video_reading_vidlada import describe_source, read_video
 
-_SAMPLING_OPTIONS = ("num_frames", "fps", "max_frames", "force_sample", "do_sample_frames")
+_SAMPLING_OPTIONS = ("num_frames", "fps", "max_frames", "force_sample", "do_sample_frames", "sample_by")
 
 
 class VidLaDAVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
@@ -31,107 +41,21 @@ class VidLaDAVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
 
     max_frames: the most frames that are sampled from one video.
     force_sample: always spread `max_frames` (or `num_frames`) frames evenly over the video; a short one repeats some.
+    sample_by: "index", the official rule, or "time", see `sample_frames_by_time`.
+    resize: "exact", Pillow's resize as in the official code, or "fast": FFmpeg's scaler for files (torch's kernel where
+        `device` is another than the CPU), whose pixels differ a little.
+    allow_urls: whether a text that looks like an address is fetched, see `read_video`.
+    allow_private_urls: whether that may be from this machine or its own network.
+    limits: what one video may cost: `ReadingLimits`, or a dictionary of its fields.
     """
 
     max_frames: int | None
     force_sample: bool | None
-
-
-def sample_frame_indices(
-    total_frames: int,
-    average_fps: float | None = None,
-    *,
-    num_frames: int | None = None,
-    fps: float | None = None,
-    max_frames: int | None = None,
-    force_sample: bool = False,
-) -> np.ndarray:
-    """Which frames of a video the model looks at: the official sampling rule.
-
-    Args:
-        total_frames: frames of the video.
-        average_fps: its frames a second; None if unknown.
-        num_frames: sample that many frames evenly, or all if there are fewer. Excludes `fps`.
-        fps: sample that many frames a second, that is every `frame_stride(average_fps, fps)`-th. None, or an unknown
-            `average_fps`: take every frame.
-        max_frames: sample that many evenly when the above gives more. None: no limit.
-        force_sample: sample exactly `num_frames` (or else `max_frames`) evenly, even if some must repeat.
-
-    Returns:
-        int64 indices in 0..total_frames-1, ascending. "Evenly" is `linspace(0, total_frames - 1, n)` cut to
-        integers, so both ends are included.
-
-    Raises:
-        ValueError: for a number that is not positive, `fps` together with `num_frames`, or nothing to force.
-    """
-    check_sampling(num_frames=num_frames, fps=fps, max_frames=max_frames)
-    if total_frames <= 0:
-        raise ValueError(f"Cannot sample a video of {total_frames} frames: pass one that has at least one frame.")
-    if force_sample:
-        count = min(n for n in (num_frames, max_frames, np.inf) if n is not None)
-        if count == np.inf:
-            raise ValueError(
-                "`force_sample=True` needs to know how many frames: pass `max_frames` or `num_frames` too."
-            )
-        return _evenly_spaced(total_frames, int(count))
-    if num_frames is not None:
-        return _evenly_spaced(total_frames, min(num_frames, max_frames or num_frames, total_frames))
-    indices = np.arange(0, total_frames, frame_stride(average_fps, fps), dtype=np.int64)
-    if max_frames is not None and len(indices) > max_frames:
-        return _evenly_spaced(total_frames, max_frames)
-    return indices
-
-
-def _evenly_spaced(total_frames: int, count: int) -> np.ndarray:
-    return np.linspace(0, total_frames - 1, count, dtype=np.int64)
-
-
-def frame_stride(average_fps: float | None, fps: float | None) -> int:
-    """Every how many frames one is sampled: round(average_fps / fps), at least 1; 1 if either is unknown.
-
-    `round` sends halves to the even number, as the official code does, which however crashes below 1.
-    """
-    if not average_fps or not fps or not np.isfinite(average_fps):
-        return 1
-    return max(1, round(average_fps / fps))
-
-
-def frame_timestamps(
-    indices: Sequence[int] | np.ndarray, average_fps: float | None, *, stride: int | None = None
-) -> list[float]:
-    """When frames are shown, in seconds from the first one.
-
-    Args:
-        indices: frame indices.
-        average_fps: frames a second of the video; not needed with `stride`.
-        stride: None gives seconds, `index / average_fps`. A stride gives what the official code writes for frames that
-            it sampled at that stride: `index / stride`, which is seconds at 1 fps only.
-
-    Raises:
-        ValueError: when seconds are asked for and `average_fps` is unknown.
-    """
-    rate = average_fps if stride is None else stride
-    if not rate:
-        raise ValueError(
-            "The video has no known frame rate, so its frames have no time stamps: pass `video_metadata` with `fps`."
-        )
-    return [float(index) / rate for index in indices]
-
-
-def check_sampling(num_frames: Any = None, fps: Any = None, max_frames: Any = None) -> None:
-    """Raises a ValueError that names the values if the sampling options contradict each other or make no sense."""
-    if num_frames is not None and fps is not None:
-        raise ValueError(
-            f"`num_frames={num_frames}` and `fps={fps}` are two ways to choose frames: pass one of them,"
-            " and `max_frames` to limit what `fps` gives."
-        )
-    for name, value, kind in (("num_frames", num_frames, int), ("max_frames", max_frames, int), ("fps", fps, float)):
-        if value is None:
-            continue
-        number = isinstance(value, (int, np.integer) if kind is int else (int, float, np.integer, np.floating))
-        if not number or isinstance(value, bool) or not value > 0 or not np.isfinite(value):
-            wanted = "a whole number of at least 1" if kind is int else "a positive number of frames a second"
-            raise ValueError(f"`{name}={value!r}` is impossible: pass {wanted}.")
+    sample_by: Literal["index", "time"] | None
+    resize: Literal["exact", "fast"] | None
+    allow_urls: bool | None
+    allow_private_urls: bool | None
+    limits: Any
 
 
 def list_videos(videos: Any) -> list[Any]:
@@ -190,6 +114,11 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
     fps = 1
     max_frames = 64
     force_sample = False
+    sample_by = "index"
+    resize = "exact"  # hides the parent's method of this name, which only its own `_preprocess` calls
+    allow_urls = False
+    allow_private_urls = False
+    limits = None
     valid_kwargs = VidLaDAVideosKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values_videos", "video_num_frames"]
 
@@ -197,6 +126,9 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         _refuse_misspelled(kwargs)
         options = _override({**kwargs}, {"fps": self.fps, "num_frames": self.num_frames})
         check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
+        _check_choices(options)
+        if is_dataclass(options.get("limits")):
+            options["limits"] = asdict(options["limits"])  # which can be saved
         super().__init__(**options)
 
     @classmethod
@@ -215,13 +147,16 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
             if name not in known:
                 raise TypeError(unknown_option(name, "the video processor", known))
         check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
+        _check_choices(options)
         for name in ("num_frames", "fps"):
             if options.get(name) is not None and options.get("do_sample_frames") is False:
                 raise ValueError(f"`do_sample_frames=False` takes every frame, so `{name}` has no effect: pass one.")
         options = _override(options, {"fps": self.fps, "num_frames": self.num_frames})
         if options.get("num_frames", self.num_frames) is not None:
             options.setdefault("max_frames", None)  # the configured limit is one on `fps`
-        return super().preprocess(videos, **options)
+        settings = {name: options.get(name, getattr(self, name, None)) for name in known}
+        # The parent would have every frame at its own size before it resizes any.
+        return super().preprocess(self._read_all(videos, settings), **options)
 
     def sample_frames(
         self,
@@ -230,17 +165,25 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         fps: float | None = None,
         max_frames: int | None = None,
         force_sample: bool | None = None,
+        sample_by: str | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """`sample_frame_indices` for a video with this metadata; the options are taken as they are, None included."""
-        return sample_frame_indices(
-            metadata.total_num_frames,
-            metadata.fps,
-            num_frames=num_frames,
-            fps=fps,
-            max_frames=max_frames,
-            force_sample=bool(force_sample),
-        )
+        """`sample_frame_indices`, or `sample_frames_by_time` where a video with this metadata has a clock.
+
+        The options are taken as they are, None included.
+        """
+        options: Any = {
+            "num_frames": num_frames,
+            "fps": fps,
+            "max_frames": max_frames,
+            "force_sample": bool(force_sample),
+        }
+        if sample_by == "time" and metadata.fps is not None:
+            times = getattr(metadata, "frame_times", None)
+            if times is None:
+                times = np.arange(metadata.total_num_frames) / metadata.fps
+            return sample_frames_by_time(times, **options)
+        return sample_frame_indices(metadata.total_num_frames, metadata.fps, **options)
 
     def fetch_videos(
         self, video_url_or_urls: Any, sample_indices_fn: Callable[..., Sequence[int]] | None = None
@@ -250,29 +193,41 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         `sample_indices_fn(metadata=...)` chooses the frames; None takes all.
         """
         sources = list_videos(video_url_or_urls)
-        pairs = [self._read(source, None, sample_indices_fn) for source in sources]
+        settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
+        settings["do_resize"] = False
+        pairs = [self._read(source, None, settings, sample_indices_fn) for source in sources]
         if not isinstance(video_url_or_urls, (list, tuple)) and len(pairs) == 1:
             return pairs[0]
         return [frames for frames, _ in pairs], [metadata for _, metadata in pairs]
 
-    def _decode_and_sample_videos(
-        self,
-        videos: Any,
-        video_metadata: Any = None,
-        do_sample_frames: bool | None = None,
-        sample_indices_fn: Callable[..., Sequence[int]] | None = None,
-    ) -> tuple[list[np.ndarray], list[VideoMetadata]]:
-        """Reads every video: uint8 RGB (frames, height, width, 3) each, with its metadata."""
+    def _decode_and_sample_videos(self, videos: Any, **kwargs: Any) -> Any:
+        """Nothing: `preprocess` hands over what it read."""
+        return videos
+
+    def _read_all(self, videos: Any, settings: Mapping[str, Any]) -> tuple[list[np.ndarray], list[VideoMetadata]]:
+        """Reads every video: uint8 RGB (frames, height, width, 3) each, resized where Pillow does it, and its metadata."""
         sources = list_videos(videos)
         if not sources:
             raise ValueError("No video was given: pass at least one.")
-        known = _list_metadata(video_metadata, len(sources))
-        choose = sample_indices_fn if do_sample_frames else None
-        pairs = [self._read(source, given, choose) for source, given in zip(sources, known, strict=True)]
+        known = list_metadata(settings["video_metadata"], len(sources))
+        choose = None
+        if settings["do_sample_frames"]:
+            options = {
+                name: settings[name] for name in ("num_frames", "fps", "max_frames", "force_sample", "sample_by")
+            }
+
+            def choose(metadata: VideoMetadata) -> np.ndarray:
+                return self.sample_frames(metadata, **options)
+
+        pairs = [self._read(source, given, settings, choose) for source, given in zip(sources, known, strict=True)]
         return [frames for frames, _ in pairs], [metadata for _, metadata in pairs]
 
     def _read(
-        self, source: Any, given: VideoMetadata | None, sample_indices_fn: Callable[..., Sequence[int]] | None
+        self,
+        source: Any,
+        given: VideoMetadata | None,
+        settings: Mapping[str, Any],
+        choose_frames: Callable[..., Sequence[int] | np.ndarray] | None,
     ) -> tuple[np.ndarray, VideoMetadata]:
         """One video. `given` adds the frame rate to frames that have no clock of their own.
 
@@ -287,19 +242,36 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
                 excerpt = _is_excerpt(given, metadata.total_num_frames)
                 metadata.fps = given.fps
                 metadata.duration = metadata.total_num_frames / given.fps if given.fps else given.duration
-            if sample_indices_fn is None:
+            if choose_frames is None:
                 return range(metadata.total_num_frames)
             if excerpt:
                 raise ValueError(
                     f"By its `video_metadata` the video {describe_source(source)} was sampled before, from"
                     f" {given and given.total_num_frames} frames: pass `do_sample_frames=False` to keep its frames."
                 )
-            return sample_indices_fn(metadata=metadata)
+            return list(choose_frames(metadata=metadata))
 
-        frames, metadata = read_video(source, choose)
+        size = self._size_of_frames(settings)
+        frames, metadata = read_video(
+            source,
+            choose,
+            allow_urls=bool(settings["allow_urls"]),
+            allow_private_urls=bool(settings["allow_private_urls"]),
+            limits=_limits(settings["limits"]),
+            transform=None if size is None else _Resize(size, settings["resample"]),
+            size=size if settings["resize"] == "fast" else None,
+        )
         if given is not None and excerpt:
             metadata = replace(given, height=metadata.height, width=metadata.width)
         return frames, metadata
+
+    def _size_of_frames(self, settings: Mapping[str, Any]) -> tuple[int, int] | None:
+        """Width and height to which Pillow resizes frames as they come; None where torch does it afterwards."""
+        device = settings["device"]
+        if not settings["do_resize"] or (device is not None and torch.device(device).type != "cpu"):
+            return None
+        size = self._standardize_kwargs(size=settings["size"], default_to_square=settings["default_to_square"])["size"]
+        return (size.width, size.height) if size is not None and size.height and size.width else None
 
     def _prepare_input_videos(self, videos: list[np.ndarray], device: Any = None, **kwargs: Any) -> list[torch.Tensor]:
         """Frames (frames, height, width, 3) as tensors (frames, 3, height, width) on `device`."""
@@ -324,8 +296,8 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
     ) -> BatchFeature:
         processed = []
         for frames in videos:
-            if do_resize:
-                frames = self.resize(frames, size=size, resample=resample)
+            if do_resize and tuple(frames.shape[-2:]) != (size.height, size.width):  # else done while reading
+                frames = super().resize(frames, size=size, resample=resample)
             if do_center_crop:
                 frames = self.center_crop(frames, crop_size)
             processed.append(
@@ -343,20 +315,24 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         }
         return BatchFeature(data=data, tensor_type=return_tensors)
 
-    def resize(self, image: torch.Tensor, size: SizeDict, resample: Any = None, **kwargs: Any) -> torch.Tensor:
-        """Resizes frames uint8 (frames, 3, height, width).
 
-        On a CPU this is Pillow's resize, which the official code uses: torch's bicubic kernel rounds otherwise and
-        differs by one or two levels in some 0.5 % of the values. Elsewhere it is torch's.
-        """
-        exact = image.device.type == "cpu" and image.dtype == torch.uint8 and image.ndim == 4
-        if not (exact and size.height and size.width):
-            return super().resize(image, size=size, resample=resample, **kwargs)
-        resized = torch.empty((*image.shape[:2], size.height, size.width), dtype=torch.uint8)
-        for target, frame in zip(resized, image, strict=True):
-            picture = tvF.to_pil_image(frame).resize((size.width, size.height), resample)
-            target.copy_(tvF.pil_to_tensor(picture))
-        return resized
+class _Resize:
+    """Pillow's resize, which the official code uses: uint8 RGB (h, w, 3) -> uint8 RGB (height, width, 3).
+
+    Torch's bicubic kernel rounds otherwise and differs by one or two levels in some 0.5 % of the values.
+
+    Args:
+        size: width and height.
+        resample: Pillow's number of the filter.
+    """
+
+    def __init__(self, size: tuple[int, int], resample: Any) -> None:
+        self.size, self.resample = size, resample
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        if image.shape[1::-1] == self.size:
+            return image
+        return np.asarray(Image.fromarray(image).resize(self.size, self.resample))
 
 
 def is_one_video(videos: Any) -> bool:
@@ -375,6 +351,25 @@ def _refuse_misspelled(options: Mapping[str, Any]) -> None:
             raise TypeError(unknown_option(name, "the video processor", _SAMPLING_OPTIONS))
 
 
+def _check_choices(options: Mapping[str, Any]) -> None:
+    """Raises a ValueError for a value of `sample_by` or `resize` that does not exist."""
+    for name, choices in (("sample_by", ("index", "time")), ("resize", ("exact", "fast"))):
+        if options.get(name) is not None:
+            check_choice(name, options[name], choices)
+
+
+def _limits(given: Any) -> ReadingLimits:
+    """`limits` as given in a call, or None for the defaults."""
+    if isinstance(given, ReadingLimits):
+        return given
+    try:
+        return ReadingLimits(**(given or {}))
+    except TypeError as error:
+        known = tuple(ReadingLimits.__dataclass_fields__)
+        name = next((name for name in given if name not in known), str(given)) if isinstance(given, Mapping) else given
+        raise TypeError(unknown_option(str(name), "`limits`", known)) from error
+
+
 def _override(given: Mapping[Any, Any], configured: dict[str, Any]) -> dict[str, Any]:
     """`given`, with None for the one of `fps` and `num_frames` that is only configured and contradicts it."""
     for name, other in (("num_frames", "fps"), ("fps", "num_frames")):
@@ -387,17 +382,18 @@ def _is_frame(item: Any) -> bool:
     if isinstance(item, (np.ndarray, torch.Tensor)):
         return item.ndim <= 3
     if isinstance(item, (str, os.PathLike)):
-        return os.path.splitext(str(item).split("?")[0])[1].lower() in IMAGE_SUFFIXES
+        name = os.fspath(item)
+        return os.path.splitext(str(name).split("?")[0])[1].lower() in IMAGE_SUFFIXES and not is_animated_picture(name)
     return hasattr(item, "convert")  # a PIL image, without importing PIL
 
 
-def _list_metadata(given: Any, count: int) -> list[VideoMetadata | None]:
+def list_metadata(given: Any, count: int) -> list[VideoMetadata | None]:
     """`video_metadata` in any of its forms (None, one, nested lists; objects or dicts) as a list of `count`."""
 
     def flatten(item: Any) -> list[VideoMetadata | None]:
         if isinstance(item, (list, tuple)):
             return [metadata for inner in item for metadata in flatten(inner)]
-        return [item if item is None or isinstance(item, VideoMetadata) else VideoMetadata(**item)]
+        return [item if item is None or isinstance(item, VideoMetadata) else ClipMetadata(**item)]
 
     metadata: list[VideoMetadata | None] = [None] * count if given is None else flatten(given)
     if len(metadata) != count:
@@ -411,3 +407,17 @@ def _is_excerpt(given: VideoMetadata, count: int) -> bool:
     """Whether `count` frames are said to be an excerpt of a longer video."""
     indices = given.frames_indices
     return given.total_num_frames != count or (indices is not None and list(indices) != list(range(count)))
+
+
+__all__ = [
+    "VidLaDAVideoProcessor",
+    "VidLaDAVideosKwargs",
+    "check_sampling",
+    "frame_stride",
+    "frame_timestamps",
+    "is_one_video",
+    "list_metadata",
+    "list_videos",
+    "sample_frame_indices",
+    "sample_frames_by_time",
+]
