@@ -25,7 +25,7 @@ from .containers_vidlada import open_container
 from .limits_vidlada import DEFAULT_LIMITS, ReadingLimits
 from .video_clip_vidlada import REENCODE, ClipMetadata, VideoReadingError
 from .video_clock_vidlada import Clock, make_clock
-from .video_packets_vidlada import UNKNOWN, FileHead, Packets, read_packets
+from .video_packets_vidlada import UNKNOWN, FileHead, Packets, identity_of, read_packets
 
 # A seek empties the decoder, whose threads work up to this many frames ahead: a nearer frame is reached by going on.
 _SEEK_COST = 16
@@ -37,6 +37,7 @@ _FAST_CODECS = frozenset({
     *("wmv1", "wmv2", "wmv3", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "theora", "rawvideo", "mjpeg"),
 })  # fmt: skip
 _SLOWNESS = 16
+_SMALL_LOSS = 0.01  # share of a file that may be missing at its end
 _LEAST_PIXELS = 1 << 15  # what a tiny frame costs anyway
 _LARGE = 1920 * 1088  # pixels of a frame of which a small file's decoder should not hold one a thread
 
@@ -158,8 +159,8 @@ class VideoFile:
     def _index(self) -> ClipMetadata:
         """Fills `_pts`, the times at which frames are shown (None if the file does not tell), and `_key_pts`."""
         packets = read_packets(self._container, self._stream)
+        self._last_packet = packets.last
         count = len(packets.pts)
-        self._last_packet = (int(packets.pts[-1]), int(packets.dts[-1])) if count else None
         self._pts: list[int] | None = None
         lost, lost_seconds = self._lost(packets)
         if packets.tell_what_is_shown(self._container, self._stream):
@@ -183,15 +184,27 @@ class VideoFile:
         return self._metadata(total, len(pts), clock)
 
     def _lost(self, packets: Packets) -> tuple[int, float]:
-        """The frames, or else the seconds, that a file which was cut short lacks of what its header declares."""
+        """The frames, or else the seconds, that a file which was cut short lacks of what its header declares.
+
+        A little at the end is not missed: the last frame that is there is the last one then.
+        """
+        count, frames, seconds = len(packets.pts), 0, 0.0
         if "mov" in self._container.format.name:  # its index lists every packet, those outside the edit list left out
-            return max(0, len(self._stream.index_entries) - len(packets.pts)), 0.0
-        if not self._head.is_cut_short():
-            return 0, 0.0
-        seconds = self._head.declared_seconds(self._container)
-        if seconds is not None:
-            return 0, max(0.0, seconds - packets.end)
-        return max(0, self._stream.frames - len(packets.pts)), 0.0
+            frames = len(self._stream.index_entries) - count
+        elif self._head.is_cut_short():
+            declared = self._head.declared_seconds(self._container)
+            if declared is None:
+                frames = self._stream.frames - count
+            else:
+                seconds = declared - packets.end
+        if frames > _SMALL_LOSS * count + 8 or seconds > _SMALL_LOSS * packets.end + 0.25:
+            return max(0, frames), max(0.0, seconds)
+        if frames > 0 or seconds > 0:
+            warnings.warn(
+                "The end of the video is missing: the file was cut short. The last whole frame counts as its last.",
+                stacklevel=2,
+            )
+        return 0, 0.0
 
     def _count_by_decoding(self) -> np.ndarray:
         """The time stamps of all frames, in the order in which they are shown; `UNKNOWN` where one has none."""
@@ -264,9 +277,8 @@ class VideoFile:
         return (None if frame is None or frame.is_corrupt else frame), None
 
     def _is_of_last_packet(self, index: int) -> bool:
-        if self._pts is None:
-            return index == self.metadata.total_num_frames - 1
-        assert self._last_packet is not None
+        if self._pts is None:  # nobody knows which; it is shown before the end by the frames that refer to it
+            return index >= self.metadata.total_num_frames - 4
         return index < len(self._pts) and (index == len(self._pts) - 1 or self._pts[index] == self._last_packet[0])
 
     def _frame_before_damaged_end(self, index: int) -> av.VideoFrame | None:
@@ -350,7 +362,7 @@ class VideoFile:
     def _decode(self, packet: Any) -> list[av.VideoFrame]:
         """Hands a packet to the decoder, which leaves out a frame before the target that no other frame refers to."""
         if packet.size > 0:
-            if self._leaves_out_last and self._last_packet == _stamps(packet):
+            if self._leaves_out_last and self._last_packet == identity_of(packet):
                 return []
             self._spend()
             context = self._stream.codec_context
@@ -372,10 +384,6 @@ class VideoFile:
                 f" {self._head.size} bytes may take. Cut out the part that matters, re-encode it with more key frames"
                 " (`ffmpeg -i IN -g 50 OUT.mp4`), or pass `ReadingLimits` with a higher `max_decoded_pixels`"
             )
-
-
-def _stamps(packet: Any) -> tuple[int, int]:
-    return (UNKNOWN if packet.pts is None else packet.pts, UNKNOWN if packet.dts is None else packet.dts)
 
 
 def _video_stream(container: Any) -> Any:

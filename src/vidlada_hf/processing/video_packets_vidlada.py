@@ -28,6 +28,7 @@ class Packets:
         is_key, is_shown, is_corrupt: bool.
         end: when the last packet of any stream ends, in seconds; of this stream alone where the header states no
             duration.
+        last: what `identity_of` tells of the last packet.
     """
 
     pts: np.ndarray
@@ -37,6 +38,7 @@ class Packets:
     is_shown: np.ndarray
     is_corrupt: np.ndarray
     end: float
+    last: tuple[int | None, ...]
 
     def tell_what_is_shown(self, container: Any, stream: Any) -> bool:
         """Whether they tell which frames are shown, in which order and when, without any being decoded."""
@@ -59,6 +61,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
     """Demuxes the whole file; what is left over can only be read by opening it again or by seeking."""
     pts, dts, durations, flags = array("q"), array("q"), array("q"), bytearray()
     ends: dict[int, int] = {}
+    last: tuple[int | None, ...] = ()
     codec, index = stream.codec_context.name, stream.index
     wanted = () if container.format.name in _WITH_DURATION else (stream,)
     for packet in container.demux(*wanted):
@@ -67,7 +70,7 @@ def read_packets(container: Any, stream: Any) -> Packets:
             ends[packet.stream_index] = max(ends.get(packet.stream_index, time), time + duration)
         if packet.stream_index != index or (packet.size == 0 and packet.dts is None):
             continue  # another stream, or the empty packet that ends this one
-        shown = _is_shown(packet, codec)
+        shown, last = _is_shown(packet, codec), identity_of(packet)
         pts.append(UNKNOWN if time is None else time)
         dts.append(UNKNOWN if packet.dts is None else packet.dts)
         durations.append(duration)
@@ -77,7 +80,12 @@ def read_packets(container: Any, stream: Any) -> Packets:
     times = [np.frombuffer(column, np.int64) if column else np.empty(0, np.int64) for column in (pts, dts, durations)]
     is_key, is_shown, is_corrupt = ((marks & mark).astype(bool) for mark in (_KEY, _SHOWN, _CORRUPT))
     end = max((ticks * bases.get(number, 0.0) for number, ticks in ends.items()), default=0.0)
-    return Packets(times[0], times[1], times[2], is_key, is_shown, is_corrupt, end)
+    return Packets(times[0], times[1], times[2], is_key, is_shown, is_corrupt, end, last)
+
+
+def identity_of(packet: Any) -> tuple[int | None, ...]:
+    """What tells a packet from all others of a file."""
+    return packet.pts, packet.dts, packet.pos, packet.size
 
 
 def _is_shown(packet: Any, codec: str) -> bool:
@@ -138,4 +146,4 @@ def _declared_size(head: bytes) -> int | None:
     return int(size) if 0 < size < 2**63 else None
 
 
-__all__ = ["UNKNOWN", "FileHead", "Packets", "read_packets"]
+__all__ = ["UNKNOWN", "FileHead", "Packets", "identity_of", "read_packets"]

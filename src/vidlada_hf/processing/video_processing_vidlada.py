@@ -205,7 +205,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         return videos
 
     def _read_all(self, videos: Any, settings: Mapping[str, Any]) -> tuple[list[np.ndarray], list[VideoMetadata]]:
-        """Reads every video: uint8 RGB (frames, height, width, 3) each, resized where Pillow does it, and its metadata."""
+        """Reads every video: uint8 RGB (frames, height, width, 3) each, resized by Pillow if at all; and metadata."""
         sources = list_videos(videos)
         if not sources:
             raise ValueError("No video was given: pass at least one.")
