@@ -2,17 +2,16 @@
 
 import io
 import pickle
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tests import clips
+from vidlada_hf.processing.limits_vidlada import ReadingLimits
 from vidlada_hf.processing.video_reading_vidlada import VideoReadingError, read_video
 
 from .helpers import FAST_START, assert_names_source_and_remedy, cut, every_frame
@@ -42,8 +41,11 @@ class Pipe(io.RawIOBase):
         lambda path: io.BytesIO(path.read_bytes()),
         lambda path: path.open("rb"),
         lambda path: Pipe(path.read_bytes()),
+        lambda path: {"bytes": path.read_bytes(), "path": "somewhere else.mp4"},
+        lambda path: {"bytes": None, "path": str(path)},
+        lambda path: {"path": path},
     ],
-    ids=["str", "Path", "uri", "bytes", "bytearray", "BytesIO", "file", "pipe"],
+    ids=["str", "Path", "uri", "bytes", "bytearray", "BytesIO", "file", "pipe", "row", "row with a path", "path alone"],
 )
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_forms_of_a_file(tmp_path, form, suffix):
@@ -122,6 +124,11 @@ def test_bad_files_raise_one_error(tmp_path, kind):
         (io.StringIO("text"), "text mode"),
         (42, "a int is not a video"),
         (None, "NoneType"),
+        ({}, "a dict is not a video"),
+        ({"bytes": None, "path": None}, "a dict is not a video"),
+        ({"path": "a.mp4", "array": None}, "a dict is not a video"),
+        ("no such file\0.mp4", "no video"),
+        ("file://server/share/a.mp4", "another machine"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -138,26 +145,10 @@ def test_the_original_error_is_the_cause(tmp_path):
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # crosses a data loader's processes
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:1/clip.mp4", "nowhere://clip.mp4"])
-def test_an_address_that_does_not_answer(address):
-    with pytest.raises(VideoReadingError, match="Check the address and the connection") as caught:
-        read_video(address, every_frame)
-    assert_names_source_and_remedy(caught.value, repr(address))
-
-
-def test_an_address(tmp_path):
-    path = clips.encode(tmp_path / "clip.mp4", frames=20)
-    handler = partial(QuietHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        frames, _ = read_video(f"http://127.0.0.1:{server.server_port}/clip.mp4", lambda _: [2, 19])
-        server.shutdown()
-    assert np.array_equal(frames, clips.decode_all(path)[[2, 19]])
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        """Nothing: the terminal is the test's."""
+def test_a_long_name_is_shortened():
+    with pytest.raises(VideoReadingError) as caught:
+        read_video("a" * 5000, every_frame)
+    assert_names_source_and_remedy(caught.value, f"'{'a' * 99}...{'a' * 19}'")
 
 
 @pytest.mark.parametrize("indices", [[], [30], [-1], [0, 31]])
@@ -172,3 +163,32 @@ def test_errors_of_the_choice_pass_untouched(tmp_path):
 
     with pytest.raises(ZeroDivisionError, match="no choice"):
         read_video(clips.encode(tmp_path / "clip.mp4", frames=3), refuse)
+
+
+def test_a_pipe_has_a_limit(tmp_path):
+    content = clips.encode(tmp_path / "clip.mp4", frames=5).read_bytes()
+    limits = ReadingLimits(max_download_bytes=len(content) - 1)
+    with pytest.raises(VideoReadingError, match="`max_download_bytes`"):
+        read_video(Pipe(content), every_frame, limits=limits)
+
+
+def test_a_folder_has_a_limit(tmp_path):
+    for index, picture in enumerate(clips.pictures(4)):
+        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    assert len(read_video(tmp_path, every_frame, limits=ReadingLimits(max_folder_entries=4))[0]) == 4
+    with pytest.raises(VideoReadingError, match="more than 3 entries.*`max_folder_entries`"):
+        read_video(tmp_path, every_frame, limits=ReadingLimits(max_folder_entries=3))
+
+
+def test_a_header_that_asks_for_too_much_memory_is_damaged(tmp_path, monkeypatch):
+    """FFmpeg's "cannot allocate" speaks of the file; Python's own of this machine."""
+    path = clips.encode(tmp_path / "clip.mp4", frames=3)
+    damaged = av.MemoryError(12, "Cannot allocate memory")
+    for error, raised in ((damaged, VideoReadingError), (MemoryError(), MemoryError)):
+
+        def fail(*args, error=error):
+            raise error
+
+        monkeypatch.setattr("vidlada_hf.processing.video_reading_vidlada.open_file", fail)
+        with pytest.raises(raised):
+            read_video(path, every_frame)

@@ -11,9 +11,9 @@ from PIL import Image
 from .addresses_vidlada import allow_addresses, fetch
 from .options_vidlada import unknown_option
 from .pictures_vidlada import load_picture
+from .sampling_vidlada import check_sampling
 from .video_clip_vidlada import VideoReadingError
 from .video_processing_vidlada import list_metadata
-from .sampling_vidlada import check_sampling
 
 VIDEO_KEYS = ("video", "path", "url")
 IMAGE_KEYS = ("image", "path", "url", "base64")
@@ -110,7 +110,7 @@ def read_videos(
         return dict(video_processor(list(sources), **options)), [options] * len(sources)
     sampling, read = [], []
     for source, metadata in zip(sources, list_metadata(options.get("video_metadata"), len(sources)), strict=True):
-        own = {**options, "video_metadata": [metadata], "return_tensors": "pt"}
+        own = {**options, "video_metadata": metadata and [metadata], "return_tensors": "pt"}
         if isinstance(source, VideoWithOptions):
             source, own = source.source, source.over(own)
         sampling.append(own)

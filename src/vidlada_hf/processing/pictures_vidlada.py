@@ -38,7 +38,9 @@ def load_picture(source: Any, fetch: Callable[[str], BinaryIO] = fetch, max_pixe
     except MemoryError:
         raise
     except Exception as error:
-        name = repr(source)[:200] if isinstance(source, (str, os.PathLike)) else f"<{type(source).__name__}>"
+        name = f"<{type(source).__name__}>"
+        if isinstance(source, (str, os.PathLike)):
+            name = repr(os.fspath(source)[:200])
         reason = "is no picture that Pillow can open. Replace it or leave it out"
         if isinstance(error, VideoReadingError):
             reason = f"cannot be read: {error}"
@@ -102,6 +104,8 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
         return values
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:  # of either byte order
         return (values >> 8).astype(np.uint8)
+    if values.dtype.kind not in "uif":
+        raise VideoReadingError(f"its values are {values.dtype}. Pass uint8 0..255, uint16 0..65535, or floats 0..1")
     low, high = values.min(), values.max()
     if np.issubdtype(values.dtype, np.floating) and low >= 0 and high <= 1:
         return np.rint(values * 255).astype(np.uint8)
@@ -146,8 +150,8 @@ def _pixels(image: Image.Image, max_pixels: int | None) -> np.ndarray:
         raise VideoReadingError(f"a picture of {image.width}x{image.height} pixels is empty. Leave it out")
     if max_pixels is not None and image.width * image.height > max_pixels:
         raise VideoReadingError(
-            f"a picture of {image.width}x{image.height} has more than {max_pixels} pixels, the limit of a frame. Make it"
-            " smaller, or raise `max_pixels`"
+            f"a picture of {image.width}x{image.height} has more than {max_pixels} pixels, the limit of a frame. Make"
+            " it smaller, or raise `max_pixels`"
         )
     from_file = image.format is not None
     image = ImageOps.exif_transpose(image)

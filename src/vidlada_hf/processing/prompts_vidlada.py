@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from transformers.video_utils import VideoMetadata
 
-from .video_processing_vidlada import VidLaDAVideosKwargs, frame_stride, frame_timestamps
+from .sampling_vidlada import frame_stride, frame_timestamps
+from .video_processing_vidlada import VidLaDAVideosKwargs
 
 IMAGE_TOKEN = "<image>"
 VIDEO_TOKEN = "<video>"

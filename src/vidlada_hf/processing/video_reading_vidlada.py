@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from .addresses_vidlada import fetch, protocol_of
+from .animation_vidlada import open_file
 from .frame_reading_vidlada import read_frames
 from .limits_vidlada import DEFAULT_LIMITS, ReadingLimits
 from .pictures_vidlada import path_of_file_address, require_regular_file
 from .video_clip_vidlada import REENCODE, Clip, ClipMetadata, VideoReadingError
-from .video_file_vidlada import VideoFile
 from .video_frames_vidlada import FrameArray, FrameSequence, list_frame_images
 
 
@@ -59,8 +59,8 @@ def read_video(
     Returns:
         frames: uint8 RGB (len(indices), height, width, 3), turned upright as the file's display matrix says; or what
             `transform` makes of them.
-        metadata: the same object, with `frames_indices` and the times of these frames set; `height` and `width` are those
-            before `transform`.
+        metadata: the same object, with `frames_indices` and the times of these frames set; `height` and `width` are
+            those before `transform`.
 
     Raises:
         VideoReadingError: for anything that keeps one of the frames from being read.
@@ -94,7 +94,7 @@ def describe_source(source: Any) -> str:
         source = source.get("path") or content or source
     if isinstance(source, (str, os.PathLike)):
         text = repr(os.fspath(source))
-        return text if len(text) <= 300 else f"{text[:200]}...{text[-20:]}"
+        return text if len(text) <= 250 else f"{text[:100]}...{text[-20:]}"
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"<{len(source)} bytes>"
     if isinstance(source, (np.ndarray, torch.Tensor)):
@@ -125,7 +125,7 @@ def _naming(name: str) -> Iterator[None]:
     except Exception as error:
         raise VideoReadingError(
             f"Cannot read the video {name}: it is no video that FFmpeg can decode, or it is cut short or damaged"
-            f" ({type(error).__name__}: {error}). To mend it, {REENCODE}."
+            f" ({type(error).__name__}: {str(error)[:200]}). To mend it, {REENCODE}."
         ) from error
 
 
@@ -172,7 +172,7 @@ class _Opener:
             return FrameSequence(folder, self.download, self.limits)
         if require_regular_file(name) == 0:  # raises FileNotFoundError, which FFmpeg would word less clearly
             raise _is_empty()
-        return VideoFile(name, self.limits)
+        return open_file(name, self.limits)
 
     def _open_file(self, file: BinaryIO) -> Clip:
         file.seek(0)
@@ -181,7 +181,7 @@ class _Opener:
             raise _is_text()
         if not start:
             raise _is_empty()
-        return VideoFile(file, self.limits)
+        return open_file(file, self.limits)
 
     def _seekable(self, file: Any) -> BinaryIO:
         """The file itself, or its content in a temporary file if it cannot seek (a pipe, a response)."""
