@@ -128,6 +128,44 @@ def cut_head(path: Path, frames: int, ticks_per_frame: int) -> Path:
     return path
 
 
+def cut_tail(path: Path, seconds: float) -> Path:
+    """Shortens an mp4's edit list to `seconds`, as a phone does that trims without encoding again."""
+    data = bytearray(path.read_bytes())
+    (scale,) = struct.unpack_from(">I", data, data.index(b"mvhd") + 16)
+    struct.pack_into(">I", data, data.index(b"elst") + 12, round(seconds * scale))
+    path.write_bytes(data)
+    return path
+
+
+def join(path: Path, parts: Sequence[Path]) -> Path:
+    """Writes the bytes of `parts` one after the other, as `cat` joins recordings."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+def rest_last_picture(path: Path, codec: str, frames: int, seconds: int) -> Path:
+    """A clip of 25 frames a second whose last picture stays for `seconds`, as screen recorders write it."""
+    encoder, defaults = ENCODERS[codec]
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(encoder, rate=25, options=defaults)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
+        images = [av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in pictures(frames)]
+        packets = [packet for image in images for packet in stream.encode(image)] + stream.encode()
+        last = max(packets, key=lambda packet: packet.pts)
+        last.duration = round(seconds / last.time_base)
+        container.mux(packets)
+    return path
+
+
+def drop_last_packet_half(path: Path) -> Path:
+    """Cuts a file in the middle of its last packet of video."""
+    with av.open(str(path)) as container:
+        last = [packet for packet in container.demux(video=0) if packet.size][-1]
+        end = last.pos + max(20, last.size // 2)
+    path.write_bytes(path.read_bytes()[:end])
+    return path
+
+
 def add_cover(path: Path) -> Path:
     """Adds a cover picture to an mp4/m4a whose index stands at the end of the file (the muxer's default)."""
 

@@ -46,5 +46,8 @@ FAST_START = {"movflags": "faststart"}  # the index first, so that a file cut sh
 def assert_names_source_and_remedy(error, name):
     message = str(error)
     assert message.startswith(f"Cannot read the video {name}: ")
-    assert any(verb in message.lower() for verb in ("check", "fetch", "pass", "open", "resize", "replace", "choose"))
+    assert any(
+        verb in message.lower()
+        for verb in ("check", "fetch", "pass", "open", "resize", "replace", "choose", "re-encode")
+    )
     assert message.endswith(".") and not message.endswith("..") and len(message) < 600

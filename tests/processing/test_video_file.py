@@ -2,6 +2,7 @@
 
 import gc
 import multiprocessing
+import struct
 import tracemalloc
 from contextlib import closing
 from fractions import Fraction
@@ -12,6 +13,7 @@ import pytest
 
 from tests import clips
 from vidlada_hf.processing.frame_reading_vidlada import read_frames
+from vidlada_hf.processing.limits_vidlada import ReadingLimits
 from vidlada_hf.processing.video_file_vidlada import VideoFile
 from vidlada_hf.processing.video_reading_vidlada import VideoReadingError, read_video
 
@@ -111,6 +113,92 @@ def test_a_recording_that_starts_between_key_frames(tmp_path, open_gop):
     assert_reads_like_a_full_decode(path)
 
 
+@pytest.mark.parametrize("bf", ["0", "3"])
+@pytest.mark.parametrize(("skipped", "seconds"), [(0, 1), (5, 1), (20, 1), (30, 2)])
+def test_an_mp4_that_was_trimmed_without_encoding_again(tmp_path, bf, skipped, seconds):
+    """Also where the skipped head is longer than a group of pictures (12 frames)."""
+    path = clips.encode(tmp_path / "trimmed.mp4", frames=90, fps=30, bf=bf)
+    with av.open(str(path)) as container:
+        ticks = round(container.streams.video[0].time_base.denominator / 30)
+    metadata = assert_reads_like_a_full_decode(clips.cut_tail(clips.cut_head(path, skipped, ticks), seconds))
+    assert metadata.total_num_frames == 30 * seconds
+    assert metadata.duration == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("name", ["h264.mkv", "vp9.webm", "h264.flv", "h264.mp4"])
+def test_a_last_picture_that_rests(tmp_path, name):
+    metadata = assert_reads_like_a_full_decode(
+        clips.rest_last_picture(tmp_path / name, name.split(".")[0], frames=30, seconds=8)
+    )
+    assert metadata.total_num_frames == 30
+    assert metadata.duration == pytest.approx(29 / 25 + 8, abs=0.1)
+    assert metadata.frame_times[-1] == pytest.approx(29 / 25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),  # milliseconds by the clock of the second part
+    [("h264.ts", 0), ("mpeg2.ts", 0), ("mpeg2.mpg", 0), ("h264.ts", 500), ("h264.ts", 100_000)],
+)
+def test_joined_streams(tmp_path, name, start):
+    """All frames in order, and a length that is the sum of the parts'."""
+    codec, suffix = name.split(".")
+    first = clips.encode(tmp_path / f"1.{suffix}", codec, frames=25, fps=25)
+    second = clips.encode(
+        tmp_path / f"2.{suffix}", codec, frames=list(clips.pictures(30, start=25)), fps=25, start=start
+    )
+    metadata = assert_reads_like_a_full_decode(clips.join(tmp_path / f"joined.{suffix}", [first, second]))
+    assert metadata.total_num_frames == 55
+    assert metadata.duration == pytest.approx(55 / 25, abs=0.1)
+    assert (np.diff(metadata.frame_times) > 0).all()
+
+
+def test_a_size_that_changes(tmp_path):
+    parts = [
+        clips.encode(tmp_path / f"{i}.ts", frames=list(clips.pictures(10, *size)), start=1 + 400 * i)
+        for i, size in enumerate([(64, 80), (128, 160)])
+    ]
+    path = clips.join(tmp_path / "call.ts", parts)
+    with pytest.raises(VideoReadingError, match="differ in size: 80x64 .* first, but 160x128 at frame 10"):
+        read_video(path, every_frame)
+    frames, metadata = read_video(path, every_frame, transform=lambda image: image[:64, :80])
+    assert len(frames) == metadata.total_num_frames == 20 and (metadata.height, metadata.width) == (64, 80)
+    assert np.array_equal(frames[:10], clips.decode_all(parts[0]))
+    assert np.array_equal(frames[10:], clips.decode_all(parts[1])[:, :64, :80])
+
+
+@pytest.mark.parametrize("name", ["h264.ts", "mpeg2.ts", "mpeg4.avi", "h264.h264", "h264.flv", "h264.mkv", "vp8.webm"])
+def test_half_a_frame_at_the_end(tmp_path, name):
+    codec = name.split(".")[0]
+    options = {} if codec == "vp8" else {"bf": "0"}
+    path = clips.encode(tmp_path / name, codec, frames=list(clips.pictures(40, 240, 320)), **options)
+    whole = clips.decode_all(path)
+    clips.drop_last_packet_half(path)
+    with pytest.warns(UserWarning, match=r"only partly there|end of the video is missing"):
+        frames, metadata = read_video(path, lambda metadata: [0, 20, 37, metadata.total_num_frames - 1])
+    assert metadata.total_num_frames in (39, 40)
+    assert np.array_equal(frames, whole[[0, 20, 37, 38]])
+
+
+@pytest.mark.parametrize("name", ["h264.mkv", "h264.mp4", "vp9.webm", "h264.ts"])
+def test_times_are_those_of_the_packets(tmp_path, name):
+    """A screen recording that pauses: index / average rate would be off by seconds."""
+    codec, suffix = name.split(".")
+    times = [*range(0, 1000, 100), *(range(9000, 10_000, 100))]
+    path = clips.encode(tmp_path / f"pause.{suffix}", codec, frames=20, fps=10, times=times)
+    _, metadata = read_video(path, lambda metadata: [0, 5, 10, 19])
+    assert metadata.timestamps == pytest.approx([0, 0.5, 9, 9.9], abs=2e-3)
+    assert metadata.duration == pytest.approx(10, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "h264.ts", "vp9.webm", "h264.flv"])
+@pytest.mark.parametrize("fps", [10, 25, Fraction(30000, 1001)])
+def test_times_at_a_constant_rate_are_index_over_rate(tmp_path, name, fps):
+    codec, suffix = name.split(".")
+    _, metadata = read_video(clips.encode(tmp_path / f"clip.{suffix}", codec, frames=31, fps=fps), every_frame)
+    assert [f"{time:.2f}" for time in metadata.timestamps] == [f"{i / metadata.fps:.2f}" for i in range(31)]
+    assert metadata.duration == pytest.approx(31 / metadata.fps)
+
+
 def test_sound_changes_nothing(tmp_path):
     assert_reads_like_a_full_decode(clips.encode(tmp_path / "sound.mkv", frames=20, audio=True))
 
@@ -135,6 +223,98 @@ def test_a_cover_picture_is_not_the_video(tmp_path):
     path = clips.add_cover(clips.encode(tmp_path / "clip.mp4", frames=10))
     metadata = assert_reads_like_a_full_decode(path)
     assert (metadata.width, metadata.height) == (80, 64)
+
+
+def test_the_stream_that_a_player_would_take(tmp_path):
+    """FFmpeg's best: here the second, since the first program of this broadcast is empty."""
+    path = tmp_path / "two.ts"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
+        for picture in clips.pictures(20):
+            container.mux(streams[1].encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(streams[1].encode())
+    with av.open(str(path)) as container:
+        expected = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(container.streams.best("video"))])
+    assert_reads_like_a_full_decode(path, expected)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "known", "unknown"),
+    [
+        ("mkv", "mpeg4", "V_MPEG4/ISO/ASP", "V_UNHEARD/OF/XX"),
+        ("mp4", "h264", "avc1", "xyz9"),
+        ("avi", "mpeg4", "FMP4", "ZZZ9"),
+    ],
+)
+def test_an_unknown_codec_is_named(tmp_path, suffix, codec, known, unknown):
+    path = clips.encode(tmp_path / f"clip.{suffix}", codec, frames=3)
+    path.write_bytes(path.read_bytes().replace(known.encode(), unknown.encode()))
+    with pytest.raises(VideoReadingError, match=f"cannot decode its codec .*{unknown}") as caught:
+        read_video(path, every_frame)
+    assert_names_source_and_remedy(caught.value, repr(str(path)))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_titles_that_are_not_utf8(tmp_path, suffix):
+    path = tmp_path / f"clip.{suffix}"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "XXXXXXXX"
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
+        for picture in clips.pictures(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    expected = clips.decode_all(path)
+    assert b"XXXXXXXX" in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b"XXXXXXXX", "Café Zoë".encode("latin-1")))
+    assert_reads_like_a_full_decode(path, expected)
+
+
+@pytest.mark.parametrize("name", ["h264.avi", "vp9.mp4", "h264.txt"])
+def test_wrong_suffixes(tmp_path, name):
+    path = clips.encode(tmp_path / "clip.mkv", "h264", frames=10)
+    assert_reads_like_a_full_decode(path.rename(tmp_path / name))
+
+
+# Limits
+
+
+def limited(source, **changes):
+    return read_video(source, every_frame, limits=ReadingLimits(**changes))
+
+
+def test_each_limit_has_its_own_error(tmp_path):
+    path = clips.encode(tmp_path / "clip.mp4", frames=40)
+    with pytest.raises(VideoReadingError, match=r"frames of 80x64 have more than the 5000 pixels .* `max_pixels`"):
+        limited(path, max_pixels=5000)
+    with pytest.raises(VideoReadingError, match=r"frames of 80x64 .* `max_small_file_pixels`"):
+        limited(path, max_small_file_pixels=5000)
+    with pytest.raises(VideoReadingError, match=r"11 frames were decoded on the way .* `max_decoded_pixels`"):
+        limited(path, max_decoded_pixels=10 << 15)
+    assert len(limited(path, max_decoded_pixels=40 << 15)[0]) == 40
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mkv", "mpg"])
+def test_huge_frames_are_refused_before_ffmpeg_decodes_one(tmp_path, suffix):
+    codec = "mpeg2" if suffix == "mpg" else "h264"
+    path = clips.encode(tmp_path / f"huge.{suffix}", codec, frames=[np.zeros((1088, 1920, 3), np.uint8)])
+    with pytest.raises(VideoReadingError, match=r"1920x1088 have more than the 1000000 pixels|pixels of the limit"):
+        limited(path, max_pixels=1_000_000)
+
+
+def test_a_declared_duration_is_not_believed(tmp_path):
+    path = clips.encode(tmp_path / "clip.mkv", frames=40)
+    data = bytearray(path.read_bytes())
+    at = data.find(b"\x44\x89")
+    struct.pack_into(">d", data, at + 3, 1e9 * 1000)  # 32 years
+    path.write_bytes(data)
+    with pytest.raises(VideoReadingError, match="declares a duration of 1000000000 s"):
+        read_video(path, every_frame)
+    path.write_bytes(data[: len(data) // 2])  # cut short too: half of it is missing
+    with pytest.raises(VideoReadingError, match=r"of \d+ frames that it declares, only \d+ are there"):
+        read_video(path, every_frame)
 
 
 @pytest.fixture(scope="module")

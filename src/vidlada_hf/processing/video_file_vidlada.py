@@ -10,6 +10,7 @@ A model samples some 64 frames of a clip of tens of thousands. So a file is read
 sampled frames are handed out, one after the other, as they come.
 """
 
+import re
 import threading
 import warnings
 from bisect import bisect_right
@@ -83,6 +84,7 @@ class VideoFile:
             if frame is None and index > 0 and self._is_of_last_packet(index):
                 frame = self._frame_before_damaged_end(index)
             if frame is None:
+                self._check_known_size(cause)
                 raise VideoReadingError(
                     f"frame {index} of {self.metadata.total_num_frames} cannot be decoded, so only {count} of the"
                     f" {len(indices)} sampled frames could be read: the file is cut short or damaged. Fetch it again,"
@@ -133,7 +135,7 @@ class VideoFile:
         most = self._limits.pixels_of(self._head.size)
         self._container = self._open_container({"max_pixels": str(most)})
         try:
-            self._stream = _video_stream(self._container)
+            self._stream = _video_stream(self._container, self._head.bytes)
             self._check_pixels(self._stream)
         except BaseException:
             self._container.close()
@@ -153,6 +155,16 @@ class VideoFile:
                 f" {self._head.size} bytes may have. Scale it down, or pass `ReadingLimits` with a higher `max_pixels`"
                 " and `max_small_file_pixels`"
             )
+
+    def _check_known_size(self, cause: Exception | None) -> None:
+        """FFmpeg's decoder refuses larger frames than it was told to take, and forgets their size."""
+        context = self._stream.codec_context
+        if not context.width * context.height:
+            raise VideoReadingError(
+                "its frames have an unknown size, or more than the"
+                f" {self._limits.pixels_of(self._head.size)} pixels of the limit. Scale it down, or pass"
+                " `ReadingLimits` with a higher `max_pixels`"
+            ) from cause
 
     # First pass: which frames are there
 
@@ -386,7 +398,7 @@ class VideoFile:
             )
 
 
-def _video_stream(container: Any) -> Any:
+def _video_stream(container: Any, head: bytes) -> Any:
     """The stream that a player would show: FFmpeg's choice, cover pictures left aside."""
     picture = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & picture]
@@ -396,9 +408,23 @@ def _video_stream(container: Any) -> Any:
     stream = best if best in streams else streams[0]
     if stream.codec_context is None:
         raise VideoReadingError(
-            f"this FFmpeg cannot decode its codec {stream.codec_tag!r}. Re-encode it with a program that can"
+            f"this FFmpeg cannot decode its codec {_codec_of(stream, head)}. Re-encode it with a program that can"
         )
     return stream
+
+
+def _codec_of(stream: Any, head: bytes) -> str:
+    """What FFmpeg, or else Matroska, calls a stream's codec. PyAV has it in FFmpeg's description alone."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)  # without any the description is empty
+    try:
+        lines = stream.container.dumps_format().splitlines()
+    finally:
+        av.logging.set_level(level)
+    described = next((line for line in lines if f"Stream #0:{stream.index}" in line and "Video: " in line), "")
+    name = described.partition("Video: ")[2].partition(",")[0].removeprefix("none").strip(" ()")
+    found = re.search(rb"V_[\w/]+", head)
+    return repr(name or (found.group().decode() if found else "unknown"))
 
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:

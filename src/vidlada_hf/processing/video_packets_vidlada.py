@@ -63,6 +63,8 @@ def read_packets(container: Any, stream: Any) -> Packets:
     ends: dict[int, int] = {}
     last: tuple[int | None, ...] = ()
     codec, index = stream.codec_context.name, stream.index
+    # A gap in a transport stream marks a neighbor of the damaged packet, or where two were joined. Its decoder knows.
+    tells_damage = container.format.name != "mpegts"
     wanted = () if container.format.name in _WITH_DURATION else (stream,)
     for packet in container.demux(*wanted):
         time, duration = packet.pts, packet.duration or 0
@@ -74,7 +76,9 @@ def read_packets(container: Any, stream: Any) -> Packets:
         pts.append(UNKNOWN if time is None else time)
         dts.append(UNKNOWN if packet.dts is None else packet.dts)
         durations.append(duration)
-        flags.append(_KEY * packet.is_keyframe | _SHOWN * shown | _CORRUPT * (shown and packet.is_corrupt))
+        flags.append(
+            _KEY * packet.is_keyframe | _SHOWN * shown | _CORRUPT * (shown and tells_damage and packet.is_corrupt)
+        )
     bases = {other.index: float(other.time_base or 0) for other in container.streams}
     marks = np.frombuffer(bytes(flags), np.uint8)
     times = [np.frombuffer(column, np.int64) if column else np.empty(0, np.int64) for column in (pts, dts, durations)]
