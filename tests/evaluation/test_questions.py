@@ -13,6 +13,7 @@ from vidlada_hf.evaluation.questions import (
     sentence_share,
 )
 from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
+from vidlada_hf.processing.addresses_vidlada import AllowedAddress
 
 
 def write(path, *records):
@@ -136,6 +137,18 @@ def test_videos_inside_datasets_data(tmp_path):
     datasets.Dataset.from_dict(columns, features).to_parquet(tmp_path / "q.parquet")
     (question,) = load_questions(tmp_path / "q.parquet")
     assert question.video == clip.read_bytes()
+
+
+def test_an_address_is_taken_only_if_allowed(tmp_path):
+    record = {"video": "https://example.com/a.mp4", "question": "What?"}
+    source = write(tmp_path / "q.jsonl", record)
+    with pytest.raises(ValueError, match="line 1: the video 'https://example.com/a.mp4' is an address.*`--allow-urls`"):
+        load_questions(source)
+    (question,) = load_questions(source, allow_urls=True)
+    assert isinstance(question.video, AllowedAddress)
+    assert question.messages()[0]["content"][0]["video"] is question.video
+    with pytest.raises(ValueError, match="there is no video"):
+        load_questions(write(tmp_path / "q.jsonl", record | {"video": "concat:a.mp4"}), allow_urls=True)
 
 
 def made_questions() -> list[VideoQuestion]:

@@ -4,6 +4,7 @@ import torch
 from tests.clips import encode
 from tests.tiny_models import build_tiny
 from vidlada_hf.inference.ask import ask
+from vidlada_hf.processing.video_reading_vidlada import VideoReadingError
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +47,10 @@ def test_mistakes_are_found_before_the_weights_are_loaded(checkpoint, clip, monk
         ask("missing.mp4", "What?", checkpoint)
     with pytest.raises(FileNotFoundError, match="no/such/folder is no folder"):
         ask(clip, "What?", "no/such/folder")
+
+
+def test_an_address_is_fetched_only_if_allowed(checkpoint, clip):
+    for options, problem in (({}, "allow_urls=True"), ({"allow_urls": True}, "allow_private_urls=True")):
+        with pytest.raises(VideoReadingError, match=problem):
+            ask("http://127.0.0.1:1/a.mp4", "What?", checkpoint, **options)
+    assert ask(clip, "What?", checkpoint, num_frames=2, max_new_tokens=4, allow_urls=True).frames == 2

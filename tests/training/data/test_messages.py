@@ -54,6 +54,20 @@ def test_a_column_of_videos_is_not_decoded(tmp_path):
     ]
 
 
+def test_content_in_the_table_is_refused(tmp_path):
+    """A record keeps a path alone, and what a table holds would be lost."""
+    import datasets
+
+    row = BESIDE | {"video": {"bytes": b"content", "path": "a.mp4"}}
+    datasets.Dataset.from_list([row]).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(RecordError, match="record 1 has its video's content in the table: write it into a file"):
+        MessageConversations(str(tmp_path / "a.parquet"), video_folder=str(tmp_path))
+    (tmp_path / "a.mp4").write_bytes(b"content")
+    assert MessageConversations(str(tmp_path / "a.parquet"), video_folder=str(tmp_path)).videos == [
+        str(tmp_path / "a.mp4")
+    ]
+
+
 def test_addresses_and_whole_paths_stay(tmp_path):
     records = [BESIDE | {"video": video} for video in ("https://a.b/c.mp4", "/x/c.mp4")]
     dataset = MessageConversations(write(tmp_path, *records), video_folder="videos")

@@ -46,6 +46,12 @@ def test_a_part_of_a_table_loses_its_empty_columns():
     assert check_messages("here", [{"role": "user", "content": content}, ANSWERED[1]])[0] == ASKED[0]
 
 
+def test_an_option_beside_a_video_is_refused_since_it_has_no_effect():
+    content = [VIDEO | {"num_frames": 8, "fps": None}, {"type": "text", "text": "Why?"}]
+    with pytest.raises(RecordError, match="here has 'num_frames' beside its video.*`processor_options`"):
+        check_messages("here", [{"role": "user", "content": content}, ANSWERED[1]])
+
+
 @pytest.mark.parametrize("text", ["<image>\nWhy?", "Why?\n<image>", "<video> Why?", "Why?"])
 def test_the_video_stands_before_the_question(text):
     assert add_video("here", [{"role": "user", "content": text}], "a.mp4") == ASKED

@@ -8,12 +8,19 @@ from torch.utils.data import DataLoader
 
 from tests.clips import encode
 from tests.llava_files import write_llava
+from tests.processing.servers import content, serve
 from tests.tiny_models import IMAGE_SIZE, build_tiny
 from vidlada_hf.processing.video_reading_vidlada import VideoReadingError
 from vidlada_hf.training.conversation_task import ConversationTask
 from vidlada_hf.training.data.llava import LlavaConversations
 from vidlada_hf.training.data.records import RecordError
-from vidlada_hf.training.data.video_dataset import FrameReader, VideoRecords, count_skipped, with_frame_options
+from vidlada_hf.training.data.video_dataset import (
+    FrameReader,
+    VideoRecords,
+    count_skipped,
+    seconds_of,
+    with_frame_options,
+)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +145,35 @@ def test_a_missing_video_stops_the_run_before_it_starts(parts, clips):
     with pytest.raises(RecordError, match="record [13]: there is no video .*mp4. Is `video_folder` right"):
         ConversationTask.check({"data": data, "bad_videos": "stop"})
     ConversationTask.check({"data": data})
+
+
+def test_an_address_is_fetched_only_if_the_recipe_allows_it(parts, clips):
+    records = json.loads(clips.read_text())
+    with serve({"/a.mp4": content((clips.parent / records[0]["video"]).read_bytes())}) as host:
+        records[0]["video"] = f"{host}/a.mp4"
+        clips.write_text(json.dumps(records[:1]))
+        data = {"source": "llava", "path": str(clips), "video_folder": str(clips.parent)}
+        with pytest.raises(RecordError, match=r"record 1: the video http.* is an address.*allow_urls: true"):
+            ConversationTask.check({"data": data})
+        ConversationTask.check({"data": data, "processor_options": {"allow_urls": True}})
+        sampling = {"num_frames": 4, "allow_urls": True}
+        with pytest.raises(RecordError, match="`allow_private_urls=True`"):
+            task(parts, clips, processor_options=sampling, bad_videos="stop").dataset()[0]
+        made = task(parts, clips, processor_options=sampling | {"allow_private_urls": True}, bad_videos="stop")
+        assert len(made.dataset()[0]["pixel_values_videos"]) == 4
+        with pytest.raises(RecordError, match="allow_urls=True"):  # whatever else let it through
+            task(parts, clips, bad_videos="stop").dataset()[0]
+
+
+def test_seconds_of_what_is_no_plain_file(tmp_path):
+    clip = encode(tmp_path / "clip.avi", "mpeg4", frames=20, fps=10, bf="0")
+    assert seconds_of(str(clip)) == 2
+    (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2.0,\n{clip}\n#EXT-X-ENDLIST\n")
+    (tmp_path / "script.mp4").write_text(f"ffconcat version 1.0\nfile {clip.name}\n")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    names = ("list.m3u8", "script.mp4", "pipe.mp4", ".", "missing.mp4")
+    assert [seconds_of(str(tmp_path / name)) for name in names] == [0] * 5
+    assert seconds_of("http://127.0.0.1:1/a.mp4") == seconds_of("concat:a.mp4") == 0
 
 
 def test_a_wrong_folder_is_found_out(parts, clips):

@@ -106,12 +106,13 @@ def join_videos(origin: str, messages: Any, video: Any, folder: Path) -> Any:
         return messages  # `Records` says what is wrong with them
     if video is not None and all(isinstance(message.get("content"), str) for message in messages):
         if isinstance(video, dict):  # of a column of videos
-            if video.get("bytes") is not None:
+            path = video.get("path")
+            if video.get("bytes") is not None and not (isinstance(path, str) and (folder / path).exists()):
                 raise RecordError(
                     f"{origin} has its video's content in the table: write it into a file, and name that in"
                     " `video_column`."
                 )
-            video = video.get("path")
+            video = path
         if not isinstance(video, str):
             raise RecordError(f"{origin} has a video that is no path: {str(video)[:80]!r}.")
         return add_video(origin, messages, join_path(folder, video))
