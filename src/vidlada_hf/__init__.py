@@ -29,6 +29,7 @@ _HOMES = {
     "modeling.kv_cache_vidlada": ["DualCache", "PrefixCache", "SelectiveKVCache"],
     "modeling.dllm_cache_vidlada": ["DLLMCache"],
     "modeling.mars_cache_vidlada": ["MARSCache", "MARSCacheConfig"],
+    "modeling.video_cache_vidlada": ["VideoCache"],
     "modeling.unmasking_vidlada": [
         "EntropyBoundUnmasking",
         "FactorUnmasking",

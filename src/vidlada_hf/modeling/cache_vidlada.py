@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from .shared_attention_vidlada import attend_with_shared
+
 
 def count_positions(attention_mask: torch.Tensor) -> torch.Tensor:
     """Position ids (batch, tokens), int64, counted over the tokens that are not padded: a padded example keeps its
@@ -37,19 +39,24 @@ class SequenceLayout:
         frame_index: (batch, positions), int64, the frame that a visual token shows, -1 for text, images, canvas and
             suffix.
         canvas: the answer being denoised. Tokens behind it are a fixed suffix.
+        shared: a `VideoCache`, whose keys and values all examples attend to besides; None: there are none. Position
+            ids go on behind it.
     """
 
     position_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     frame_index: torch.Tensor
     canvas: slice
+    shared: Any = None
 
     def repeat(self, times: int) -> "SequenceLayout":
         """The layout of this batch repeated so many times (classifier-free guidance runs two branches)."""
         if times == 1:
             return self
         mask = None if self.attention_mask is None else self.attention_mask.repeat(times, 1)
-        return SequenceLayout(self.position_ids.repeat(times, 1), mask, self.frame_index.repeat(times, 1), self.canvas)
+        return SequenceLayout(
+            self.position_ids.repeat(times, 1), mask, self.frame_index.repeat(times, 1), self.canvas, self.shared
+        )
 
 
 @dataclass(frozen=True)
@@ -274,9 +281,26 @@ class NoCache(PlannedCache):
         if chosen is not None:
             inputs_embeds, positions = inputs_embeds[chosen.to(inputs_embeds.device)], positions[chosen]
             mask = None if mask is None else mask[chosen]
-        outputs = text_model(inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=positions)
+        cache = None if self.layout.shared is None else self
+        outputs = text_model(
+            inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=positions, denoising_cache=cache
+        )
         hidden_states = outputs.last_hidden_state
         return plan.spread(hidden_states.index_select(1, plan.block.to(hidden_states.device)))
+
+    def attend(
+        self,
+        attention: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Attention to an example's own tokens and to those that all share (only then is this called)."""
+        assert self.layout is not None
+        shared = self.layout.shared.keys_of(attention.layer_idx)
+        return attend_with_shared(attention, [(query, key, value)], shared, attention_mask)
 
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor]:
         """Everything, always."""

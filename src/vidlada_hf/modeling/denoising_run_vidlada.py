@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -9,6 +10,26 @@ from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, upload
 from .canvas_vidlada import Canvas, RandomSource
 from .generation_config_vidlada import Block, VidLaDAGenerationConfig
 from .unmasking_vidlada import FixedQuotaUnmasking, UnmaskingStrategy, num_transfer_tokens
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is computed of the prompts: all of them, or what a video cache does not hold.
+
+    Args:
+        ids: (batch, tokens), int64.
+        attention_mask: (batch, tokens), int64, 0 where padded.
+        shared: the video cache; None: there is none.
+    """
+
+    ids: torch.Tensor
+    attention_mask: torch.Tensor
+    shared: Any = None
+
+    @property
+    def begin(self) -> int:
+        """The position of their first token."""
+        return 0 if self.shared is None else len(self.shared)
 
 
 @dataclass(frozen=True)
@@ -22,6 +43,7 @@ class GenerationRequest:
         canvas: as it stands before the first step.
         suffix_ids: (suffix,), int64.
         random_source: where random draws come from.
+        prompt: what is computed of the prompts.
     """
 
     input_ids: torch.Tensor
@@ -31,6 +53,7 @@ class GenerationRequest:
     canvas: Canvas
     suffix_ids: torch.Tensor
     random_source: RandomSource
+    prompt: Prompt
 
     @property
     def branches(self) -> int:
@@ -94,6 +117,12 @@ class DenoisingRun:
         """The answer as it stands."""
         return self.request.canvas
 
+    @property
+    def answer(self) -> slice:
+        """The canvas' columns in `sequences`."""
+        begin = self.request.input_ids.shape[1]
+        return slice(begin, begin + self.canvas.ids.shape[1])
+
     def steps_of_block(self, number: int, block: Block) -> Iterator[StepTargets]:
         """The steps of a block, until nothing is left to commit before a stop.
 
@@ -137,7 +166,7 @@ class DenoisingRun:
         selected = self.request.unmasking.select(confidence, eligible, targets.quota, logits) & eligible
         committed = eligible if targets.is_last else selected
         self.canvas.commit(targets.columns, tokens, committed, targets.active)
-        self.sequences[:, self.layout.canvas] = self.canvas.ids
+        self.sequences[:, self.answer] = self.canvas.ids
         return committed
 
 

@@ -21,12 +21,13 @@ from .cache_strategies_vidlada import resolve_cache_strategy
 from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, cache_session, count_positions
 from .canvas_vidlada import Canvas, RandomSource, assemble_sequences, sample_tokens
 from .cuda_graphs_vidlada import StepGraphs, step_graphs
-from .denoising_run_vidlada import DenoisingRun, GenerationRequest
+from .denoising_run_vidlada import DenoisingRun, GenerationRequest, Prompt
 from .generation_config_vidlada import ALIASES, AUTOREGRESSIVE_ONLY, VidLaDAGenerationConfig, rename_aliases
 from .layer_functions_vidlada import compiled_layers, pack_weights
 from .observers_vidlada import GenerationObservers, StepOutput
 from .stopping_vidlada import StopRules
 from .unmasking_vidlada import UnmaskingStrategy, resolve_unmasking
+from .video_cache_vidlada import VideoCache, fingerprint_visual
 
 
 @dataclass
@@ -66,6 +67,7 @@ class VidLaDAGenerationMixin:
         video_num_frames: torch.Tensor | None = None,
         video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
         vision_batch_size: int | None = 16,
+        video_cache: VideoCache | None = None,
         generation_config: VidLaDAGenerationConfig | None = None,
         cache_strategy: str | DenoisingCache | None = None,
         unmasking: str | UnmaskingStrategy | None = None,
@@ -97,6 +99,8 @@ class VidLaDAGenerationMixin:
                 `attention_mask`; each example's result is the one it has alone.
             attention_mask: (batch, tokens), 0 where padded.
             pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size: as in `forward`.
+            video_cache: of `encode_video`, for prompts that begin with its video: only what stands behind is computed.
+                The video then does not see the question, which changes some answers. Pixels are only compared.
             generation_config: replaces the model's; fields of it can also be given as arguments, which win.
             cache_strategy, unmasking: a name or an object. A stored `cache_config` belongs to the stored name, and is
                 left aside where another strategy is asked for.
@@ -123,25 +127,28 @@ class VidLaDAGenerationMixin:
         """
         # 1.a Check all arguments.
         criteria, official_stops = split_criteria(stopping_criteria)
+        visual = {
+            "pixel_values": pixel_values,
+            "pixel_values_videos": pixel_values_videos,
+            "video_num_frames": video_num_frames,
+            "video_features": video_features,
+        }
         request = self._check_request(
-            input_ids, attention_mask, generation_config, cache_strategy, unmasking, generator, tokenizer, kwargs
+            input_ids,
+            attention_mask,
+            video_cache,
+            generation_config,
+            cache_strategy,
+            unmasking,
+            generator,
+            tokenizer,
+            kwargs,
         )
         stops = StopRules.build(request.settings, official_stops, tokenizer)
-        # 1.b Lay out prompt, canvas and suffix, and let the cache strategy check the layout.
-        layout = self._prepare_layout(request, attention_mask, video_num_frames)
-        request.cache.check(self.config.get_text_config(), layout)
         observers = GenerationObservers(streamer, step_callback, request.settings.return_dict_in_generate)
-        with cache_session(request.cache, layout), closing(observers), self._ways_to_run(request) as graphs:
-            # 1.c Encode the video and merge it into the prompt's embeddings, once.
-            prompt = self.model.merge_features(
-                request.input_ids,
-                pixel_values,
-                pixel_values_videos,
-                video_num_frames,
-                video_features,
-                vision_batch_size,
-            )
-            run = self._start_run(request, layout, prompt, may_stop=bool(stops or criteria))
+        # 1.b, 1.c
+        started = self._denoising(request, visual, vision_batch_size, may_stop=bool(stops or criteria))
+        with closing(observers), started as (run, graphs):
             stops.update(run.canvas)
             observers.on_start(request.input_ids)
             # 2. For each block of the canvas, for each of its steps.
@@ -168,15 +175,38 @@ class VidLaDAGenerationMixin:
                 observers.on_block_end(block.columns, run.canvas)
 
         # 3. Cut each answer at its stop, append the suffix, pad on the right.
-        sequences = assemble_sequences(run.sequences, layout.canvas, run.canvas.stop, request.settings.pad_token_id)
+        sequences = assemble_sequences(run.sequences, run.answer, run.canvas.stop, request.settings.pad_token_id)
         if not request.settings.return_dict_in_generate:
             return sequences
         return VidLaDAGenerationOutput(sequences, run.canvas.tokens_per_forward(), observers.trace)
+
+    @contextmanager
+    def _denoising(
+        self, request: GenerationRequest, visual: dict[str, Any], vision_batch_size: int | None, may_stop: bool
+    ) -> Iterator[tuple[DenoisingRun, StepGraphs | None]]:
+        """A denoising before its first step, and the graphs of its steps; what it holds is freed behind.
+
+        Args:
+            visual: the visual arguments of `generate`.
+            may_stop: see `DenoisingRun`.
+        """
+        shared = request.prompt.shared
+        if shared is not None:
+            shared.check(self.model.language_model, fingerprint_visual(visual))
+            visual = {}
+        # 1.b Lay out prompt, canvas and suffix, and let the cache strategy check the layout.
+        layout = self._prepare_layout(request, visual.get("video_num_frames"))
+        request.cache.check(self.config.get_text_config(), layout)
+        with cache_session(request.cache, layout), self._ways_to_run(request) as graphs:
+            # 1.c Encode the video and merge it into the prompt's embeddings, once.
+            prompt = self.model.merge_features(request.prompt.ids, **visual, vision_batch_size=vision_batch_size)
+            yield self._start_run(request, layout, prompt, may_stop), graphs
 
     def _check_request(
         self,
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
+        video_cache: VideoCache | None,
         generation_config: GenerationConfig | None,
         cache_strategy: str | DenoisingCache | None,
         unmasking: str | UnmaskingStrategy | None,
@@ -211,6 +241,14 @@ class VidLaDAGenerationMixin:
                 f"{type(rule).__name__} compares probabilities, and `remasking='random'` draws what it compares: take "
                 "`unmasking='quota'`, or `remasking='low_confidence'`."
             )
+        if video_cache is not None and settings.cfg_scale > 0:
+            raise ValueError(
+                f"`cfg_scale` ({settings.cfg_scale}) also runs the prompt without its video, and a `video_cache` holds "
+                "only that with it: take one of the two."
+            )
+        prompt = Prompt(input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask.long())
+        if video_cache is not None:
+            prompt = Prompt(*video_cache.cut_off(input_ids, attention_mask), video_cache)
         strategy = settings.cache_strategy if cache_strategy is None else cache_strategy
         return GenerationRequest(
             input_ids=input_ids,
@@ -220,6 +258,7 @@ class VidLaDAGenerationMixin:
             canvas=self._prepare_canvas(canvas_ids, settings, input_ids),
             suffix_ids=prepare_suffix(suffix, tokenizer, input_ids.device),
             random_source=RandomSource(settings.seed, generator, len(input_ids), input_ids.device),
+            prompt=prompt,
         )
 
     def _prepare_generation_config(
@@ -267,21 +306,19 @@ class VidLaDAGenerationMixin:
             check_ids("canvas", ids.flatten().tolist(), self.config.get_text_config().vocab_size)
         return Canvas(ids, ids == self.config.mask_token_id, torch.full((batch,), length, device=device))
 
-    def _prepare_layout(
-        self, request: GenerationRequest, attention_mask: torch.Tensor | None, video_num_frames: torch.Tensor | None
-    ) -> SequenceLayout:
+    def _prepare_layout(self, request: GenerationRequest, video_num_frames: torch.Tensor | None) -> SequenceLayout:
         """Where prompt, canvas and suffix stand, for each branch of guidance."""
-        input_ids = request.input_ids
-        (batch, prompt_length), canvas_length = input_ids.shape, request.canvas.ids.shape[1]
+        prompt = request.prompt
+        (batch, prompt_length), canvas_length = prompt.ids.shape, request.canvas.ids.shape[1]
         behind = (batch, canvas_length + len(request.suffix_ids))
-        attended = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
-        attended = torch.cat([attended, attended.new_ones(behind)], dim=1)
-        frame_index = self.model.frame_index(input_ids, video_num_frames)
+        attended = torch.cat([prompt.attention_mask, prompt.attention_mask.new_ones(behind)], dim=1)
+        frame_index = self.model.frame_index(prompt.ids, video_num_frames)
         return SequenceLayout(
-            position_ids=count_positions(attended),
+            position_ids=count_positions(attended) + prompt.begin,
             attention_mask=None if bool(attended.all()) else attended.bool(),
             frame_index=torch.cat([frame_index, frame_index.new_full(behind, -1)], dim=1),
             canvas=slice(prompt_length, prompt_length + canvas_length),
+            shared=prompt.shared,
         ).repeat(request.branches)
 
     def _start_run(

@@ -15,6 +15,7 @@ from torch import nn
 
 from .arguments_vidlada import check_interval
 from .cache_vidlada import DenoisingStep, PlannedCache, SequenceLayout, StepPlan, upload
+from .shared_attention_vidlada import attend_with_shared
 
 
 @dataclass(frozen=True)
@@ -271,18 +272,29 @@ class SelectiveKVCache(PlannedCache):
         Returns:
             (1, tokens, heads, head_dim).
         """
+        assert self.layout is not None
+        groups = self._alike(query, keys, values, computed)
+        if self.layout.shared is not None:
+            shared = self.layout.shared.keys_of(attention.layer_idx)
+            return attend_with_shared(attention, groups, shared).flatten(0, 1)[None]
+        parts = [attention.attend(*group, None, **kwargs)[0].flatten(0, 1) for group in groups]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]
+
+    def _alike(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, computed: ComputedTokens
+    ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Query, key and value, (examples, heads, tokens, head_dim) each, of examples that one call can serve."""
         counts, lengths = computed.counts, self.packed.lengths
         if len(set(counts)) == len(set(lengths)) == 1:
             fold = (len(counts), -1)
-            queries = query[0].unflatten(1, fold).transpose(0, 1)
             key, value = (kept.unflatten(0, fold).transpose(1, 2) for kept in (keys, values))
-            return attention.attend(queries, key, value, None, **kwargs)[0].flatten(0, 1)[None]
-        parts = []
+            return [(query[0].unflatten(1, fold).transpose(0, 1), key, value)]
+        groups = []
         for queries, start, length in zip(query.split(list(counts), dim=2), self.packed.offsets, lengths, strict=True):
             if queries.shape[2]:
                 key, value = (kept[None, start : start + length].transpose(1, 2) for kept in (keys, values))
-                parts.append(attention.attend(queries, key, value, None, **kwargs)[0])
-        return torch.cat(parts, dim=1)
+                groups.append((queries, key, value))
+        return groups
 
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor] | None:
         """Refreshed is whatever is recomputed as a whole."""

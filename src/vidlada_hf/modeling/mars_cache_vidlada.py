@@ -206,6 +206,12 @@ class MARSCache(SelectiveKVCache):
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor]:
         groups = torch.arange(self.config.groups)
         pyramids = {"visual": self.config.visual_intervals, "text": self.config.text_intervals}
+        if self.layout is not None and self.layout.shared is not None:  # what is shared is never computed again
+            never = torch.zeros(len(steps), self.config.groups, dtype=torch.bool)
+            return {
+                "visual": never,
+                "text": torch.stack([groups >= first_due(pyramids["text"], s.index) for s in steps]),
+            }
         return {
             kind: torch.stack([groups >= first_due(pyramid, step.index) for step in steps])
             for kind, pyramid in pyramids.items()

@@ -15,12 +15,17 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import can_return_tuple
 
+from .arguments_vidlada import refuse_unknown
 from .configuration_vidlada import VidLaDAConfig
 from .generation_vidlada import VidLaDAGenerationMixin
 from .objective_vidlada import TimeSampling, check_labels, check_masks, complete_masks, diffusion_loss
 from .official_checkpoint_vidlada import WEIGHT_RENAMINGS
+from .scoring_vidlada import VidLaDAScoringMixin
 from .text_model_vidlada import VidLaDAPreTrainedModel, VidLaDATextModel, require_one
+from .video_cache_vidlada import VideoCache, compute_video_cache, fingerprint_visual
 from .vision_vidlada import VidLaDANewline, VidLaDAProjector, VidLaDAVisionTower, pool_patches, scatter_features
+
+VISUAL_INPUTS = ("pixel_values", "pixel_values_videos", "video_num_frames", "video_features")
 
 
 @dataclass
@@ -219,7 +224,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         return VidLaDAModelOutput(outputs.last_hidden_state, outputs.hidden_states, outputs.attentions)
 
 
-class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedModel):
+class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAScoringMixin, VidLaDAPreTrainedModel):
     """VidLaDA with its head: `forward` for logits, `generate` for answers."""
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
@@ -246,6 +251,40 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAPreTrainedM
 
     def get_image_features(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
         return self.model.get_image_features(*args, **kwargs)
+
+    @torch.no_grad()
+    def encode_video(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        vision_batch_size: int | None = 16,
+        **visual: Any,
+    ) -> VideoCache:
+        """Computes what stands before any question once: keys and values of all layers, up to the last visual token.
+
+        Args:
+            input_ids, attention_mask: (1, tokens), a chat as the processor renders it; what stands behind its last
+                video or image is not looked at.
+            visual: `pixel_values`, `pixel_values_videos`, `video_num_frames`, `video_features`, as in `forward`.
+
+        Returns:
+            For `generate(..., video_cache=...)`, with any chats that begin in the same way.
+
+        Raises:
+            ValueError: not one chat, or one without a video or an image; placeholders and features that do not match.
+        """
+        refuse_unknown(visual, VISUAL_INPUTS, "argument of `encode_video`:")
+        if len(input_ids) != 1:
+            raise ValueError(f"`encode_video` takes one chat, got a batch of {len(input_ids)}: call it for each video.")
+        ids = input_ids if attention_mask is None else input_ids[:, attention_mask[0].bool()]
+        placeholders = ids.new_tensor([self.config.video_token_id, self.config.image_token_id])
+        places = torch.isin(ids[0], placeholders).nonzero()[:, 0]
+        if not len(places):
+            raise ValueError("`encode_video` needs a chat with a video or an image, and this one has none.")
+        ids = ids[:, : int(places[-1]) + 1]
+        embeddings = self.model.merge_features(ids, **visual, vision_batch_size=vision_batch_size)
+        return compute_video_cache(self.model.language_model, ids[0], embeddings, fingerprint_visual(visual) or "none")
 
     @can_return_tuple
     def forward(
