@@ -1,135 +1,22 @@
-"""Which frames are sampled and what becomes of their pixels: against the recorded official code, and by properties."""
+"""From videos to the tensor that the model takes: pixels against the recorded official code, sources, configuration."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from tests import clips
-from tests.golden_model import assert_recorded, golden_processor, load_json, load_tensors, pixels, resized_frames
+from tests.golden_model import assert_recorded, golden_processor, load_tensors, pixels, resized_frames
+from vidlada_hf.processing.limits_vidlada import ReadingLimits
 from vidlada_hf.processing.video_processing_vidlada import (
     VidLaDAVideoProcessor,
-    frame_stride,
-    frame_timestamps,
     list_videos,
-    sample_frame_indices,
 )
 from vidlada_hf.processing.video_reading_vidlada import VideoReadingError
-
-totals = st.integers(1, 100_000)
-rates = st.floats(0.01, 1000)
-counts = st.integers(1, 300)
-
-
-# The sampling rule
-
-
-def test_official_sampling(golden):
-    """Indices and times of the evaluation wrapper and the training loader, which agree."""
-    cases = load_json(golden, "frame_sampling")
-    assert cases
-    for case in cases:
-        total, average_fps = case["total_frames"], case["avg_fps"]
-        indices = sample_frame_indices(
-            total,
-            average_fps,
-            fps=case["fps"],
-            max_frames=case["max_frames_num"],
-            force_sample=case["force_sample"],
-        )
-        for official in (case["eval"], case["train"]):
-            if "error" in official:  # half a frame a second, sampled at one: the official stride is 0 and it crashes
-                assert frame_stride(average_fps, case["fps"]) == 1
-                assert len(indices) == case["max_frames_num"]
-                continue
-            assert indices.tolist() == official["frame_idx"]
-            assert len(indices) == official["num_frames"]
-            assert total / average_fps == official["video_time"]
-            stride = frame_stride(average_fps, case["fps"])
-            strided = not case["force_sample"] and len(range(0, total, stride)) <= case["max_frames_num"]
-            times = frame_timestamps(indices, average_fps, stride=stride if strided else None)
-            assert ",".join(f"{time:.2f}s" for time in times) == official["frame_time"]
-
-
-@given(totals, st.none() | rates, st.none() | rates, st.none() | counts)
-def test_sampling_at_a_rate(total, average_fps, fps, max_frames):
-    indices = sample_frame_indices(total, average_fps, fps=fps, max_frames=max_frames)
-    assert indices.dtype == np.int64 and indices[0] == 0 and indices[-1] < total
-    assert (np.diff(indices) > 0).all()
-    assert max_frames is None or len(indices) <= max_frames
-    stride = frame_stride(average_fps, fps)
-    if max_frames is None or len(range(0, total, stride)) <= max_frames:
-        assert indices.tolist() == list(range(0, total, stride))
-    elif max_frames > 1:
-        assert indices[-1] == total - 1 and np.ptp(np.diff(indices)) <= 1
-
-
-@given(totals, counts)
-def test_sampling_a_number_of_frames(total, num_frames):
-    indices = sample_frame_indices(total, 30.0, num_frames=num_frames)
-    assert len(indices) == min(num_frames, total)  # never more than there are
-    assert indices[0] == 0 and (np.diff(indices) > 0).all()
-    assert len(indices) == 1 or (indices[-1] == total - 1 and np.ptp(np.diff(indices)) <= 1)
-
-
-@given(totals, counts, st.booleans())
-def test_forced_sampling_repeats_frames_of_a_short_video(total, count, by_num_frames):
-    indices = sample_frame_indices(
-        total, 30.0, force_sample=True, **{"num_frames" if by_num_frames else "max_frames": count}
-    )
-    assert len(indices) == count and (np.diff(indices) >= 0).all() and indices[-1] < total
-
-
-@given(rates, rates)
-def test_a_stride_is_at_least_one(average_fps, fps):
-    assert frame_stride(average_fps, fps) == max(1, round(average_fps / fps))
-    assert frame_stride(None, fps) == frame_stride(0, fps) == frame_stride(average_fps, None) == 1
-
-
-def test_timestamps():
-    assert frame_timestamps([0, 15, 30], 30.0) == [0, 0.5, 1]
-    assert frame_timestamps([0, 15, 30], None, stride=15) == [0, 1, 2]
-    with pytest.raises(ValueError, match="pass `video_metadata` with `fps`"):
-        frame_timestamps([0], None)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"fps": 2, "num_frames": 8}, r"`num_frames=8` and `fps=2` .* pass one of them"),
-        ({"num_frames": 0}, "`num_frames=0` is impossible: pass a whole number"),
-        ({"num_frames": -3}, "`num_frames=-3`"),
-        ({"num_frames": 2.5}, "`num_frames=2.5`"),
-        ({"num_frames": True}, "`num_frames=True`"),
-        ({"num_frames": "8"}, "`num_frames='8'`"),
-        ({"max_frames": 0}, "`max_frames=0`"),
-        ({"fps": 0}, "`fps=0` is impossible: pass a positive number"),
-        ({"fps": -1.5}, "`fps=-1.5`"),
-        ({"fps": float("nan")}, "`fps=nan`"),
-        ({"fps": float("inf")}, "`fps=inf`"),
-    ],
-)
-def test_impossible_sampling_names_the_value(options, message):
-    for attempt in (
-        lambda: sample_frame_indices(100, 25.0, **options),
-        lambda: VidLaDAVideoProcessor(**options),
-        lambda: VidLaDAVideoProcessor()(np.zeros((2, 8, 8, 3), np.uint8), **options),
-    ):
-        with pytest.raises(ValueError, match=message):
-            attempt()
-
-
-def test_nothing_to_sample():
-    with pytest.raises(ValueError, match="video of 0 frames"):
-        sample_frame_indices(0, 25.0)
-    with pytest.raises(ValueError, match="pass `max_frames` or `num_frames`"):
-        sample_frame_indices(10, 25.0, force_sample=True)
-
 
 # Pixels
 
@@ -175,6 +62,45 @@ def test_frames_are_flat_over_videos_and_never_padded(processor, stills):
     assert batch["pixel_values_videos"].abs().max() <= 1
     alone = [processor(video, max_frames=4)["pixel_values_videos"] for video in videos]
     assert torch.equal(torch.cat(alone), batch["pixel_values_videos"])
+
+
+@pytest.mark.parametrize("size", [{"height": 384, "width": 384}, {"height": 36, "width": 60}])
+def test_fast_resize_is_close_to_the_exact_one(tmp_path, processor, size):
+    """Also for a clip that a display matrix turns."""
+    smooth = [np.asarray(Image.fromarray(picture).resize((320, 240))) for picture in clips.pictures(3, 24, 32)]
+    for path in (
+        clips.encode(tmp_path / "clip.mp4", frames=smooth),
+        clips.set_display_matrix(clips.encode(tmp_path / "turned.mp4", frames=smooth), 0, 1, -1, 0),
+    ):
+        options = {"size": size, "do_rescale": False, "do_normalize": False, "do_sample_frames": False}
+        exact, fast = (processor(path, resize=way, **options)["pixel_values_videos"] for way in ("exact", "fast"))
+        assert exact.shape == fast.shape == (3, 3, size["height"], size["width"])
+        difference = (exact.float() - fast.float()).abs()
+        assert 0 < difference.mean() < 2.5 and difference.quantile(0.99) <= 12
+
+
+def test_frames_are_resized_while_they_are_read(tmp_path, processor):
+    """Memory follows the frames wanted: here 40 of 1.3 MB each, which at their own size were 52 MB."""
+    path = clips.encode(tmp_path / "large.mp4", frames=list(clips.pictures(40, 576, 768)))
+    options = {"size": {"height": 28, "width": 28}, "do_sample_frames": False}
+    processor(path, **options)
+    tracemalloc.start()
+    try:
+        processor(path, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * 576 * 768 * 3
+
+
+def test_a_size_that_changes_does_not_matter(tmp_path, processor):
+    parts = [
+        clips.encode(tmp_path / f"{i}.ts", frames=list(clips.pictures(10, *size)), start=1 + 400 * i)
+        for i, size in enumerate([(64, 80), (128, 160)])
+    ]
+    frames = processor(clips.join(tmp_path / "call.ts", parts), do_sample_frames=False)["pixel_values_videos"]
+    alone = [processor(part, do_sample_frames=False)["pixel_values_videos"] for part in parts]
+    assert torch.equal(frames, torch.cat(alone))
 
 
 def test_numpy_output(processor, stills):
@@ -234,6 +160,39 @@ def test_decoded_frames_are_sampled_as_files_are(processor, stills, options, ind
         assert list(batch["video_metadata"][0].frames_indices) == indices
         expected = processor(stills[indices], do_sample_frames=False)["pixel_values_videos"]
         assert torch.equal(batch["pixel_values_videos"], expected)
+
+
+def test_sampling_by_time(tmp_path, processor):
+    """A recording of 20 frames that pauses from 0.9 s to 9 s: by index half of the frames are of its first second."""
+    times = [*range(0, 1000, 100), *range(9000, 10_000, 100)]
+    path = clips.encode(tmp_path / "pause.mkv", frames=20, fps=10, times=times)
+
+    def sample(**options):
+        (metadata,) = processor(path, return_metadata=True, **options)["video_metadata"]
+        return list(metadata.frames_indices), metadata.timestamps
+
+    indices, shown = sample(num_frames=5, sample_by="time")
+    assert indices == [0, 9, 9, 9, 19] and shown == pytest.approx([0, 0.9, 0.9, 0.9, 9.9], abs=2e-3)
+    assert sample(fps=1, sample_by="time")[0] == [0, *[9] * 8, 10]
+    assert sample(fps=1)[0] == sample(fps=1, sample_by="index")[0] == list(range(0, 20, 2))
+    with pytest.raises(ValueError, match="`sample_by` must be one of 'index', 'time', got 'frame'"):
+        processor(path, sample_by="frame")
+
+
+def test_limits_in_a_call_and_in_the_configuration(tmp_path, processor):
+    path = clips.encode(tmp_path / "clip.mp4", frames=5)
+    strict = VidLaDAVideoProcessor(limits=ReadingLimits(max_pixels=1000))
+    strict.save_pretrained(tmp_path)
+    for attempt in (
+        lambda: processor(path, limits={"max_pixels": 1000}),
+        lambda: processor(path, limits=ReadingLimits(max_pixels=1000)),
+        lambda: strict(path),
+        lambda: VidLaDAVideoProcessor.from_pretrained(tmp_path)(path),
+    ):
+        with pytest.raises(VideoReadingError, match="1000 pixels"):
+            attempt()
+    with pytest.raises(TypeError, match="`max_pixel` of `limits`. Did you mean `max_pixels`"):
+        processor(path, limits={"max_pixel": 1000})
 
 
 def test_frames_sampled_before_keep_their_indices(processor, stills):

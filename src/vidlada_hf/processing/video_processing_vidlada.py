@@ -310,7 +310,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
                 " `size` with both height and width, or pass one video at a time."
             )
         data = {
-            "pixel_values_videos": torch.cat(processed),
+            "pixel_values_videos": torch.cat(processed) if len(processed) > 1 else processed[0],
             "video_num_frames": torch.tensor([len(frames) for frames in processed]),
         }
         return BatchFeature(data=data, tensor_type=return_tensors)
