@@ -1,54 +1,61 @@
-"""What seeking to the sampled frames saves against decoding a clip from its start.
+"""What reading videos costs: seeking, from a file to the model's tensor, and long recordings.
 
-    python benchmarks/video_reading.py [--frames 8] [--output benchmarks/video_reading.json]
+    python benchmarks/video_reading.py [--rounds 5] [--hours 1 6] [--output benchmarks/video_reading.json]
 
-Encodes a ten-minute H.264 clip (640 x 360, 25 frames a second, a key frame every 250, the encoder's default), then
-reads the same frames in both ways in turn, five times, and checks that the pixels are equal.
+- **Seeking**: 8 frames of a ten-minute clip (640 x 360, 25 frames a second, a key frame every 250), against decoding it
+  from its start; the pixels are equal.
+- **To the tensor**: 32 frames of a minute of 1080p, read as before (every frame held at its own size, then resized),
+  as now (the same values), and with `resize="fast"`, in turn.
+- **Long**: 64 frames of recordings of some hours, each checked; memory is the peak over an idle process's, the
+  frames (0.7 MB each) included.
 """
 
 import argparse
 import json
+import os
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import torch
+from reading_clips import encode, panning_camera, pixels_as_before, repeat, wandering_square
 
+from vidlada_hf import EMBEDDED_CHECKPOINT, VidLaDAVideoProcessor, read_video
+from vidlada_hf.evaluation.decoding import DecodingRunner, answer_questions
+from vidlada_hf.evaluation.questions import load_questions
+from vidlada_hf.processing.frame_reading_vidlada import read_frames
 from vidlada_hf.processing.video_file_vidlada import VideoFile
 from vidlada_hf.processing.video_processing_vidlada import sample_frame_indices
 
-MINUTES, FPS, WIDTH, HEIGHT, PAIRS = 10, 25, 640, 360, 5
+MINUTES, FPS, FRAMES, LONG_FRAMES = 10, 25, 32, 64
 
 
-def encode(path: Path) -> None:
-    """A square that wanders over noise."""
-    noise = np.random.default_rng(0).integers(0, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for i in range(MINUTES * 60 * FPS):
-            frame = noise.copy()
-            x, y = 3 * i % (WIDTH - 40), 2 * i % (HEIGHT - 40)
-            frame[y : y + 40, x : x + 40] = (220, i % 256, 40)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-
-
-def read_by_seeking(path: Path, indices: list[int]) -> tuple[np.ndarray, int, float]:
-    """Frames, frames decoded, seconds."""
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What it returns, and seconds."""
     begin = time.perf_counter()
+    return call(), time.perf_counter() - begin
+
+
+def read_by_seeking(path: Path, indices: list[int]) -> tuple[np.ndarray, int]:
+    """Frames, and how many were decoded."""
     video = VideoFile(str(path))
-    frames = video.read(indices)
+    frames, _ = read_frames(video, indices)
     decoded = video.frames_decoded
     video.close()
-    return frames, decoded, time.perf_counter() - begin
+    return frames, decoded
 
 
-def read_from_the_start(path: Path, indices: list[int]) -> tuple[np.ndarray, int, float]:
+def read_from_the_start(path: Path, indices: list[int]) -> np.ndarray:
     """The same by decoding everything up to the last sampled frame."""
-    begin, wanted, kept = time.perf_counter(), set(indices), []
+    wanted, kept = set(indices), []
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO"
         for i, frame in enumerate(container.decode(video=0)):
@@ -56,41 +63,133 @@ def read_from_the_start(path: Path, indices: list[int]) -> tuple[np.ndarray, int
                 kept.append(frame.to_ndarray(format="rgb24"))
             if i == indices[-1]:
                 break
-    return np.stack(kept), indices[-1] + 1, time.perf_counter() - begin
+    return np.stack(kept)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
-    args = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "ten_minutes.mp4"
-        encode(path)
-        total = MINUTES * 60 * FPS
-        indices = sample_frame_indices(total, FPS, num_frames=args.frames).tolist()
-        seeking, whole = [], []
-        for _ in range(PAIRS):
-            frames, decoded, seconds = read_by_seeking(path, indices)
-            expected, decoded_whole, seconds_whole = read_from_the_start(path, indices)
-            assert np.array_equal(frames, expected)
-            seeking.append(seconds)
-            whole.append(seconds_whole)
-    figures = {
+def measure_seeking(path: Path, count: int, rounds: int) -> dict[str, float]:
+    """Seeking against decoding from the start."""
+    total = MINUTES * 60 * FPS
+    indices = sample_frame_indices(total, FPS, num_frames=count).tolist()
+    seeking, whole = [], []
+    for _ in range(rounds):
+        (frames, decoded), seconds = timed(lambda: read_by_seeking(path, indices))
+        expected, seconds_whole = timed(lambda: read_from_the_start(path, indices))
+        assert np.array_equal(frames, expected)
+        seeking.append(seconds)
+        whole.append(seconds_whole)
+    return {
         "frames in the clip": total,
-        "frames sampled": args.frames,
+        "frames sampled": count,
         "frames decoded, seeking": decoded,
-        "frames decoded, from the start": decoded_whole,
+        "frames decoded, from the start": indices[-1] + 1,
         "seconds, seeking (median)": round(statistics.median(seeking), 3),
         "seconds, from the start (median)": round(statistics.median(whole), 3),
         "ratio of seconds (median of pairs)": round(
             statistics.median(b / a for a, b in zip(seeking, whole, strict=True)), 1
         ),
     }
-    for name, value in figures.items():
-        print(f"{name:36s} {value}")
-    args.output.write_text(json.dumps({"pyav": av.__version__, "figures": figures}, indent=2) + "\n")
+
+
+def measure_tensor(path: Path, rounds: int) -> dict[str, float]:
+    """From a file to the tensor that the model takes: as before, as now, and resized by FFmpeg."""
+    processor = VidLaDAVideoProcessor(num_frames=FRAMES)
+    with av.open(str(path)) as container:
+        total = container.streams.video[0].frames
+    indices = sample_frame_indices(total, num_frames=FRAMES).tolist()
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        "before": lambda: pixels_as_before(path, indices, processor),
+        "now": lambda: processor(path)["pixel_values_videos"],
+        "fast": lambda: processor(path, resize="fast")["pixel_values_videos"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        made = {}
+        for name, way in ways.items():
+            made[name], took = timed(way)
+            seconds[name].append(took)
+        assert torch.equal(made["before"], made["now"])
+    levels = (made["fast"] - made["now"]).abs() * 127.5
+    figures: dict[str, float] = {f"seconds, {name}": round(statistics.median(s), 2) for name, s in seconds.items()}
+    for name in ("now", "fast"):
+        pairs = zip(seconds["before"], seconds[name], strict=True)
+        figures[f"share of before, {name}"] = round(statistics.median(b / a for a, b in pairs), 2)
+    return figures | {
+        "fast: mean difference of 255 levels": round(float(levels.mean()), 2),
+        "fast: largest difference of 255 levels": round(float(levels.max())),
+    }
+
+
+def compare_answers() -> dict[str, int]:
+    """How many answers of the embedded checkpoint about its clip stay the same with `resize="fast"`."""
+    questions, answers = load_questions(), {}
+    for way in ("exact", "fast"):
+        runner = DecodingRunner.from_pretrained(str(EMBEDDED_CHECKPOINT), 8)
+        runner.processor.video_processor.resize = way
+        batches = answer_questions(runner.model, runner.processor, questions, 8)
+        answers[way] = [text for batch in batches for text in batch]
+    return {
+        "fast: questions": len(questions),
+        "fast: same answers": sum(a == b for a, b in zip(answers["exact"], answers["fast"], strict=True)),
+    }
+
+
+def resident_megabytes() -> float:
+    """What this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def read_long(path: Path, start: Path) -> None:
+    """In a process of its own: prints seconds, megabytes over idle, and whether the frames are the right ones."""
+    read_video(start, lambda _: [0])
+    idle = resident_megabytes()
+
+    def choose(video: Any) -> np.ndarray:
+        return sample_frame_indices(video.total_num_frames, num_frames=LONG_FRAMES)
+
+    (frames, metadata), seconds = timed(lambda: read_video(path, choose))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000 - idle
+    with av.open(str(start)) as container:
+        total = container.streams.video[0].frames
+    order = [index % total for index in metadata.frames_indices]
+    right = int((frames == read_video(start, lambda _: order)[0]).all(axis=(1, 2, 3)).sum())
+    print(json.dumps({"seconds": round(seconds, 1), "MB over idle": round(peak), "right frames": right}))
+
+
+def measure_long(start: Path, folder: Path, hours: list[int]) -> dict[str, dict[str, float]]:
+    """Recordings that repeat the clip `start`."""
+    results = {}
+    for count in hours:
+        path = repeat(start, folder / f"{count}.mp4", count * 60 // MINUTES)
+        command = [sys.executable, __file__, "--read-long", str(path), str(start)]
+        results[f"{count} h"] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        path.unlink()
+    return results
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=8, help="of the ten-minute clip")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--hours", type=int, nargs="*", default=[1, 6])
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--read-long", type=Path, nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.read_long:
+        return read_long(*args.read_long)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ten = encode(folder / "ten.mp4", wandering_square(MINUTES * 60 * FPS, 640, 360), FPS)
+        figures = measure_seeking(ten, args.frames, args.rounds)
+        print(figures, flush=True)
+        long = measure_long(ten, folder, args.hours)
+        print(long, flush=True)
+        minute = encode(folder / "minute.mp4", panning_camera(60 * 30, 1920, 1080), 30, preset="veryfast")
+        tensor = {"megabits a second": round(8e-6 * minute.stat().st_size / 60, 1)}
+        tensor |= measure_tensor(minute, args.rounds) | compare_answers()
+        print(tensor, flush=True)
+    data = {"pyav": av.__version__, "cores": os.cpu_count(), "figures": figures, "tensor": tensor, "long": long}
+    args.output.write_text(json.dumps(data, indent=2) + "\n")
 
 
 if __name__ == "__main__":
