@@ -129,6 +129,14 @@ def test_the_list_names_readers_that_exist_and_none_that_leads_elsewhere():
     assert len(missing) < 5, missing  # builds of FFmpeg differ a little
 
 
+def test_streams_that_are_found_late(tmp_path):
+    """PyAV 17 crashes where options are given to streams that the header does not name."""
+    for name in ("clip.mpg", "clip.ts", "clip.flv"):
+        path = clips.encode(tmp_path / name, **({"codec": "mpeg2"} if name == "clip.mpg" else {"bf": "0"}), frames=5)
+        for source in (path, path.read_bytes()):
+            assert len(read_video(source, every_frame)[0]) == 5
+
+
 def test_a_title_that_is_no_utf8(tmp_path):
     path = tmp_path / "clip.avi"
     with av.open(str(path), "w") as container:

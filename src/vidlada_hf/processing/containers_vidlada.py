@@ -26,12 +26,16 @@ CONTAINERS = (
 )
 
 
-def open_container(file: str | BinaryIO, options: dict[str, str] | None = None) -> Any:
+def open_container(
+    file: str | BinaryIO, options: dict[str, str] | None = None, codec_options: dict[str, str] | None = None
+) -> Any:
     """Opens a video file with PyAV; FFmpeg opens nothing else for it, whatever its content asks for.
 
     Args:
         file: a local path, or a seekable binary file object.
-        options: further ones of `av.open`.
+        options: further ones of the container.
+        codec_options: of the decoders that FFmpeg probes with. Only for containers whose header names all streams: PyAV
+            17 crashes where FFmpeg finds one later.
 
     Returns:
         `av.container.InputContainer`. Its titles and tags are not trusted to be UTF-8.
@@ -46,7 +50,8 @@ def open_container(file: str | BinaryIO, options: dict[str, str] | None = None) 
         return av.open(
             f"file:{file}" if is_path else file,  # the protocol keeps a colon in a name from being taken for one
             mode="r",
-            options={**(options or {}), **guards},
+            options=codec_options,
+            container_options={**(options or {}), **guards},
             metadata_errors="replace",
         )
     except av.ArgumentError as error:  # what FFmpeg raises for a reader that is not on the list

@@ -118,22 +118,26 @@ class VideoFile:
 
     def _check_size_before_probing(self) -> None:
         """Refuses huge frames of a container without a header, of which FFmpeg's probing would decode some."""
-        if self._head.bytes[4:8] == b"ftyp" or self._head.bytes[:4] in (b"RIFF", b"\x1a\x45\xdf\xa3"):
-            return  # the streams are known before probing, which so follows the option `max_pixels`
+        if self._has_header():
+            return  # probing follows the option `max_pixels`
         with self._open_container({"codec_whitelist": "none"}) as container:
             for stream in container.streams.video:
                 if stream.codec_context is not None:
                     self._check_pixels(stream)
 
-    def _open_container(self, options: dict[str, str]) -> Any:
+    def _has_header(self) -> bool:
+        """Whether the streams are known before any of them is probed: MP4, AVI, Matroska."""
+        return self._head.bytes[4:8] == b"ftyp" or self._head.bytes[:4] in (b"RIFF", b"\x1a\x45\xdf\xa3")
+
+    def _open_container(self, options: dict[str, str], codec_options: dict[str, str] | None = None) -> Any:
         if not isinstance(self._file, str):
             self._file.seek(0)
-        return open_container(self._file, options)
+        return open_container(self._file, options, codec_options)
 
     def _open(self) -> None:
         """(Re)opens the container at its first packet and finds the video stream."""
         most = self._limits.pixels_of(self._head.size)
-        self._container = self._open_container({"max_pixels": str(most)})
+        self._container = self._open_container({}, {"max_pixels": str(most)} if self._has_header() else None)
         try:
             self._stream = _video_stream(self._container, self._head.bytes)
             self._check_pixels(self._stream)
