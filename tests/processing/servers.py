@@ -1,5 +1,6 @@
 """A server of this machine whose answers a test writes itself."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -7,7 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def serve(pages: Mapping[str, Callable[[BaseHTTPRequestHandler], None]]) -> Iterator[str]:
+def serve(
+    pages: Mapping[str, Callable[[BaseHTTPRequestHandler], None]], encryption: ssl.SSLContext | None = None
+) -> Iterator[str]:
     """The server's address. `pages`: path -> a function that writes the answer; any other path is a 404."""
     stopped = threading.Event()
 
@@ -31,6 +34,8 @@ def serve(pages: Mapping[str, Callable[[BaseHTTPRequestHandler], None]]) -> Iter
             """Nothing: clients go away on purpose."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
+        if encryption is not None:
+            server.socket = encryption.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

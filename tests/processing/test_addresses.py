@@ -1,7 +1,10 @@
 """What is fetched, from where, and how a fetch ends that goes wrong."""
 
 import pickle
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 
 import numpy as np
@@ -163,6 +166,29 @@ def test_every_redirect_is_checked(monkeypatch, target, problem):
 
 
 # -- how it ends
+
+
+def test_odd_addresses_are_quoted():
+    pages = {"/%C3%BC%20b.mp4?a=%C3%BC%20b&c=%20": content(b"video"), "/": content(b"root")}
+    with serve(pages) as host:
+        assert fetched(f"{host}/ü b.mp4?a=ü b&c=%20") == b"video"
+        assert fetched(host) == fetched(f"{host}#part") == b"root"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+def test_https_checks_the_certificate(tmp_path, monkeypatch):
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out cert -days 2 -subj /CN=a -addext"
+    subprocess.run([*command.split(), "subjectAltName=DNS:localhost"], cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    with serve({"/a": content(b"video")}, context) as host:
+        port = host.rpartition(":")[2]
+        with pytest.raises(VideoReadingError, match="CERTIFICATE_VERIFY_FAILED"):
+            fetched(f"https://localhost:{port}/a")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert"))
+        assert fetched(f"https://localhost:{port}/a") == b"video"
+        with pytest.raises(VideoReadingError, match="CERTIFICATE_VERIFY_FAILED"):  # it is of another name
+            fetched(f"https://127.0.0.1:{port}/a")
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/clip.mp4", "nowhere://clip.mp4", "http://no.host.invalid/a"])

@@ -1,6 +1,7 @@
 """The pipeline: the same answers as the model gives by hand, alone and in batches, and errors that name the option."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from transformers import pipeline
 
 from vidlada_hf.processing.pipeline_vidlada import VideoTextToTextPipeline
 
-from ..clips import noise
+from ..clips import encode, noise
 from ..golden_model import case_names, find_case, golden_model, golden_processor, load_tensors
 from ..tiny_models import build_tiny
 from .helpers import ask
+from .servers import content, serve
 
 GENERATE = {"max_new_tokens": 4, "block_length": 2}
 
@@ -255,6 +257,48 @@ def test_a_file_that_cannot_be_read_stops_the_request(pipe: VideoTextToTextPipel
 
 
 # -- saving and the factory -------------------------------------------------------------------------------------------
+
+
+def test_the_next_video_is_read_while_one_is_answered(
+    pipe: VideoTextToTextPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_second = threading.Event()
+    preprocess, forward = pipe.preprocess, pipe._forward
+
+    def read(request: Any, **options: Any) -> Any:
+        if request["text"] == "second":
+            read_second.set()
+        return preprocess(request, **options)
+
+    def answer(inputs: Any, **options: Any) -> Any:
+        if inputs["request"].input_text == "first":
+            assert read_second.wait(20), "the second video waits for the first answer"
+        return forward(inputs, **options)
+
+    monkeypatch.setattr(pipe, "preprocess", read)
+    monkeypatch.setattr(pipe, "_forward", answer)
+    questions = ["first", "second", "third"]
+    outputs = pipe(noise(3), text=questions, **GENERATE)
+    assert [output[0]["input_text"] for output in outputs] == questions
+    with pytest.raises(ValueError, match="is not a video"):  # an error of the thread is the caller's
+        pipe([noise(3), 7, noise(3)], text="What?", **GENERATE)
+
+
+def test_addresses_are_fetched_if_allowed(pipe: VideoTextToTextPipeline, tmp_path: Path) -> None:
+    path = encode(tmp_path / "clip.mp4", frames=4)
+    expected = pipe(str(path), text="What?", num_frames=2, **GENERATE)
+    with serve({"/clip.mp4": content(path.read_bytes())}) as host:
+        here = {"num_frames": 2, "allow_private_urls": True, **GENERATE}
+        with pytest.raises(ValueError, match="allow_urls=True"):
+            pipe(f"{host}/clip.mp4", text="What?", **here)
+        assert pipe(f"{host}/clip.mp4", text="What?", allow_urls=True, **here) == expected
+        messages = [
+            {
+                "role": "user",
+                "content": [{"type": "video", "url": f"{host}/clip.mp4"}, {"type": "text", "text": "What?"}],
+            }
+        ]
+        assert pipe(messages, **here)[0]["generated_text"] == expected[0]["generated_text"]
 
 
 def test_saved_pipeline_loads_through_the_factory(pipe: VideoTextToTextPipeline, tmp_path: Path) -> None:

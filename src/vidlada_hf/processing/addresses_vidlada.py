@@ -27,6 +27,7 @@ _REDIRECTS = 5
 _PIECE = 1 << 18  # bytes read at a time
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # holds an IPv4 address in its last 32 bits
+_SAFE = "/%:@!$&'()*+,;=~?"  # characters that an address holds as they are
 _INSTEAD = "or download the file and pass its path"
 
 
@@ -100,7 +101,7 @@ class _Connection(HTTPConnection):
         self._is_encrypted = parts.scheme == "https"
         self.default_port = 443 if self._is_encrypted else 80  # which the header "Host" leaves out
         super().__init__(str(parts.hostname), port, timeout=_SILENCE)
-        self._target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + ("?" + parts.query) * bool(parts.query)
+        self._target = quote(parts.path or "/", safe=_SAFE) + ("?" + quote(parts.query, _SAFE)) * bool(parts.query)
         self._numbers = numbers
         self._socket: socket.socket | None = None  # the base class forgets its own once the answer has begun
         self.is_cut = False

@@ -2,7 +2,8 @@
 
 import inspect
 import os
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -162,17 +163,22 @@ class VideoTextToTextPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> PipelineIterator:
-        """As in the base class, but batches keep each video's own frames (the base class pads them with zeros)."""
+        """As in the base class, but batches keep each video's own frames (the base class pads them with zeros).
+
+        The next batch of a list or a dataset is read while the model answers about one.
+        """
         dataset_class = PipelineDataset if isinstance(inputs, Sized) else PipelineIterator
         if dataset_class is PipelineIterator:
             num_workers = min(num_workers, 1)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        loader = DataLoader(
+        loader: Any = DataLoader(
             dataset_class(inputs, self.preprocess, preprocess_params),
             num_workers=num_workers,
             batch_size=batch_size,
             collate_fn=_only_item if batch_size == 1 else self.collate,
         )
+        if num_workers == 0 and dataset_class is PipelineDataset:
+            loader = _ReadAhead(loader)
         outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
@@ -193,6 +199,24 @@ class VideoTextToTextPipeline(Pipeline):
         """Saves the model and the processor (the base class leaves the processor out) into a folder."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+
+class _ReadAhead:
+    """The batches of a loader, the next one made in a thread while one is used."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.loader)
+        with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+            ahead = thread.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = thread.submit(next, batches, None)
+                yield batch
 
 
 class _Request:
