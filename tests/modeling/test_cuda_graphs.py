@@ -7,7 +7,14 @@ import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 
-from vidlada_hf import DualCache, MARSCache, MARSCacheConfig, NoCache, VidLaDAForConditionalGeneration
+from vidlada_hf import (
+    DualCache,
+    FixedQuotaUnmasking,
+    MARSCache,
+    MARSCacheConfig,
+    NoCache,
+    VidLaDAForConditionalGeneration,
+)
 from vidlada_hf.modeling import cuda_graphs_vidlada
 from vidlada_hf.modeling.cache_strategies_vidlada import CACHE_STRATEGIES
 from vidlada_hf.modeling.canvas_vidlada import Canvas
@@ -26,15 +33,17 @@ class Recording:
 
     made: list["Recording"] = []
 
-    def __init__(self, work, device, pool):
-        self.work, self.result, self.replays = work, None, 0
+    def __init__(self, work, memory):
+        self.work, self.replays, self.closed = work, 0, False
         self.made.append(self)
 
     def replay(self):
-        result = self.work()
-        self.result = torch.empty_like(result) if self.result is None else self.result
+        assert not self.closed
+        self.work()
         self.replays += 1
-        return self.result.copy_(result)
+
+    def close(self):
+        self.closed = True
 
 
 @pytest.fixture
@@ -125,6 +134,40 @@ def test_one_recording_serves_every_block_of_a_shape(model, recordings):
     assert [recording.replays for recording in recordings] == [4 * 3 - 1]
 
 
+class Stubborn(FixedQuotaUnmasking):
+    """Commits one more where the most probable token is that of the step before: it keeps the logits."""
+
+    before = None
+
+    def select(self, confidence, eligible, quota, logits):
+        same = torch.ones_like(eligible) if self.before is None else logits.argmax(-1) == self.before.argmax(-1)
+        self.before = logits
+        more = super().select(confidence, eligible & same, quota + 1, logits)
+        return more | super().select(confidence, eligible, quota, logits)
+
+
+def test_who_keeps_logits_keeps_those_of_its_step(model, recordings):
+    inputs, settings = prompts(model, 2, equal=True), {"cache_strategy": "dual", "block_length": 12}
+    expected = answers(model, inputs, unmasking=Stubborn(), cuda_graphs=False, **settings)
+    assert torch.equal(answers(model, inputs, unmasking=Stubborn(), **settings), expected)
+    assert recordings
+
+    kept = {}
+
+    def keep(name):
+        kept[name] = []
+
+        def processor(ids, scores):
+            kept[name].append(scores)
+            return scores
+
+        return [processor]
+
+    for name, on in (("eager", False), ("recorded", True)):
+        answers(model, inputs, logits_processor=keep(name), cuda_graphs=on, **settings)
+    assert all(torch.equal(a, b) for a, b in zip(kept["eager"], kept["recorded"], strict=True))
+
+
 # --- looking at the canvas -------------------------------------------------------------------------------------------
 
 
@@ -151,7 +194,17 @@ class Drafts:
         ({"unmasking": "threshold"}, 1),
         ({"streamer": Drafts()}, 1),
         ({"stopping_criteria": [lambda ids, scores: torch.zeros(len(ids), dtype=torch.bool)]}, 1),
-        ({**WAYS["stop strings"], "streamer": Drafts(), "unmasking": "factor", "return_dict_in_generate": True}, 1),
+        (
+            {
+                **WAYS["stop strings"],
+                "streamer": Drafts(),
+                "unmasking": "factor",
+                "return_dict_in_generate": True,
+                "eos_token_id": [3],
+                "stopping_criteria": [lambda ids, scores: torch.zeros(len(ids), dtype=torch.bool)],
+            },
+            1,
+        ),
     ],
 )
 def test_the_canvas_is_looked_at_once_a_step_at_most_and_not_where_nobody_asks(model, monkeypatch, settings, most):
@@ -202,7 +255,7 @@ def test_an_error_in_a_step_leaves_nothing_behind(model, recordings):
 def test_a_capture_that_fails_is_given_up_and_the_step_runs(model, recordings, monkeypatch):
     attempts = []
 
-    def fail(work, device, pool):
+    def fail(work, memory):
         attempts.append(work)
         raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -254,30 +307,36 @@ def test_models_that_cannot_be_captured_say_why():
     watched = tiny_model()
     watched.lm_head.register_forward_hook(lambda *args: None)
     assert "hooks" in why_not_captured(watched, DualCache(), CPU)
+    dynamic = tiny_model()
+    dynamic.model.language_model.rotary_emb.rope_type = "dynamic"
+    assert "'dynamic' looks at positions" in why_not_captured(dynamic, DualCache(), CPU)
+    quantized = tiny_model()
+    quantized.model.language_model.layers[2].mlp.up_proj.__class__ = type("Linear8bit", (torch.nn.Linear,), {})
+    assert "Linear8bit may look at values" in why_not_captured(quantized, DualCache(), CPU)
     flex = tiny_model()
     flex.set_attn_implementation({"text_config": "flex_attention"})
     assert "flex_attention" in why_not_captured(flex, NoCache(), CPU)
 
 
-def test_plans_that_differ_in_values_only_share_a_graph():
+def test_plans_that_differ_in_values_only_share_a_graph(recordings):
     def plan(value: int, count: int = 2, repeats: bool = True) -> TokenPlan:
         tokens = ComputedTokens(torch.full((count,), value), torch.full((count,), value), (count,), torch.arange(count))
         return TokenPlan(1, None, repeats, groups=(tokens,))
 
-    graphs, seen = StepGraphs(CPU, Recording), []
+    graphs, seen = StepGraphs(CPU), []
 
     def work(given):
         seen.append(given.groups[0].indices.clone())
-        return given.groups[0].indices * 2
+        return given.groups[0].indices * 2.0
 
     results = [graphs.run(plan(value), work).clone() for value in (1, 2, 3, 4)]
     assert [result[0].item() for result in results] == [2, 4, 6, 8] and len(graphs.graphs) == 1
     for other in (plan(5, 3), plan(6, 2, repeats=False)):
-        assert torch.equal(graphs.run(other, work), other.groups[0].indices * 2)
+        assert torch.equal(graphs.run(other, work), other.groups[0].indices * 2.0)
     graphs.run(plan(6, 2, repeats=False), work)
     assert len(graphs.graphs) == 1
     graphs.close()
-    assert not graphs.graphs
+    assert not graphs.graphs and all(recording.closed for recording in recordings)
 
 
 # --- on a GPU --------------------------------------------------------------------------------------------------------
@@ -341,7 +400,7 @@ def test_no_step_waits_for_the_device(gpu_model, monkeypatch, name, config, grap
 
 
 @pytest.mark.gpu
-def test_memory_is_given_back(gpu_model):
+def test_memory_does_not_grow(gpu_model):
     inputs, settings = on_gpu(prompts(gpu_model, 2)), {"cache_strategy": "mars", "max_new_tokens": 16}
     answers(gpu_model, inputs, **settings)
     torch.cuda.synchronize()
@@ -353,6 +412,21 @@ def test_memory_is_given_back(gpu_model):
 
 
 @pytest.mark.gpu
+def test_an_interrupt_in_a_captured_step_leaves_the_next_call_sound(gpu_model):
+    inputs = on_gpu(prompts(gpu_model, 2))
+    settings = {"cache_strategy": "dual", "max_new_tokens": 16, "block_length": 16}
+    expected = answers(gpu_model, inputs, **settings)
+
+    def stop(output):
+        if output.step.index == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answers(gpu_model, inputs, step_callback=stop, **settings)
+    assert torch.equal(answers(gpu_model, inputs, **settings), expected)
+
+
+@pytest.mark.gpu
 def test_threads_capture_beside_each_other(gpu_model):
     inputs = [on_gpu(prompts(gpu_model, size)) for size in (1, 2, 3, 2)]
     settings = {"cache_strategy": "mars", "cache_config": OFTEN, "max_new_tokens": 24, "block_length": 8}
@@ -360,3 +434,24 @@ def test_threads_capture_beside_each_other(gpu_model):
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda each: answers(gpu_model, each, **settings), inputs * 3))
     assert all(torch.equal(a, b) for a, b in zip(found, expected * 3, strict=True))
+
+
+class Looking(DualCache):
+    """Says that it can be captured, and waits for the device."""
+
+    captures = True
+
+    def run(self, text_model, inputs_embeds, plan):
+        assert inputs_embeds.sum().item() is not None
+        return super().run(text_model, inputs_embeds, plan)
+
+
+@pytest.mark.gpu
+def test_a_capture_that_fails_turns_captures_off_and_harms_nothing(gpu_model, monkeypatch):
+    """The last test of the file: the process captures no more behind it."""
+    inputs, settings = on_gpu(prompts(gpu_model, 2)), {"max_new_tokens": 16, "block_length": 8}
+    expected = answers(gpu_model, inputs, cache_strategy="dual", **settings)
+    for strategy in (Looking(), "dual", "mars"):
+        tokens = answers(gpu_model, inputs, cache_strategy=strategy, **settings)
+        assert strategy == "mars" or torch.equal(tokens, expected)
+    assert "a capture failed" in why_not_captured(gpu_model, DualCache(), torch.device("cuda:0"))

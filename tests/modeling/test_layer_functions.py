@@ -140,7 +140,11 @@ def subclassed(layer) -> None:
     layer.self_attn.k_proj.weight = nn.Parameter(weight.detach().as_subclass(Subclass), requires_grad=False)
 
 
+HANDLES: list = []
 CHANGES = {
+    "a hook on all modules": lambda layer: HANDLES.append(
+        nn.modules.module.register_module_forward_hook(lambda *_: None)
+    ),
     "another class of linear, as bitsandbytes has": quantized,
     "another class of weight, as torchao and tensor parallelism have": subclassed,
     "a bias": lambda layer: setattr(layer.self_attn, "v_proj", nn.Linear(32, 32, bias=True).double()),
@@ -167,6 +171,8 @@ def test_what_is_not_plain_runs_its_modules(change):
     assert is_plain(layer, states)
     CHANGES[change](layer)
     assert not is_plain(layer, states)
+    while HANDLES:
+        HANDLES.pop().remove()
 
 
 @torch.no_grad()
@@ -246,6 +252,27 @@ def test_a_packed_model_is_trained_and_loaded_in_place():
     assert torch.equal(buffer[32:64], attention.k_proj.weight)
 
 
+def test_packing_in_inference_mode_does_not_spoil_the_weights():
+    model = tiny_model()
+    with torch.inference_mode():
+        for layer in model.model.language_model.layers:
+            pack_layer(layer)
+    loss = model(input_ids=torch.tensor([[3, 4, 5]])).logits.sum()
+    loss.backward()
+    assert is_packed(model) and model.model.language_model.layers[0].self_attn.k_proj.weight.grad is not None
+
+
+def test_parts_of_somebodys_buffer_stay_there():
+    attention = tiny_model().model.language_model.layers[0].self_attn
+    linears = (attention.q_proj, attention.k_proj, attention.v_proj)
+    flat = torch.cat([linear.weight.data.flatten() for linear in linears])
+    for linear, part in zip(linears, flat.split(1024), strict=True):
+        linear.weight.data = part.view(32, 32)
+    assert not pack(attention, linears)
+    flat.zero_()
+    assert not any(linear.weight.any() for linear in linears)
+
+
 @pytest.mark.parametrize("move", [lambda m: m.double(), copy.deepcopy, lambda m: m.to("meta")])
 def test_who_moves_or_copies_a_packed_model_keeps_no_buffer(move):
     model = move(packed_model())
@@ -258,8 +285,8 @@ def test_a_replaced_weight_takes_its_own_product():
     model = packed_model()
     attention = model.model.language_model.layers[0].self_attn
     attention.v_proj.weight = nn.Parameter(torch.zeros(32, 32))
-    gc.collect()
     assert len(weights_of(attention, (attention.q_proj, attention.k_proj, attention.v_proj))) == 3
+    assert "_packed_weight" not in attention.__dict__  # and nobody keeps the buffer
 
 
 # --- on a GPU --------------------------------------------------------------------------------------------------------

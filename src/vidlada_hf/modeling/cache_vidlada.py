@@ -10,6 +10,7 @@ A `PlannedCache` decides on the host what a step does, before the device gets an
 planned: their steps wait for nothing on a GPU, and can be captured (`cuda_graphs_vidlada`).
 """
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -307,6 +308,11 @@ class NoCache(PlannedCache):
         return {kind: torch.ones(len(steps), 1, dtype=torch.bool) for kind in ("visual", "text")}
 
 
+# Held while a thread captures a CUDA graph, and by whoever does what must not happen meanwhile: free what graphs use,
+# empty the allocator's cache, draw from a generator that a capture watches.
+capturing = threading.RLock()
+
+
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the CPU on a device; to a GPU from pinned memory, so that the host does not wait for it."""
     if device.type != "cuda" or tensor.device == device:
@@ -322,6 +328,7 @@ __all__ = [
     "SequenceLayout",
     "StepPlan",
     "cache_session",
+    "capturing",
     "count_positions",
     "upload",
 ]

@@ -1,12 +1,13 @@
 """The answer being denoised: the canvas, the choice of a token at each position, and the random draws that it needs."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from .cache_vidlada import upload
+from .cache_vidlada import capturing, upload
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ class RandomSource:
 
     def _draw(self, shape: tuple[int, ...], generator: torch.Generator | None, dtype: torch.dtype) -> torch.Tensor:
         device = self.device if generator is None else generator.device
-        return torch.rand(shape, generator=generator, dtype=dtype, device=device).to(self.device)
+        with capturing if device.type == "cuda" else nullcontext():
+            return torch.rand(shape, generator=generator, dtype=dtype, device=device).to(self.device)
 
 
 def sample_tokens(

@@ -22,9 +22,12 @@ def has_flash_attention(attention: Any, query: torch.Tensor) -> bool:
     """
     if attention.config._attn_implementation != "sdpa" or attention.num_key_value_groups != 1 or attention.training:
         return False
+    if not torch.backends.cuda.flash_sdp_enabled():  # switched off, or left out by `sdpa_kernel`
+        return False
     if query.device.type == "cuda":
         return (
             torch.version.hip is None
+            and torch.backends.cuda.is_flash_attention_available()
             and query.dtype in (torch.float16, torch.bfloat16)
             and query.shape[-1] % 8 == 0
             and query.shape[-1] <= 256

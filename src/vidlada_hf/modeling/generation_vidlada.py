@@ -26,7 +26,7 @@ from .generation_config_vidlada import ALIASES, AUTOREGRESSIVE_ONLY, VidLaDAGene
 from .layer_functions_vidlada import compiled_layers, pack_weights
 from .observers_vidlada import GenerationObservers, StepOutput
 from .stopping_vidlada import StopRules
-from .unmasking_vidlada import UnmaskingStrategy, resolve_unmasking
+from .unmasking_vidlada import UnmaskingStrategy, is_own, resolve_unmasking
 from .video_cache_vidlada import VideoCache, fingerprint_visual
 
 
@@ -91,7 +91,7 @@ class VidLaDAGenerationMixin:
             b. Logits processors.
             c. Choose a token and a confidence for each position.
             d. Let the unmasking strategy commit some of them.
-            e. Look for stops; inform the streamer and the callback; ask the stopping criteria.
+            e. Ask the stopping criteria; look for stops; inform the streamer and the callback.
         3. Cut each answer at its stop, append the suffix, pad on the right.
 
         Args:
@@ -156,6 +156,8 @@ class VidLaDAGenerationMixin:
                 for targets in run.steps_of_block(number, block):
                     # 2.a Logits of the block.
                     logits = self._block_logits(run, targets.step, graphs)
+                    if logits_processor or not is_own(request.unmasking):
+                        logits = logits.clone()  # a graph overwrites them, and these may keep them
                     # 2.b Logits processors.
                     logits = self._process_logits(logits, run, logits_processor)
                     # 2.c Choose a token and a confidence for each position.
@@ -163,15 +165,14 @@ class VidLaDAGenerationMixin:
                     tokens, confidence = sample_tokens(logits, request.settings, request.random_source, active)
                     # 2.d Commit some of them.
                     committed = run.commit(targets, tokens, confidence, logits)
-                    del logits  # lies in the graphs' memory, which must be free when they are
-                    # 2.e Look for stops; inform the observers; ask the stopping criteria.
+                    # 2.e Ask the stopping criteria; look for stops; inform the observers.
+                    if criteria:
+                        run.canvas.halt(criteria(run.sequences, None))
                     stops.update(run.canvas)
                     if observers.are_watching:
                         confidence = confidence.masked_fill(~targets.eligible, -torch.inf)
                         output = StepOutput(targets.step, tokens, confidence, committed, run.canvas.ids.clone())
                         observers.on_step_end(output, block.columns, run.canvas)
-                    if criteria:
-                        run.canvas.halt(criteria(run.sequences, None))
                 observers.on_block_end(block.columns, run.canvas)
 
         # 3. Cut each answer at its stop, append the suffix, pad on the right.

@@ -7,9 +7,8 @@ instead of three, and of two. All others - adapters, quantized, offloaded, split
 modules.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -18,8 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules import module as modules
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from transformers.utils import logging, output_capturing
+
+from .cache_vidlada import capturing
 
 logger = logging.get_logger(__name__)
 
@@ -28,7 +30,6 @@ logger = logging.get_logger(__name__)
 PACKED_TOKENS = 1024
 
 _compiles: ContextVar[bool] = ContextVar("vidlada_compiles_layers", default=False)
-_packing = threading.Lock()
 
 
 def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -186,6 +187,7 @@ def is_own(weight: Any, states: torch.Tensor) -> bool:
 def has_hooks(module: Any) -> bool:
     """Whether something else is called along with a module, or in its place (accelerate's offloading)."""
     hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    hooks += [*modules._global_forward_hooks.values(), *modules._global_forward_pre_hooks.values()]
     # Those by which transformers returns attentions stay on a module, and do nothing while nobody asks for any.
     collector = getattr(output_capturing, "_active_collector", None)
     if collector is not None and collector.get() is None:
@@ -217,8 +219,10 @@ def weights_of(owner: Any, linears: Sequence[nn.Linear], packed: bool = True) ->
     """The weights of some products of the same input; one tensor that holds all where they lie in one buffer and
     `packed` asks for it."""
     weights = tuple(linear.weight for linear in linears)
-    buffer = owner.__dict__.get("_packed_weight") if packed else None
-    return (buffer.tensor,) if buffer is not None and lie_in(buffer.tensor, weights) else weights
+    buffer = owner.__dict__.get("_packed_weight")
+    if buffer is not None and not lie_in(buffer.tensor, weights):  # somebody moved a weight: nobody needs it any more
+        buffer = owner.__dict__.pop("_packed_weight", None) and None
+    return (buffer.tensor,) if buffer is not None and packed else weights
 
 
 def lie_in(buffer: torch.Tensor, weights: Sequence[torch.Tensor]) -> bool:
@@ -236,7 +240,7 @@ def pack_weights(text_model: Any) -> None:
 
     Each weight becomes a tensor of its own over its part of the buffer: whoever saves or moves it sees nothing shared.
     """
-    with _packing:
+    with capturing:
         moved = False
         for layer in text_model.layers:
             weight = getattr(layer.input_layernorm, "weight", None)
@@ -249,15 +253,19 @@ def pack_weights(text_model: Any) -> None:
             torch.cuda.empty_cache()  # the weights' former places do not fit anything
 
 
+@torch.inference_mode(False)  # inference tensors could never be trained again
 @torch.no_grad()
 def pack(owner: Any, linears: Sequence[nn.Linear]) -> bool:
     """Whether weights had to be moved into one buffer, which `owner` keeps."""
-    if len(weights_of(owner, linears)) == 1:
+    weights = [linear.weight.data for linear in linears]
+    is_part = any(weight.untyped_storage().nbytes() != weight.nbytes for weight in weights)  # of somebody's buffer
+    if is_part or len(weights_of(owner, linears)) == 1:
         return False
-    buffer = torch.cat([linear.weight.data for linear in linears])
+    buffer = torch.cat(weights)
     parts = buffer.split([linear.out_features for linear in linears])
-    for linear, part in zip(linears, parts, strict=True):
-        linear.weight.data = torch.from_dlpack(part)  # a storage of its own
+    with torch.cuda.device(buffer.device) if buffer.is_cuda else nullcontext():
+        for linear, part in zip(linears, parts, strict=True):
+            linear.weight.data = torch.from_dlpack(part)  # a storage of its own
     owner.__dict__["_packed_weight"] = PackedWeight(buffer)
     return True
 

@@ -60,7 +60,7 @@ class GenerationObservers:
             self._trace.append(output)
         if hasattr(self.streamer, "put_draft"):
             view = canvas.view()
-            self.streamer.put_draft(value=view.ids[:, columns.start : int(view.stop.max())])
+            self.streamer.put_draft(value=view.ids[:, columns.start : int(view.stop.max())].clone())
         if self.step_callback is not None:
             self.step_callback(output)
 

@@ -130,6 +130,11 @@ UNMASKING_STRATEGIES: dict[str, tuple[Any, str | None]] = {
 }
 
 
+def is_own(strategy: UnmaskingStrategy) -> bool:
+    """Whether a strategy is one of these, which keep nothing of a step."""
+    return type(strategy) in {known for known, _ in UNMASKING_STRATEGIES.values()}
+
+
 def resolve_unmasking(strategy: str | UnmaskingStrategy, settings: Any = None) -> UnmaskingStrategy:
     """A strategy by its name, made with its field of a generation config if one is given; or the object itself.
 
@@ -156,6 +161,7 @@ __all__ = [
     "FixedQuotaUnmasking",
     "ThresholdUnmasking",
     "UnmaskingStrategy",
+    "is_own",
     "num_transfer_tokens",
     "resolve_unmasking",
 ]
