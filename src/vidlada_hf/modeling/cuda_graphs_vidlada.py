@@ -142,7 +142,7 @@ class StepGraphs:
                 self.memory = GraphMemory.take(self.device)
             shape, buffers = self.shapes[key], [tensor.clone() for tensor in tensors]
             if shape not in self.results:
-                self.results[shape] = torch.empty(shape, device=self.device)
+                self.results[shape] = torch.empty(shape, dtype=torch.float32, device=self.device)
             result, static = self.results[shape], fill(plan, iter(buffers))
             self.graphs[key] = CudaGraph(lambda: result.copy_(work(static)), self.memory), buffers, tensors
         except Exception as error:
