@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import clips
 from vidlada_hf.processing.frame_reading_vidlada import read_frames
@@ -302,6 +303,16 @@ def test_huge_frames_are_refused_before_ffmpeg_decodes_one(tmp_path, suffix):
     path = clips.encode(tmp_path / f"huge.{suffix}", codec, frames=[np.zeros((1088, 1920, 3), np.uint8)])
     with pytest.raises(VideoReadingError, match=r"1920x1088 have more than the 1000000 pixels|pixels of the limit"):
         limited(path, max_pixels=1_000_000)
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "jpg"])
+def test_huge_pictures_are_refused_before_ffmpeg_decodes_one(tmp_path, suffix):
+    path = tmp_path / f"huge.{suffix}"
+    Image.new("RGB", (3000, 2000)).save(path)
+    source = path.read_bytes()
+    with pytest.raises(VideoReadingError, match=r"3000x2000 have more than the 1000000 pixels|1000000 pixels of the"):
+        limited(source, max_pixels=1_000_000)
+    assert limited(source)[0].shape == (1, 2000, 3000, 3)
 
 
 def test_a_declared_duration_is_not_believed(tmp_path):

@@ -40,6 +40,7 @@ _FAST_CODECS = frozenset({
 _SLOWNESS = 16
 _SMALL_LOSS = 0.01  # share of a file that may be missing at its end
 _LEAST_PIXELS = 1 << 15  # what a tiny frame costs anyway
+_WITH_HEADER = (b"RIFF", b"\x1a\x45\xdf\xa3", b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"BM", b"II*", b"MM\0*")
 _LARGE = 1920 * 1088  # pixels of a frame of which a small file's decoder should not hold one a thread
 
 
@@ -84,7 +85,9 @@ class VideoFile:
             if frame is None and index > 0 and self._is_of_last_packet(index):
                 frame = self._frame_before_damaged_end(index)
             if frame is None:
-                self._check_known_size(cause)
+                context = self._stream.codec_context
+                if not context.width * context.height:
+                    raise self._too_large() from cause
                 raise VideoReadingError(
                     f"frame {index} of {self.metadata.total_num_frames} cannot be decoded, so only {count} of the"
                     f" {len(indices)} sampled frames could be read: the file is cut short or damaged. Fetch it again,"
@@ -126,8 +129,15 @@ class VideoFile:
                     self._check_pixels(stream)
 
     def _has_header(self) -> bool:
-        """Whether the streams are known before any of them is probed: MP4, AVI, Matroska."""
-        return self._head.bytes[4:8] == b"ftyp" or self._head.bytes[:4] in (b"RIFF", b"\x1a\x45\xdf\xa3")
+        """Whether the streams are known before any of them is probed: MP4, AVI, Matroska, pictures."""
+        return self._head.bytes[4:8] == b"ftyp" or self._head.bytes.startswith(_WITH_HEADER)
+
+    def _opens_without_probing(self) -> bool:
+        try:
+            self._open_container({"codec_whitelist": "none"}).close()
+        except VideoReadingError:
+            return False
+        return True
 
     def _open_container(self, options: dict[str, str], codec_options: dict[str, str] | None = None) -> Any:
         if not isinstance(self._file, str):
@@ -137,7 +147,12 @@ class VideoFile:
     def _open(self) -> None:
         """(Re)opens the container at its first packet and finds the video stream."""
         most = self._limits.pixels_of(self._head.size)
-        self._container = self._open_container({}, {"max_pixels": str(most)} if self._has_header() else None)
+        try:
+            self._container = self._open_container({}, {"max_pixels": str(most)} if self._has_header() else None)
+        except VideoReadingError as error:
+            if self._has_header() and self._opens_without_probing():
+                raise self._too_large() from error
+            raise
         try:
             self._stream = _video_stream(self._container, self._head.bytes)
             self._check_pixels(self._stream)
@@ -160,15 +175,12 @@ class VideoFile:
                 " and `max_small_file_pixels`"
             )
 
-    def _check_known_size(self, cause: Exception | None) -> None:
-        """FFmpeg's decoder refuses larger frames than it was told to take, and forgets their size."""
-        context = self._stream.codec_context
-        if not context.width * context.height:
-            raise VideoReadingError(
-                "its frames have an unknown size, or more than the"
-                f" {self._limits.pixels_of(self._head.size)} pixels of the limit. Scale it down, or pass"
-                " `ReadingLimits` with a higher `max_pixels`"
-            ) from cause
+    def _too_large(self) -> VideoReadingError:
+        """The error for frames that FFmpeg's decoder refused for their size, without saying what it is."""
+        return VideoReadingError(
+            f"its frames have an unknown size, or more than the {self._limits.pixels_of(self._head.size)} pixels of the"
+            " limit. Scale it down, or pass `ReadingLimits` with a higher `max_pixels`"
+        )
 
     # First pass: which frames are there
 
