@@ -33,7 +33,7 @@ from .records import Records, with_progress
 Handling = Literal["skip", "stop"]  # of records that cannot be used
 # Options of the video processor that decide which frames are read, and of what size; and what may be fetched.
 FRAME_OPTIONS = (
-    *("num_frames", "fps", "max_frames", "force_sample"),
+    *("num_frames", "fps", "max_frames", "force_sample", "sample_by", "resize"),
     *("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb"),
 )
 ADDRESS_OPTIONS = ("allow_urls", "allow_private_urls")
