@@ -40,6 +40,8 @@ _HOMES = {
     "processing.processing_vidlada": ["VidLaDAProcessor"],
     "processing.video_processing_vidlada": ["VidLaDAVideoProcessor"],
     "processing.video_reading_vidlada": ["VideoReadingError", "read_video"],
+    "processing.addresses_vidlada": ["AllowedAddress"],
+    "processing.limits_vidlada": ["ReadingLimits"],
     "processing.pipeline_vidlada": ["VideoTextToTextPipeline"],
     "hub.convert": ["convert_official_checkpoint"],
     "hub.export": ["export_checkpoint"],
