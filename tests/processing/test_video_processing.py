@@ -1,6 +1,7 @@
 """From videos to the tensor that the model takes: pixels against the recorded official code, sources, configuration."""
 
 import io
+import json
 import tracemalloc
 
 import numpy as np
@@ -179,15 +180,22 @@ def test_sampling_by_time(tmp_path, processor):
         processor(path, sample_by="frame")
 
 
-def test_limits_in_a_call_and_in_the_configuration(tmp_path, processor):
+def test_limits_and_consent_are_the_callers(tmp_path, processor):
+    """Of a call, or of the processor that was made; never what a checkpoint's files say."""
     path = clips.encode(tmp_path / "clip.mp4", frames=5)
-    strict = VidLaDAVideoProcessor(limits=ReadingLimits(max_pixels=1000))
+    strict = VidLaDAVideoProcessor(limits=ReadingLimits(max_pixels=1000), allow_urls=True)
     strict.save_pretrained(tmp_path)
+    (config,) = tmp_path.glob("*.json")
+    saved = json.loads(config.read_text())
+    assert not {"limits", "allow_urls", "allow_private_urls"} & set(saved)
+    loaded = VidLaDAVideoProcessor.from_dict({**saved, "allow_urls": True, "limits": {"max_pixels": 10**12}})
+    assert (loaded.allow_urls, loaded.limits) == (False, None)
+    assert VidLaDAVideoProcessor.from_dict(saved, allow_urls=True).allow_urls
     for attempt in (
         lambda: processor(path, limits={"max_pixels": 1000}),
         lambda: processor(path, limits=ReadingLimits(max_pixels=1000)),
         lambda: strict(path),
-        lambda: VidLaDAVideoProcessor.from_pretrained(tmp_path)(path),
+        lambda: VidLaDAVideoProcessor.from_pretrained(tmp_path, limits={"max_pixels": 1000})(path),
     ):
         with pytest.raises(VideoReadingError, match="1000 pixels"):
             attempt()

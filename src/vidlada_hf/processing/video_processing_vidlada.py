@@ -6,7 +6,7 @@ in one flat tensor with the count of each video, so that videos of different len
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +34,7 @@ from .video_frames_vidlada import IMAGE_SUFFIXES
 from .video_reading_vidlada import describe_source, read_video
 
 _SAMPLING_OPTIONS = ("num_frames", "fps", "max_frames", "force_sample", "do_sample_frames", "sample_by")
+_CONSENT = ("allow_urls", "allow_private_urls", "limits")  # the caller's to give: a checkpoint's files cannot
 
 
 class VidLaDAVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
@@ -127,17 +128,20 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         options = _override({**kwargs}, {"fps": self.fps, "num_frames": self.num_frames})
         check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
         _check_choices(options)
-        if is_dataclass(options.get("limits")):
-            options["limits"] = asdict(options["limits"])  # which can be saved
         super().__init__(**options)
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As in the parent class; a sampling option in `kwargs` overrides what it contradicts in the dictionary."""
         _refuse_misspelled(kwargs)
+        video_processor_dict = {name: value for name, value in video_processor_dict.items() if name not in _CONSENT}
         configured = {"fps": cls.fps, "num_frames": cls.num_frames, **video_processor_dict}
         asked = {name: kwargs[name] for name in ("fps", "num_frames") if name in kwargs}
         return super().from_dict({**video_processor_dict, **_override(asked, configured)}, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the parent class, without what a caller allows: addresses and limits."""
+        return {name: value for name, value in super().to_dict().items() if name not in _CONSENT}
 
     def preprocess(self, videos: Any, **kwargs: Unpack[VidLaDAVideosKwargs]) -> BatchFeature:
         """See the class. `return_tensors`: "pt" (as None) or "np"."""
