@@ -117,6 +117,13 @@ def test_what_cannot_be_read_is_named(vidlada, checkpoint: Path, clip: Path, gol
         assert (code, out) == (1, "") and str(folder) in message and reason in message
 
 
+def test_an_address_needs_a_word(vidlada, checkpoint: Path) -> None:
+    code, out, message = vidlada("ask", "http://127.0.0.1:1/a.mp4", QUESTION, "--model", checkpoint)
+    assert (code, out, message.count("\n")) == (1, "", 0) and "`--allow-urls`" in message
+    code, out, message = vidlada("ask", "http://127.0.0.1:1/a.mp4", QUESTION, "--model", checkpoint, "--allow-urls")
+    assert (code, out) == (1, "") and "`allow_private_urls=True`" in message
+
+
 def test_without_a_model(vidlada, clip: Path, checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(locate, "EMBEDDED_CHECKPOINT", tmp_path)
     code, _, message = vidlada("ask", clip, QUESTION)

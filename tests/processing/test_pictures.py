@@ -99,6 +99,20 @@ def test_a_picture_opens_nothing_else(tmp_path, monkeypatch):
         load_picture(path)
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_a_picture_with_exif_data_is_upright_by_either_reader(tmp_path, suffix, orientation):
+    """Of the path alone, by FFmpeg; in a list, by Pillow. PyAV does not know this kind of a frame's data."""
+    path = tmp_path / f"a.{suffix}"
+    image = Image.fromarray(np.kron(next(clips.pictures(1, 4, 6)), np.ones((16, 16, 1), np.uint8)))
+    exif = image.getexif()
+    exif[274] = orientation
+    image.save(path, exif=exif, **({"quality": 95, "subsampling": 0} if suffix == "jpg" else {}))
+    (by_pillow,), (by_ffmpeg,) = read_video([path], every_frame)[0], read_video(path, every_frame)[0]
+    assert by_ffmpeg.shape == by_pillow.shape == ((64, 96, 3) if orientation in (1, 3) else (96, 64, 3))
+    assert np.abs(by_ffmpeg.astype(int) - by_pillow).mean() < 3
+
+
 def test_a_limit_of_pixels(tmp_path):
     content = io.BytesIO()
     Image.new("1", (5000, 5000)).save(content, "PNG")

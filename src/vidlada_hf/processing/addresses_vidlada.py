@@ -73,7 +73,7 @@ def fetch(
     if not (allow_urls or isinstance(address, AllowedAddress)):
         raise VideoReadingError(
             "it is an address, and addresses are fetched only if asked to. Pass it as"
-            ' {"type": "video", "url": ...} in a message, set `allow_urls=True`, ' + _INSTEAD
+            ' {"type": "video", "url": ...} in a message, set `allow_urls=True` (`--allow-urls`), ' + _INSTEAD
         )
     for _ in range(_REDIRECTS + 1):
         connection = _connection(address, allow_private)

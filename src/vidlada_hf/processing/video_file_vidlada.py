@@ -28,6 +28,9 @@ from .video_clip_vidlada import REENCODE, ClipMetadata, VideoReadingError
 from .video_clock_vidlada import Clock, make_clock
 from .video_packets_vidlada import UNKNOWN, FileHead, Packets, identity_of, read_packets
 
+# libswscale/swscale.h: BICUBIC, FULL_CHR_H_INT, FULL_CHR_H_INP, ACCURATE_RND, that is color at full resolution and
+# rounding that does not drift, so that FFmpeg's resize is near Pillow's.
+_SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000
 # A seek empties the decoder, whose threads work up to this many frames ahead: a nearer frame is reached by going on.
 _SEEK_COST = 16
 # Decoders that can leave out frames which no other refers to. HEVC's mark is one of temporal layers only.
@@ -114,7 +117,7 @@ class VideoFile:
         if size is None:
             return _upright(converter.reformat(frame, format="rgb24", threads=1).to_ndarray(), matrix)
         width, height = size if matrix is None or matrix[0][0] else size[::-1]
-        scaled = converter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
+        scaled = converter.reformat(frame, width, height, "rgb24", interpolation=_SCALING, threads=1)
         return _upright(scaled.to_ndarray(), matrix)
 
     # Opening
@@ -445,7 +448,11 @@ def _codec_of(stream: Any, head: bytes) -> str:
 
 def _display_matrix(frame: av.VideoFrame) -> np.ndarray | None:
     """The 2x2 part of a frame's display matrix, rounded to -1, 0, 1; None where there is none."""
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV knows no name for other data of the frame (EXIF of a picture): it tells the turn alone
+        turn = np.deg2rad(frame.rotation)
+        return np.rint([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]).astype(int)
     if data is None:
         return None
     # libavutil/display.h: nine int32, row by row (a, b, u, c, d, v, x, y, w), in 16.16 fixed point but for u, v, w.
