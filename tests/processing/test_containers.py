@@ -103,6 +103,17 @@ def test_names_open_nothing(secret):
         refuse(file)
 
 
+@pytest.mark.parametrize(
+    "name", ["a%03d.png", "%d.gif", "100%.jpg", "clip.m3u8", "clip.txt", "-", "pipe:0", "no suffix"]
+)
+def test_a_name_says_nothing_of_the_content(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = clips.encode(tmp_path / "clip.mp4", frames=3)
+    expected = clips.decode_all(path)
+    path.rename(name)
+    assert np.array_equal(read_video(name, every_frame)[0], expected)
+
+
 def test_devices_and_pipes_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     for path in (tmp_path / "pipe.mp4", [tmp_path / "pipe.mp4"], "/dev/zero"):

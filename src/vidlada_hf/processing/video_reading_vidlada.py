@@ -20,7 +20,9 @@ from .frame_reading_vidlada import read_frames
 from .limits_vidlada import DEFAULT_LIMITS, ReadingLimits
 from .pictures_vidlada import path_of_file_address, require_regular_file
 from .video_clip_vidlada import REENCODE, Clip, ClipMetadata, VideoReadingError
-from .video_frames_vidlada import FrameArray, FrameSequence, list_frame_images
+from .video_frames_vidlada import IMAGE_SUFFIXES, FrameArray, FrameSequence, list_frame_images
+
+_PICTURES = IMAGE_SUFFIXES | {".gif", ".jpe", ".jxl", ".pgm", ".pam"}
 
 
 def read_video(
@@ -172,6 +174,8 @@ class _Opener:
             return FrameSequence(folder, self.download, self.limits)
         if require_regular_file(name) == 0:  # raises FileNotFoundError, which FFmpeg would word less clearly
             raise _is_empty()
+        if "%" in name and os.path.splitext(name)[1].lower() in _PICTURES:
+            return self._open_file(io.BytesIO(Path(name).read_bytes()))  # FFmpeg takes "a%d.png" for a pattern of names
         return open_file(name, self.limits)
 
     def _open_file(self, file: BinaryIO) -> Clip:
