@@ -235,6 +235,11 @@ def test_no_video(processor, videos):
         processor(videos)
 
 
+def test_an_empty_list_among_videos(processor, stills):
+    with pytest.raises(ValueError, match="One of the videos is an empty list"):
+        processor([[], stills])
+
+
 def test_unreadable_and_unknown(tmp_path, processor):
     with pytest.raises(VideoReadingError, match="no such file"):
         processor([str(tmp_path / "missing.mp4")])

@@ -213,6 +213,8 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         sources = list_videos(videos)
         if not sources:
             raise ValueError("No video was given: pass at least one.")
+        if isinstance(videos, list) and any(isinstance(video, list) and not video for video in videos):
+            raise ValueError("One of the videos is an empty list: pass its frames, or leave it out.")
         known = list_metadata(settings["video_metadata"], len(sources))
         choose = None
         if settings["do_sample_frames"]:
