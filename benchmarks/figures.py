@@ -97,24 +97,11 @@ def mars_rows(load: Load) -> list[Row]:
 def reading_rows(load: Load) -> list[Row]:
     """What reading videos costs."""
     reading, clips = load("video_reading"), load("data_loading")["samples_per_second"]["reading"]
-    seek, tensor, cores = reading["figures"], reading["tensor"], reading["cores"]
-    hours = reading["long"]["6 h"]
+    tensor, cores = reading["tensor"], reading["cores"]
     return [
-        (
-            f"sampling {seek['frames sampled']} of {seek['frames in the clip']:,} frames: decoded; faster by seeking",
-            f"{seek['frames decoded, seeking']:,}; {seek['ratio of seconds (median of pairs)']:.1f}x",
-            "video_reading.py",
-            "video_reading",
-        ),
         (
             f'32 frames of a minute of 1080p to the model\'s tensor, {cores} CPU cores: before / now / `resize="fast"`',
             " / ".join(f"{tensor[f'seconds, {name}']:.1f}" for name in ("before", "now", "fast")) + " s",
-            "video_reading.py",
-            "video_reading",
-        ),
-        (
-            "64 frames of six hours: seconds; MB over idle",
-            f"{hours['seconds']:.1f} s; {hours['MB over idle']}",
             "video_reading.py",
             "video_reading",
         ),
