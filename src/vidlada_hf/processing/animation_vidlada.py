@@ -13,6 +13,7 @@ from PIL import Image
 from .limits_vidlada import DEFAULT_LIMITS, ReadingLimits
 from .video_clip_vidlada import Clip, ClipMetadata, VideoReadingError
 from .video_file_vidlada import VideoFile
+from .video_packets_vidlada import FileHead
 
 _HEAD = 4096  # bytes among which a picture says that it moves
 _SLOWNESS = 16  # times that of a video's decoder
@@ -20,7 +21,8 @@ _SLOWNESS = 16  # times that of a video's decoder
 
 def open_file(file: str | BinaryIO, limits: ReadingLimits = DEFAULT_LIMITS) -> Clip:
     """Opens a video file or an animated picture: a local path, or a seekable binary file object."""
-    return AnimatedWebP(file, limits) if _is_animated_webp(_head(file)) else VideoFile(file, limits)
+    head = FileHead(file)
+    return AnimatedWebP(file, limits) if _is_animated_webp(head.bytes) else VideoFile(file, limits, head)
 
 
 def is_animated_picture(name: str | bytes) -> bool:
@@ -99,16 +101,6 @@ class AnimatedWebP:
                 " `max_decoded_pixels`"
             )
         return image
-
-
-def _head(file: str | BinaryIO) -> bytes:
-    if isinstance(file, str):
-        with open(file, "rb") as opened:
-            return opened.read(_HEAD)
-    file.seek(0)
-    head = file.read(_HEAD)
-    file.seek(0)
-    return head
 
 
 def _is_animated_webp(head: bytes) -> bool:

@@ -53,6 +53,7 @@ class VideoFile:
     Args:
         file: a local path, or a seekable binary file object.
         limits: what it may cost.
+        head: its first bytes, where they were read already.
 
     Attributes:
         metadata: `fps` is the stream's average frame rate, `total_num_frames` what the file should hold: the frames
@@ -60,8 +61,10 @@ class VideoFile:
         frames_decoded: how many frames were handed to the decoder so far, the look-ahead of its threads included.
     """
 
-    def __init__(self, file: str | BinaryIO, limits: ReadingLimits = DEFAULT_LIMITS) -> None:
-        self._file, self._limits = file, limits
+    def __init__(
+        self, file: str | BinaryIO, limits: ReadingLimits = DEFAULT_LIMITS, head: FileHead | None = None
+    ) -> None:
+        self._file, self._limits, self._head = file, limits, head or FileHead(file)
         self.frames_decoded = 0
         self._pixels_decoded = 0
         self._matrix: tuple[Any] | None = None  # (display matrix or None,) once it was read
@@ -70,7 +73,6 @@ class VideoFile:
         self._position: int | None = None  # the time stamp, or else the number, of the frame that it showed last
         self._target: int | None = None  # the time stamp of the frame that it works towards
         self._leaves_out_last = False  # whether it stops before the file's last packet, which is damaged
-        self._head = FileHead(file)
         self._check_size_before_probing()
         self._open()
         try:
