@@ -156,7 +156,8 @@ class DenoisingCache(ABC):
         attention_mask: torch.Tensor | None,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Called by the attention of each such layer: store, replace, and attend.
+        """Called by the attention of each such layer: store, replace, and attend. Here: to the keys of the computed
+        tokens, and to those that all examples share.
 
         Args:
             attention: the layer's `VidLaDAAttention`; `attention.layer_idx` is its depth, `attention.attend` the
@@ -167,7 +168,11 @@ class DenoisingCache(ABC):
         Returns:
             (batch, computed tokens, heads, head_dim).
         """
-        return attention.attend(query, key, value, attention_mask, **kwargs)[0]
+        shared = None if self.layout is None else self.layout.shared
+        if shared is None:
+            return attention.attend(query, key, value, attention_mask, **kwargs)[0]
+        keys = shared.keys_of(attention.layer_idx)
+        return attend_with_shared(attention, [(query, key, value)], keys, attention_mask)
 
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor] | None:
         """What would be refreshed in these steps, without running anything.
@@ -282,26 +287,12 @@ class NoCache(PlannedCache):
         if chosen is not None:
             inputs_embeds, positions = inputs_embeds[chosen.to(inputs_embeds.device)], positions[chosen]
             mask = None if mask is None else mask[chosen]
-        cache = None if self.layout.shared is None else self
+        cache = None if self.layout.shared is None else self  # whose `attend` adds what all share
         outputs = text_model(
             inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=positions, denoising_cache=cache
         )
         hidden_states = outputs.last_hidden_state
         return plan.spread(hidden_states.index_select(1, plan.block.to(hidden_states.device)))
-
-    def attend(
-        self,
-        attention: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
-        """Attention to an example's own tokens and to those that all share (only then is this called)."""
-        assert self.layout is not None
-        shared = self.layout.shared.keys_of(attention.layer_idx)
-        return attend_with_shared(attention, [(query, key, value)], shared, attention_mask)
 
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor]:
         """Everything, always."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from .cache_vidlada import upload
-from .flash_attention_vidlada import flash_attention, has_flash_attention
+from .flash_attention_vidlada import flash_attention, has_flash_attention, join_attention
 
 # Keys gathered at a time, which bounds the lists' memory: on a CPU about 8 frames of 210 tokens and their neighbors.
 KEYS_AT_ONCE = {"cpu": 8192, "cuda": 65536}
@@ -133,8 +133,8 @@ class WindowedFrames:
             queries = frames.of(query)
             out, weight = flash_attention(queries, near.of(keys), near.of(values), attention.scaling)
             if far.length:
-                other, less = flash_attention(queries, far.of(far_keys), far.of(far_values), attention.scaling)
-                out = torch.lerp(other, out, (weight - less).sigmoid().to(out.dtype)[..., None])
+                others = flash_attention(queries, far.of(far_keys), far.of(far_values), attention.scaling)
+                out = join_attention(out, weight, *others)
             frames.of(attended).copy_(out)
         return attended
 

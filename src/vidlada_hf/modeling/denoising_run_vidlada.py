@@ -107,9 +107,9 @@ class DenoisingRun:
         suppressed = torch.tensor(self.request.settings.suppress_tokens, dtype=torch.long)
         self.suppressed_tokens = upload(suppressed, self.sequences.device)  # (ids,), int64
         # Of each block, how many masks each example has. With them and the quota rule every step is known from here.
-        masked = [self.canvas.masked[:, block.columns].sum(-1) for block in self.request.settings.blocks()]
         self._masks: list[list[int]] | None = None
         if type(self.request.unmasking) is FixedQuotaUnmasking and not self.may_stop:
+            masked = [self.canvas.masked[:, block.columns].sum(-1) for block in self.request.settings.blocks()]
             self._masks = torch.stack(masked).tolist()
 
     @property

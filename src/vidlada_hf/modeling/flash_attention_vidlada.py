@@ -56,4 +56,16 @@ def flash_attention(
     return outputs[0], outputs[1]
 
 
-__all__ = ["FEW_QUERIES", "flash_attention", "has_flash_attention"]
+def join_attention(
+    out: torch.Tensor, weight: torch.Tensor, other: torch.Tensor, other_weight: torch.Tensor
+) -> torch.Tensor:
+    """The attention of some queries to two sets of keys together, from what `flash_attention` gave for each.
+
+    Args:
+        out, other: (..., head_dim).
+        weight, other_weight: (...).
+    """
+    return torch.lerp(other, out, (weight - other_weight).sigmoid().to(out.dtype)[..., None])
+
+
+__all__ = ["FEW_QUERIES", "flash_attention", "has_flash_attention", "join_attention"]

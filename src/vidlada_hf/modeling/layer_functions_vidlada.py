@@ -220,9 +220,10 @@ def weights_of(owner: Any, linears: Sequence[nn.Linear], packed: bool = True) ->
     `packed` asks for it."""
     weights = tuple(linear.weight for linear in linears)
     buffer = owner.__dict__.get("_packed_weight")
-    if buffer is not None and not lie_in(buffer.tensor, weights):  # somebody moved a weight: nobody needs it any more
-        buffer = owner.__dict__.pop("_packed_weight", None) and None
-    return (buffer.tensor,) if buffer is not None and packed else weights
+    if buffer is not None and lie_in(buffer.tensor, weights):
+        return (buffer.tensor,) if packed else weights
+    owner.__dict__.pop("_packed_weight", None)  # somebody moved a weight: nobody needs the buffer any more
+    return weights
 
 
 def lie_in(buffer: torch.Tensor, weights: Sequence[torch.Tensor]) -> bool:

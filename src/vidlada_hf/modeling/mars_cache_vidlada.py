@@ -206,16 +206,13 @@ class MARSCache(SelectiveKVCache):
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor]:
         groups = torch.arange(self.config.groups)
         pyramids = {"visual": self.config.visual_intervals, "text": self.config.text_intervals}
-        if self.layout is not None and self.layout.shared is not None:  # what is shared is never computed again
-            never = torch.zeros(len(steps), self.config.groups, dtype=torch.bool)
-            return {
-                "visual": never,
-                "text": torch.stack([groups >= first_due(pyramids["text"], s.index) for s in steps]),
-            }
-        return {
+        schedule = {
             kind: torch.stack([groups >= first_due(pyramid, step.index) for step in steps])
             for kind, pyramid in pyramids.items()
         }
+        if self.layout is not None and self.layout.shared is not None:  # what is shared is never computed again
+            schedule["visual"] = torch.zeros_like(schedule["visual"])
+        return schedule
 
     def _refresh_plans(self, step: DenoisingStep) -> list[RefreshPlan | None]:
         """What each example refreshes, by a clock that counts the example's own steps; None where it is not active."""
@@ -267,9 +264,12 @@ class MARSCache(SelectiveKVCache):
         is_new_block = False
         for example, is_active in enumerate(self.packed.active(step)):
             last = self._last_blocks[example]
-            is_new = is_active and last != step.span
-            blocks.append((*((last,) if is_new and last is not None else ()), *((step.span,) if is_active else ())))
-            if is_new:
+            if not is_active:
+                blocks.append(())
+            elif last == step.span:
+                blocks.append((step.span,))
+            else:
+                blocks.append((step.span,) if last is None else (last, step.span))
                 is_new_block, self._last_blocks[example] = True, step.span
         return tuple(blocks), is_new_block
 

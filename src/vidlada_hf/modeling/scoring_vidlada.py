@@ -70,7 +70,7 @@ class VidLaDAScoringMixin:
             (logits,) = self._canvas_logits(prompts, masks)
             wanted = torch.tensor(ids, device=logits.device)[..., 0]
             return logits[:, 0].double().log_softmax(-1).gather(-1, wanted)
-        end, scores = self._end_token(end_token_id), torch.zeros(len(ids), len(ids[0]), dtype=torch.float64)
+        scores = torch.zeros(len(ids), len(ids[0]), dtype=torch.float64)
         lengths = {len(choice) for row in ids for choice in row}
         draws = draw_shared_masks(max(lengths) + 1, num_draws, seed)
         for length in sorted(lengths):  # a canvas has one length

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from .flash_attention_vidlada import flash_attention, has_flash_attention
+from .flash_attention_vidlada import flash_attention, has_flash_attention, join_attention
 
 
 def attend_with_shared(
@@ -27,29 +27,40 @@ def attend_with_shared(
         (examples, queries, heads, head_dim) of one group; of several (1, all their queries, heads, head_dim).
     """
     shared_key, shared_value = (tensor.transpose(0, 1)[None] for tensor in shared)
-    if attention_mask is not None or not has_flash_attention(attention, groups[0][0]):
-        parts = []
-        for query, key, value in groups:
-            examples = (len(query), -1, -1, -1)
-            key = torch.cat([shared_key.expand(examples), key], dim=2)
-            value = torch.cat([shared_value.expand(examples), value], dim=2)
-            mask = _additive_mask(attention_mask, shared_key.shape[2], query)
-            parts.append(attention.attend(query, key, value, mask)[0])
+    if attention_mask is None and has_flash_attention(attention, groups[0][0]):
+        attended = _attend_twice(attention, groups, shared_key, shared_value)
     else:
-        parts, weights = [], []
-        for group in groups:
-            out, weight = flash_attention(*group, attention.scaling)
-            parts.append(out.transpose(1, 2))
-            weights.append(weight.transpose(1, 2))
-        queries = torch.cat([query.transpose(1, 2).flatten(0, 1) for query, _, _ in groups])
-        common, common_weight = flash_attention(
-            queries.transpose(0, 1)[None], shared_key, shared_value, attention.scaling
-        )
-        own, own_weight = (torch.cat([part.flatten(0, 1) for part in each]) for each in (parts, weights))
-        share = (own_weight - common_weight[0].transpose(0, 1)).sigmoid().to(own.dtype)
-        joined = torch.lerp(common[0].transpose(0, 1), own, share[..., None])
-        return joined.view(parts[0].shape) if len(parts) == 1 else joined[None]
-    return parts[0] if len(parts) == 1 else torch.cat([part.flatten(0, 1) for part in parts])[None]
+        attended = _attend_to_both(attention, groups, shared_key, shared_value, attention_mask)
+    return attended.unflatten(0, (len(groups[0][0]), -1)) if len(groups) == 1 else attended[None]
+
+
+def _attend_twice(
+    attention: Any, groups: Sequence[Any], shared_key: torch.Tensor, shared_value: torch.Tensor
+) -> torch.Tensor:
+    """(queries of all groups, heads, head_dim), from an attention to the own keys and one to the shared."""
+    own = [flash_attention(query, key, value, attention.scaling) for query, key, value in groups]
+    out, weight = (torch.cat([each.transpose(1, 2).flatten(0, 1) for each in part]) for part in zip(*own, strict=True))
+    queries = torch.cat([query.transpose(1, 2).flatten(0, 1) for query, _, _ in groups]).transpose(0, 1)[None]
+    common = flash_attention(queries, shared_key, shared_value, attention.scaling)
+    return join_attention(out, weight, *(part[0].transpose(0, 1) for part in common))
+
+
+def _attend_to_both(
+    attention: Any,
+    groups: Sequence[Any],
+    shared_key: torch.Tensor,
+    shared_value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """The same from one attention, with the shared keys copied before each example's own."""
+    parts = []
+    for query, key, value in groups:
+        examples = (len(query), -1, -1, -1)
+        key = torch.cat([shared_key.expand(examples), key], dim=2)
+        value = torch.cat([shared_value.expand(examples), value], dim=2)
+        mask = _additive_mask(attention_mask, shared_key.shape[2], query)
+        parts.append(attention.attend(query, key, value, mask)[0].flatten(0, 1))
+    return torch.cat(parts)
 
 
 def _additive_mask(mask: torch.Tensor | None, shared: int, query: torch.Tensor) -> torch.Tensor | None:
