@@ -35,7 +35,7 @@ def answer_twice(runner: DecodingRunner, questions: Sequence[Any]) -> dict[str, 
     model = runner.model
     for question in questions:
         inputs = prepare_inputs(runner.processor, [question], runner.num_frames).to(model.device, model.dtype)
-        features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs["video_num_frames"])
+        features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs["num_frames_per_video"])
         cache = model.encode_video(**inputs, video_features=features)
         ways = {"exact": {"video_features": features}, "shared": {"video_cache": cache}}
         for name, arguments in ways.items():

@@ -179,5 +179,5 @@ def golden_inputs(golden: Path, case: dict) -> dict:
     inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.tensor([mask])}
     if videos:
         inputs["pixel_values_videos"] = torch.cat(videos)
-        inputs["video_num_frames"] = torch.tensor([len(video) for video in videos])
+        inputs["num_frames_per_video"] = torch.tensor([len(video) for video in videos])
     return inputs

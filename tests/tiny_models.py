@@ -155,7 +155,7 @@ def example(
     inputs = {"input_ids": torch.cat([words[:before], torch.full((visual,), VIDEO), words[before:]])[None]}
     if frames:
         inputs["pixel_values_videos"] = torch.randn(frames, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
-        inputs["video_num_frames"] = torch.tensor([frames])
+        inputs["num_frames_per_video"] = torch.tensor([frames])
     return inputs
 
 
@@ -169,7 +169,7 @@ def batch(*examples: dict) -> dict:
         ids[i, longest - length :] = e["input_ids"][0]
         mask[i, longest - length :] = 1
     inputs = {"input_ids": ids, "attention_mask": mask}
-    for name in ("pixel_values_videos", "video_num_frames"):
+    for name in ("pixel_values_videos", "num_frames_per_video"):
         if tensors := [e[name] for e in examples if name in e]:
             inputs[name] = torch.cat(tensors)
     return inputs

@@ -25,7 +25,7 @@ STRATEGIES = [
 def run(strategy, inputs, **settings):
     """(counted operations, counted on paper), of the text model and its head."""
     model = tiny_model()
-    features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs["video_num_frames"])
+    features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs["num_frames_per_video"])
     recorder = StepRecorder(strategy)
     flops = count_flops(
         lambda: model.generate(

@@ -167,7 +167,7 @@ def test_a_seed_repeats_and_another_differs(model):
 def test_features_computed_before_give_the_same_answer(model):
     inputs = batch(example(model, 3), example(model, 1, seed=2))
     expected = answers(model, inputs)
-    features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs["video_num_frames"])
+    features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs["num_frames_per_video"])
     assert torch.equal(answers(model, inputs, video_features=features), expected)
 
 

@@ -381,7 +381,7 @@ def test_several_videos_in_a_prompt_and_one_beside_text_only(model):
     both = {
         "input_ids": torch.cat([one["input_ids"], other["input_ids"]], dim=1),
         "pixel_values_videos": torch.cat([one["pixel_values_videos"], other["pixel_values_videos"]]),
-        "video_num_frames": torch.tensor([3, 2]),
+        "num_frames_per_video": torch.tensor([3, 2]),
     }
     text = example(model, 0, before=9, seed=3)
     arguments = {"max_new_tokens": 8, "block_length": 4, "cache_strategy": "mars"}

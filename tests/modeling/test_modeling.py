@@ -161,7 +161,7 @@ def test_features_computed_before_replace_pixels(position):
     model = tiny_model(newline_position=position)
     inputs = batch(example(model, 3), example(model, 2, seed=2))
     expected = model(**inputs).logits
-    features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs.pop("video_num_frames"))
+    features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs.pop("num_frames_per_video"))
     assert [len(f) for f in features] == [n * model.model.tokens_per_frame + (position == "one_token") for n in (3, 2)]
     for given in (features, torch.cat(features)):
         torch.testing.assert_close(model(**inputs, video_features=given).logits, expected, atol=NOISE, rtol=0)
@@ -298,10 +298,10 @@ def test_frame_index_counts_frames_in_each_example(position):
     twice = {  # an example that holds two videos
         "input_ids": torch.cat([two["input_ids"], one["input_ids"]], dim=1),
         "pixel_values_videos": torch.cat([two["pixel_values_videos"], one["pixel_values_videos"]]),
-        "video_num_frames": torch.tensor([2, 1]),
+        "num_frames_per_video": torch.tensor([2, 1]),
     }
     inputs = batch(one, twice)
-    index = model.model.frame_index(inputs["input_ids"], inputs["video_num_frames"])
+    index = model.model.frame_index(inputs["input_ids"], inputs["num_frames_per_video"])
     rows, extra = model.model.tokens_per_frame, int(position == "one_token")
     assert (index[inputs["input_ids"] != VIDEO] == -1).all()
     assert index[0][index[0] >= 0].tolist() == [0] * (rows + extra)
@@ -411,7 +411,7 @@ def test_a_video_without_placeholders_is_refused(model):
 
 def test_counts_that_do_not_add_up_are_refused(model):
     for counts in ([1, 2], [2, 0]):
-        with pytest.raises(ValueError, match="video_num_frames"):
+        with pytest.raises(ValueError, match="num_frames_per_video"):
             model.get_video_features(torch.zeros(2, 3, 56, 56), counts)
 
 

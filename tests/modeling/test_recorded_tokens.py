@@ -42,7 +42,7 @@ def model_and_inputs():
         add_generation_prompt=True,
         processor_kwargs={"num_frames": RECORDED["frames"], "padding": True},
     )
-    features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs["video_num_frames"])
+    features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs["num_frames_per_video"])
     return model, dict(inputs) | {"video_features": features}
 
 

@@ -144,7 +144,7 @@ def test_two_videos_and_an_image_may_stand_before_the_question(model):
     ids = torch.cat([first["input_ids"], second["input_ids"], image, torch.tensor([[7, 8, 9]])], dim=1)
     visual = {
         "pixel_values_videos": torch.cat([first["pixel_values_videos"], second["pixel_values_videos"]]),
-        "video_num_frames": torch.tensor([3, 2]),
+        "num_frames_per_video": torch.tensor([3, 2]),
         "pixel_values": torch.randn(1, 3, 56, 56),
     }
     cache = model.encode_video(ids, **visual)

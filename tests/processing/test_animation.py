@@ -52,7 +52,7 @@ def test_a_list_of_them_is_a_list_of_videos(tmp_path, suffix):
     assert list_videos(paths) == paths
     assert list_videos([str(path) for path in paths]) == [str(path) for path in paths]
     processor = VidLaDAVideoProcessor(size={"height": 28, "width": 28}, num_frames=8)
-    assert processor(paths)["video_num_frames"].tolist() == [3, 4]
+    assert processor(paths)["num_frames_per_video"].tolist() == [3, 4]
 
 
 def test_still_pictures_are_frames(tmp_path):

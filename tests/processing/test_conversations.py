@@ -42,7 +42,7 @@ def test_options_beside_a_video_hold_for_it_alone(processor, clip):
         {"type": "video", "video": clip, "fps": 10, "max_frames": 7, "force_sample": None},
     )
     inputs = inputs_of(processor, messages, num_frames=4, return_metadata=True)
-    assert inputs["video_num_frames"].tolist() == [3, 6, 4, 7]
+    assert inputs["num_frames_per_video"].tolist() == [3, 6, 4, 7]
     assert [len(metadata.frames_indices) for metadata in inputs["video_metadata"]] == [3, 6, 4, 7]
     alone = [
         inputs_of(processor, about({"type": "video", "video": clip}), **options)["pixel_values_videos"]
@@ -67,7 +67,7 @@ def test_metadata_given_with_the_call_stay_with_their_videos(processor):
     messages = about({"type": "video", "video": frames, "num_frames": 2}, {"type": "video", "video": frames})
     metadata = [{"fps": 4.0, "total_num_frames": 12}, {"fps": 6.0, "total_num_frames": 12}]
     inputs = inputs_of(processor, messages, fps=2, video_metadata=metadata, return_metadata=True)
-    assert inputs["video_num_frames"].tolist() == [2, 4]
+    assert inputs["num_frames_per_video"].tolist() == [2, 4]
     assert [one.fps for one in inputs["video_metadata"]] == [4.0, 6.0]
 
 

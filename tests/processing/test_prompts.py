@@ -164,7 +164,7 @@ def test_end_to_end_prompt_equals_the_official_one(golden: Path, official: VidLa
         },
     )
     assert collapsed(inputs["input_ids"][0], official.video_token_id) == case["input_ids"]
-    assert inputs["video_num_frames"].tolist() == [len(case["frame_idx"])]
+    assert inputs["num_frames_per_video"].tolist() == [len(case["frame_idx"])]
 
 
 def test_golden_tokenizer_gets_its_placeholders(golden: Path, official: VidLaDAProcessor) -> None:

@@ -57,7 +57,7 @@ def stills():
 def test_frames_are_flat_over_videos_and_never_padded(processor, stills):
     videos = [stills, stills[:1], stills[:, :10, :15]]
     batch = processor(videos, max_frames=4)
-    assert batch["video_num_frames"].tolist() == [4, 1, 4] and batch["video_num_frames"].dtype == torch.int64
+    assert batch["num_frames_per_video"].tolist() == [4, 1, 4] and batch["num_frames_per_video"].dtype == torch.int64
     assert batch["pixel_values_videos"].shape == (9, 3, 384, 384)
     assert batch["pixel_values_videos"].dtype == torch.float32
     assert batch["pixel_values_videos"].abs().max() <= 1
@@ -106,7 +106,7 @@ def test_a_size_that_changes_does_not_matter(tmp_path, processor):
 
 def test_numpy_output(processor, stills):
     batch = processor(stills, return_tensors="np")
-    assert isinstance(batch["pixel_values_videos"], np.ndarray) and batch["video_num_frames"].tolist() == [6]
+    assert isinstance(batch["pixel_values_videos"], np.ndarray) and batch["num_frames_per_video"].tolist() == [6]
 
 
 def test_videos_of_different_sizes_need_one_size(processor, stills):
@@ -137,8 +137,8 @@ def test_a_batch_of_unlike_sources(tmp_path, processor, stills):
         Image.fromarray(frame).save(folder / f"{index}.png")
     images = [Image.fromarray(frame) for frame in stills]
     batch = processor([first, [str(second), folder], images, torch.from_numpy(stills), sorted(folder.iterdir())])
-    assert batch["video_num_frames"].tolist() == [2, 4, 6, 6, 6, 6]
-    frames = batch["pixel_values_videos"].split(batch["video_num_frames"].tolist())
+    assert batch["num_frames_per_video"].tolist() == [2, 4, 6, 6, 6, 6]
+    frames = batch["pixel_values_videos"].split(batch["num_frames_per_video"].tolist())
     assert all(torch.equal(frames[2], same) for same in frames[3:])
 
 
@@ -265,7 +265,7 @@ def test_a_given_option_overrides_the_configured_one(tmp_path, processor):
     path = clips.encode(tmp_path / "clip.mp4", frames=40, fps=10)
 
     def count(processor, **options):
-        return processor(path, **options)["video_num_frames"].tolist()
+        return processor(path, **options)["num_frames_per_video"].tolist()
 
     assert count(processor) == [4]
     assert count(processor, fps=5) == [20]

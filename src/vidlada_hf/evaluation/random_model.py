@@ -72,7 +72,7 @@ def encode_random_question(model: VidLaDAForConditionalGeneration, frames: int, 
     half, video = TEXT_TOKENS // 2, torch.full((visual_tokens,), model.config.video_token_id)
     ids = torch.cat([words[:half], video, words[half:]])[None]
     features = torch.randn(visual_tokens, model.config.text_config.hidden_size, generator=generator)
-    inputs = {"input_ids": ids.to(model.device), "video_num_frames": torch.tensor([frames], device=model.device)}
+    inputs = {"input_ids": ids.to(model.device), "num_frames_per_video": torch.tensor([frames], device=model.device)}
     return EncodedBatch(inputs, [features.to(model.device, model.dtype)])
 
 

@@ -99,7 +99,7 @@ def ask(
         question=question,
         answer=processor.decode(answer_ids, skip_special_tokens=True).strip(),
         video=video,
-        frames=int(inputs["video_num_frames"].sum()),
+        frames=int(inputs["num_frames_per_video"].sum()),
         model=name,
         seconds=round(seconds, 3),
         tokens_per_forward=round(float(output.tokens_per_forward[0]), 3),

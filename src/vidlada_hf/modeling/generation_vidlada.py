@@ -64,7 +64,7 @@ class VidLaDAGenerationMixin:
         *,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        video_num_frames: torch.Tensor | None = None,
+        num_frames_per_video: torch.Tensor | None = None,
         video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
         vision_batch_size: int | None = 16,
         video_cache: VideoCache | None = None,
@@ -98,7 +98,7 @@ class VidLaDAGenerationMixin:
             input_ids: (batch, tokens), prompts as the processor returns them. Padded prompts need the
                 `attention_mask`; each example's result is the one it has alone.
             attention_mask: (batch, tokens), 0 where padded.
-            pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size: as in `forward`.
+            pixel_values, pixel_values_videos, num_frames_per_video, video_features, vision_batch_size: as in `forward`.
             video_cache: of `encode_video`, for prompts that begin with its video: only what stands behind is computed.
                 The video then does not see the question, which changes some answers. Pixels are only compared.
             generation_config: replaces the model's; fields of it can also be given as arguments, which win.
@@ -130,7 +130,7 @@ class VidLaDAGenerationMixin:
         visual = {
             "pixel_values": pixel_values,
             "pixel_values_videos": pixel_values_videos,
-            "video_num_frames": video_num_frames,
+            "num_frames_per_video": num_frames_per_video,
             "video_features": video_features,
         }
         request = self._check_request(
@@ -196,7 +196,7 @@ class VidLaDAGenerationMixin:
             shared.check(self.model.language_model, fingerprint_visual(visual))
             visual = {}
         # 1.b Lay out prompt, canvas and suffix, and let the cache strategy check the layout.
-        layout = self._prepare_layout(request, visual.get("video_num_frames"))
+        layout = self._prepare_layout(request, visual.get("num_frames_per_video"))
         request.cache.check(self.config.get_text_config(), layout)
         with cache_session(request.cache, layout), self._ways_to_run(request) as graphs:
             # 1.c Encode the video and merge it into the prompt's embeddings, once.
@@ -307,13 +307,13 @@ class VidLaDAGenerationMixin:
             check_ids("canvas", ids.flatten().tolist(), self.config.get_text_config().vocab_size)
         return Canvas(ids, ids == self.config.mask_token_id, torch.full((batch,), length, device=device))
 
-    def _prepare_layout(self, request: GenerationRequest, video_num_frames: torch.Tensor | None) -> SequenceLayout:
+    def _prepare_layout(self, request: GenerationRequest, num_frames_per_video: torch.Tensor | None) -> SequenceLayout:
         """Where prompt, canvas and suffix stand, for each branch of guidance."""
         prompt = request.prompt
         (batch, prompt_length), canvas_length = prompt.ids.shape, request.canvas.ids.shape[1]
         behind = (batch, canvas_length + len(request.suffix_ids))
         attended = torch.cat([prompt.attention_mask, prompt.attention_mask.new_ones(behind)], dim=1)
-        frame_index = self.model.frame_index(prompt.ids, video_num_frames)
+        frame_index = self.model.frame_index(prompt.ids, num_frames_per_video)
         return SequenceLayout(
             position_ids=count_positions(attended) + prompt.begin,
             attention_mask=None if bool(attended.all()) else attended.bool(),

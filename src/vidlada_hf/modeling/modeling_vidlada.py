@@ -25,7 +25,7 @@ from .text_model_vidlada import VidLaDAPreTrainedModel, VidLaDATextModel, requir
 from .video_cache_vidlada import VideoCache, compute_video_cache, fingerprint_visual
 from .vision_vidlada import VidLaDANewline, VidLaDAProjector, VidLaDAVisionTower, pool_patches, scatter_features
 
-VISUAL_INPUTS = ("pixel_values", "pixel_values_videos", "video_num_frames", "video_features")
+VISUAL_INPUTS = ("pixel_values", "pixel_values_videos", "num_frames_per_video", "video_features")
 
 
 @dataclass
@@ -101,14 +101,14 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
-        video_num_frames: torch.Tensor | Sequence[int] | None = None,
+        num_frames_per_video: torch.Tensor | Sequence[int] | None = None,
         vision_batch_size: int | None = 16,
     ) -> list[torch.Tensor]:
         """Encodes videos once, for any number of questions (pass the result as `video_features`).
 
         Args:
             pixel_values_videos: (frames of all videos, 3, side, side), or (videos, frames, 3, side, side).
-            video_num_frames: (videos,), how many of the frames belong to each video; one video by default.
+            num_frames_per_video: (videos,), how many of the frames belong to each video; one video by default.
             vision_batch_size: frames encoded at a time, which bounds the tower's activations; None for all at once.
 
         Returns:
@@ -118,13 +118,13 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
             ValueError: the counts do not add up to the frames given, or a video has no frames.
         """
         if pixel_values_videos.dim() == 5:
-            if video_num_frames is None:
-                video_num_frames = [pixel_values_videos.shape[1]] * pixel_values_videos.shape[0]
+            if num_frames_per_video is None:
+                num_frames_per_video = [pixel_values_videos.shape[1]] * pixel_values_videos.shape[0]
             pixel_values_videos = pixel_values_videos.flatten(0, 1)
-        counts = [len(pixel_values_videos)] if video_num_frames is None else [int(n) for n in video_num_frames]
+        counts = [len(pixel_values_videos)] if num_frames_per_video is None else [int(n) for n in num_frames_per_video]
         if sum(counts) != len(pixel_values_videos) or min(counts, default=0) < 1:
             raise ValueError(
-                f"`video_num_frames` is {counts} (sum {sum(counts)}) but `pixel_values_videos` holds "
+                f"`num_frames_per_video` is {counts} (sum {sum(counts)}) but `pixel_values_videos` holds "
                 f"{len(pixel_values_videos)} frames; each video needs at least one, and all must add up. (The batching "
                 "of transformers' own pipelines cuts frames off: use batch_size=1 there, or the pipeline "
                 "'video-text-to-text'.)"
@@ -151,7 +151,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         input_ids: torch.LongTensor,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        video_num_frames: torch.Tensor | Sequence[int] | None = None,
+        num_frames_per_video: torch.Tensor | Sequence[int] | None = None,
         video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
         vision_batch_size: int | None = 16,
     ) -> torch.Tensor:
@@ -163,7 +163,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         if pixel_values_videos is not None and video_features is not None:
             raise ValueError("Give `pixel_values_videos` or `video_features`, not both: they say the same twice.")
         if pixel_values_videos is not None:
-            video_features = self.get_video_features(pixel_values_videos, video_num_frames, vision_batch_size)
+            video_features = self.get_video_features(pixel_values_videos, num_frames_per_video, vision_batch_size)
         image_features = None if pixel_values is None else self.get_image_features(pixel_values, vision_batch_size)
 
         is_video, is_image = input_ids == self.config.video_token_id, input_ids == self.config.image_token_id
@@ -174,19 +174,19 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         return embeddings
 
     def frame_index(
-        self, input_ids: torch.LongTensor, video_num_frames: torch.Tensor | Sequence[int] | None = None
+        self, input_ids: torch.LongTensor, num_frames_per_video: torch.Tensor | Sequence[int] | None = None
     ) -> torch.Tensor:
         """The frame that each token shows, (batch, tokens), int64: 0, 1, ... within an example, -1 for text and images.
 
         Args:
-            video_num_frames: (videos,); needed only for "one_token" with several videos in an example.
+            num_frames_per_video: (videos,); needed only for "one_token" with several videos in an example.
         """
         is_video = input_ids == self.config.video_token_id
         count = is_video.long().cumsum(-1) - 1  # visual tokens before, in the example
         if self.config.newline_position == "one_token":
             newline = is_video & (count == count[:, -1:])
-            if video_num_frames is not None:
-                lengths = torch.as_tensor(video_num_frames, device=input_ids.device) * self.tokens_per_frame + 1
+            if num_frames_per_video is not None:
+                lengths = torch.as_tensor(num_frames_per_video, device=input_ids.device) * self.tokens_per_frame + 1
                 newline[is_video] = torch.isin(
                     torch.arange(int(is_video.sum()), device=input_ids.device), lengths.cumsum(0) - 1
                 )
@@ -202,7 +202,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        video_num_frames: torch.Tensor | None = None,
+        num_frames_per_video: torch.Tensor | None = None,
         video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
         vision_batch_size: int | None = 16,
         **kwargs: Any,
@@ -211,7 +211,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         require_one(input_ids, inputs_embeds)
         if input_ids is not None:
             inputs_embeds = self.merge_features(
-                input_ids, pixel_values, pixel_values_videos, video_num_frames, video_features, vision_batch_size
+                input_ids, pixel_values, pixel_values_videos, num_frames_per_video, video_features, vision_batch_size
             )
         elif any(given is not None for given in (pixel_values, pixel_values_videos, video_features)):
             raise ValueError(
@@ -266,7 +266,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAScoringMixi
         Args:
             input_ids, attention_mask: (1, tokens), a chat as the processor renders it; what stands behind its last
                 video or image is not looked at.
-            visual: `pixel_values`, `pixel_values_videos`, `video_num_frames`, `video_features`, as in `forward`.
+            visual: `pixel_values`, `pixel_values_videos`, `num_frames_per_video`, `video_features`, as in `forward`.
 
         Returns:
             For `generate(..., video_cache=...)`, with any chats that begin in the same way.
@@ -295,7 +295,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAScoringMixi
         inputs_embeds: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        video_num_frames: torch.Tensor | None = None,
+        num_frames_per_video: torch.Tensor | None = None,
         video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
         vision_batch_size: int | None = 16,
         logits_to_keep: int | torch.Tensor = 0,
@@ -316,7 +316,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAScoringMixi
             position_ids: (batch, tokens); by default counted over the tokens that are not padded.
             pixel_values: (images, 3, side, side), in the order of the image placeholders over the batch.
             pixel_values_videos: (frames of all videos, 3, side, side), videos in the order of their placeholders.
-            video_num_frames: (videos,), frames of each video.
+            num_frames_per_video: (videos,), frames of each video.
             video_features: instead of pixels, what `get_video_features` returned.
             vision_batch_size: frames that the tower encodes at a time; None for all at once.
             logits_to_keep: compute the head only at the last so many positions (0 for all), or at these (1-d tensor).
@@ -334,7 +334,7 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAScoringMixi
         visual = {
             "pixel_values": pixel_values,
             "pixel_values_videos": pixel_values_videos,
-            "video_num_frames": video_num_frames,
+            "num_frames_per_video": num_frames_per_video,
             "video_features": video_features,
             "vision_batch_size": vision_batch_size,
         }

@@ -157,7 +157,7 @@ class Prompts:
         """Runs the vision tower, where that was not done: `arguments` are those of `generate`."""
         rest = dict(arguments)
         pixels, features = rest.pop("pixel_values_videos", None), rest.pop("video_features", None)
-        counts, images = rest.pop("video_num_frames", None), rest.pop("pixel_values", None)
+        counts, images = rest.pop("num_frames_per_video", None), rest.pop("pixel_values", None)
         tokens = (input_ids == model.config.video_token_id).sum(-1).tolist()
         if rest.get("video_cache") is not None:  # it holds all that is visual, and is compared with it here
             rest["video_cache"].check(model.language_model, fingerprint_visual(arguments))
@@ -200,7 +200,7 @@ class Prompts:
         device = self.input_ids.device
         return {
             "video_features": features or None,
-            "video_num_frames": torch.tensor(frames, device=device) if frames else None,
+            "num_frames_per_video": torch.tensor(frames, device=device) if frames else None,
             "pixel_values": None if self.images is None else torch.cat(self.images),
         }
 

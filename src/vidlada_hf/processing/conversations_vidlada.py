@@ -117,7 +117,7 @@ def read_videos(
         read.append(video_processor([source], **own))
     return {
         "pixel_values_videos": torch.cat([one["pixel_values_videos"] for one in read]),
-        "video_num_frames": torch.cat([one["video_num_frames"] for one in read]),
+        "num_frames_per_video": torch.cat([one["num_frames_per_video"] for one in read]),
         "video_metadata": [metadata for one in read for metadata in one["video_metadata"]],
     }, sampling
 

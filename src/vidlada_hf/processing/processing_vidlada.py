@@ -274,7 +274,7 @@ class VidLaDAProcessor(ProcessorMixin):
 
         Returns:
             `input_ids` and `attention_mask` (batch, length), padded on the left; `pixel_values_videos` (frames of all
-            videos, 3, height, width) and `video_num_frames` (videos,); `pixel_values` (images, 3, height, width).
+            videos, 3, height, width) and `num_frames_per_video` (videos,); `pixel_values` (images, 3, height, width).
             `video_metadata` with `return_metadata=True`. Lists unless `return_tensors` is given.
 
         Raises:
@@ -394,7 +394,9 @@ class VidLaDAProcessor(ProcessorMixin):
     def replace_video_token(self, video_inputs: dict[str, Any], video_idx: int, **kwargs: Any) -> str:
         """The placeholder of one processed video, once for each of its tokens."""
         height, width = video_inputs["pixel_values_videos"][0].shape[-2:]
-        return VIDEO_TOKEN * self.count_video_tokens(int(video_inputs["video_num_frames"][video_idx]), height, width)
+        return VIDEO_TOKEN * self.count_video_tokens(
+            int(video_inputs["num_frames_per_video"][video_idx]), height, width
+        )
 
     def count_video_tokens(self, num_frames: int, height: int, width: int) -> int:
         """Tokens that a video of processed frames of height x width pixels takes, see `count_frame_tokens`."""
@@ -465,7 +467,7 @@ class VidLaDAProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """What `__call__` returns and the model's forward takes."""
-        return ["input_ids", "attention_mask", "pixel_values", "pixel_values_videos", "video_num_frames"]
+        return ["input_ids", "attention_mask", "pixel_values", "pixel_values_videos", "num_frames_per_video"]
 
 
 __all__ = ["VidLaDAProcessor"]

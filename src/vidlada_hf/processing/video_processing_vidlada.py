@@ -81,12 +81,12 @@ def list_videos(videos: Any) -> list[Any]:
 
 
 class VidLaDAVideoProcessor(BaseVideoProcessor):
-    """Turns videos into `pixel_values_videos` and `video_num_frames`.
+    """Turns videos into `pixel_values_videos` and `num_frames_per_video`.
 
     A call takes one video or nested lists of videos (see `list_videos` and `read_video`) and gives a `BatchFeature`:
 
     - `pixel_values_videos`: float32 (frames of all videos, 3, 384, 384), values -1..1, one video after the other;
-    - `video_num_frames`: int64 (videos,), the frames of each;
+    - `num_frames_per_video`: int64 (videos,), the frames of each;
     - `video_metadata`, with `return_metadata=True`: a list of `VideoMetadata`; `frames_indices` are the frames sampled.
 
     Frames are sampled by `sample_frame_indices`: at `fps` frames a second (default 1), at most `max_frames` (default
@@ -121,7 +121,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
     allow_private_urls = False
     limits = None
     valid_kwargs = VidLaDAVideosKwargs  # type: ignore[assignment]
-    model_input_names = ["pixel_values_videos", "video_num_frames"]
+    model_input_names = ["pixel_values_videos", "num_frames_per_video"]
 
     def __init__(self, **kwargs: Unpack[VidLaDAVideosKwargs]) -> None:
         _refuse_misspelled(kwargs)
@@ -317,7 +317,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
             )
         data = {
             "pixel_values_videos": torch.cat(processed) if len(processed) > 1 else processed[0],
-            "video_num_frames": torch.tensor([len(frames) for frames in processed]),
+            "num_frames_per_video": torch.tensor([len(frames) for frames in processed]),
         }
         return BatchFeature(data=data, tensor_type=return_tensors)
 

@@ -161,7 +161,7 @@ def size_of_batch(task: ConversationTask, examples: int) -> tuple[BatchSize, boo
         return BatchSize(examples, examples * tokens, examples * frames, examples * (tokens - frames * per_frame)), True
     data: Any = task.dataset()
     batch = task.collate([data[i % len(data)] for i in range(examples)])
-    frames = int(batch["video_num_frames"].sum()) if "video_num_frames" in batch else 0
+    frames = int(batch["num_frames_per_video"].sum()) if "num_frames_per_video" in batch else 0
     return BatchSize(examples, batch["input_ids"].numel(), frames, int((batch["labels"] >= 0).sum())), False
 
 

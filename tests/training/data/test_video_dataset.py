@@ -57,7 +57,7 @@ def test_frames_read_ahead_give_the_processors_own_inputs(parts, clips):
         expected = processor.apply_chat_template(path["messages"], tokenize=True, return_dict=True, return_tensors="pt")
         assert torch.equal(batch["input_ids"], expected["input_ids"])
         assert torch.equal(batch["pixel_values_videos"], expected["pixel_values_videos"])
-        assert batch["video_num_frames"].tolist() == [4]
+        assert batch["num_frames_per_video"].tolist() == [4]
 
 
 @pytest.mark.parametrize("options", [{"resample": 0}, {"size": {"height": 96, "width": 96}}])

@@ -119,7 +119,7 @@ class DiffusionCollator:
             for i, example in enumerate(examples)
         ]
         batch = self._pad(encoded)
-        for name in ("pixel_values_videos", "video_num_frames", "pixel_values"):
+        for name in ("pixel_values_videos", "num_frames_per_video", "pixel_values"):
             if tensors := [example[name] for example in encoded if name in example]:
                 batch[name] = torch.cat(tensors)
         return batch
