@@ -13,7 +13,7 @@ from transformers.generation import MaxTimeCriteria, SuppressTokensLogitsProcess
 from vidlada_hf.modeling.cache_vidlada import NoCache
 from vidlada_hf.modeling.generation_vidlada import VidLaDAGenerationConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
-from vidlada_hf.modeling.unmasking_vidlada import FixedQuotaUnmasking
+from vidlada_hf.modeling.unmasking_vidlada import UNMASKING_STRATEGIES, FixedQuotaUnmasking
 
 from ..golden_model import (
     assert_recorded,
@@ -186,19 +186,28 @@ def test_the_answer_depends_on_the_video(model):
     assert not torch.equal(answers(model, inputs), expected)
 
 
-@pytest.mark.parametrize("unmasking", ["threshold", "factor", "entropy"])
+@pytest.mark.parametrize("unmasking", sorted(set(UNMASKING_STRATEGIES) - {"quota"}))
 def test_adaptive_rules_finish_in_fewer_steps_and_each_example_alone(model, unmasking):
-    settings = {"unmask_threshold": 0.3, "unmask_factor": 3.0, "unmask_entropy_bound": 4.0, "unmasking": unmasking}
+    settings = {
+        "unmask_threshold": 0.3,
+        "unmask_relaxed_threshold": 0.1,
+        "unmask_factor": 3.0,
+        "unmask_entropy_bound": 4.0,
+        "unmask_stable_threshold": 0.1,
+        "unmask_kl_bound": 1.0,
+        "unmask_gap": 0.3,
+        "unmasking": unmasking,
+    }
     settings["suppress_tokens"] = [PAD, MASK]
     examples = [example(model, 2), example(model, 1, after=7, seed=2)]
     output = model.generate(
-        **batch(*examples), max_new_tokens=12, block_length=4, return_dict_in_generate=True, **settings
+        **batch(*examples), max_new_tokens=12, block_length=12, return_dict_in_generate=True, **settings
     )
     assert len(output.trace) < 12 and (output.tokens_per_forward > 1).all()
     together = output.sequences[:, -12:]
     assert (together != MASK).all()
     for row, one in zip(together, examples, strict=True):
-        assert row.tolist() == answers(model, one, **settings)[0].tolist()
+        assert row.tolist() == answers(model, one, block_length=12, **settings)[0].tolist()
 
 
 # --- the canvas ------------------------------------------------------------------------------------------------------

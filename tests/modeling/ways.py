@@ -23,6 +23,14 @@ WAYS = {
     "threshold": {"unmasking": "threshold", "unmask_threshold": 0.3, "suppress_tokens": [0, MASK]},
     "factor": {"unmasking": "factor", "unmask_factor": 3.0, "suppress_tokens": [0, MASK]},
     "entropy": {"unmasking": "entropy", "unmask_entropy_bound": 4.0, "suppress_tokens": [0, MASK]},
+    "local": {"unmasking": "local", "unmask_relaxed_threshold": 0.1, "unmask_threshold": 0.3},
+    "klass": {
+        "unmasking": "klass",
+        "unmask_stable_threshold": 0.1,
+        "unmask_kl_bound": 1.0,
+        "suppress_tokens": [0, MASK],
+    },
+    "prophet": {"unmasking": "prophet", "unmask_gap": 0.3, "suppress_tokens": [0, MASK]},
     "noise": {"temperature": 1.0, "remasking": "random", "seed": 3},
 }
 

@@ -60,8 +60,8 @@ class DecodingSetup:
         """New objects of both."""
         rule = resolve_unmasking(self.unmasking)
         if self.unmasking_value is not None:
-            build, argument = UNMASKING_STRATEGIES[self.unmasking]
-            if argument is None:
+            build, fields = UNMASKING_STRATEGIES[self.unmasking]
+            if not fields:
                 raise ValueError(
                     f"The unmasking rule {self.unmasking!r} takes no number, got {self.unmasking_value:g}."
                 )

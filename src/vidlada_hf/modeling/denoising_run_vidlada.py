@@ -39,7 +39,7 @@ class GenerationRequest:
     Args:
         input_ids: (batch, tokens), int64.
         settings: the generation config with the arguments in it.
-        cache, unmasking: the strategies.
+        cache, unmasking: the strategies; the second is this call's own.
         canvas: as it stands before the first step.
         suffix_ids: (suffix,), int64.
         random_source: where random draws come from.
@@ -132,6 +132,7 @@ class DenoisingRun:
         begin, columns = self.layout.canvas.start, block.columns
         span = slice(begin + columns.start, begin + columns.stop)
         quotas = num_transfer_tokens(self.canvas.masked[:, columns].sum(-1), block.steps)
+        self.request.unmasking.on_block_start(block.steps)
         for i in range(block.steps):
             flags = self._active_examples(number, columns, i)
             if not any(flags):

@@ -53,8 +53,13 @@ class VidLaDAGenerationConfig(GenerationConfig):
         allow_uneven: without it, blocks must divide the canvas and steps must be a multiple of the blocks. With it the
             last block may be shorter, and the first blocks get one step more.
         unmasking: the rule that commits tokens: "quota" (so many a step, the most confident first), "threshold",
-            "factor" or "entropy" (more where the model is sure; see `unmasking_vidlada`).
+            "local", "factor", "entropy", "klass" or "prophet" (more where the model is sure; see `unmasking_vidlada`).
         unmask_threshold, unmask_factor, unmask_entropy_bound: of the rule of that name; probability, factor, nats.
+            The first is also the probability of "local"'s anchors.
+        unmask_relaxed_threshold: "local": the probability that commits a position near an anchor.
+        unmask_stable_threshold, unmask_kl_bound: "klass": the probability that commits a position whose prediction
+            changed by less than so many nats in each of the last two steps.
+        unmask_gap: "prophet": the lead of the best logit over the second that commits a whole block early on.
         cache_strategy: what a step recomputes: "none" (everything, exact), "mars" (MARS-Cache),
             "prefix", "dual" (Fast-dLLM) or "interval" (dLLM-Cache); see `cache_strategies_vidlada`.
         cache_config: settings of the strategy of that name, a dict such as {"anchors": 4}.
@@ -91,6 +96,10 @@ class VidLaDAGenerationConfig(GenerationConfig):
         "unmask_threshold": 0.9,
         "unmask_factor": 1.0,
         "unmask_entropy_bound": 0.1,
+        "unmask_relaxed_threshold": 0.75,
+        "unmask_stable_threshold": 0.6,
+        "unmask_kl_bound": 0.01,
+        "unmask_gap": 7.5,
         "cache_strategy": "none",
         "cache_config": None,
         "temperature": 0.0,

@@ -255,7 +255,7 @@ class VidLaDAGenerationMixin:
             input_ids=input_ids,
             settings=settings,
             cache=resolve_cache_strategy(strategy, settings.cache_config),
-            unmasking=rule,
+            unmasking=rule.start(),
             canvas=self._prepare_canvas(canvas_ids, settings, input_ids),
             suffix_ids=prepare_suffix(suffix, tokenizer, input_ids.device),
             random_source=RandomSource(settings.seed, generator, len(input_ids), input_ids.device),

@@ -4,10 +4,12 @@ All rules commit at least this step's share of the fixed schedule, so that a blo
 adaptive ones commit more where the model is sure, and so need fewer steps.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 
 from .arguments_vidlada import check_positive
 
@@ -26,19 +28,36 @@ def num_transfer_tokens(masked: torch.Tensor, steps: int) -> torch.Tensor:
     return base[:, None] + (torch.arange(steps, device=masked.device) < rest[:, None]).long()
 
 
+def check_probability(name: str, value: Any) -> float:
+    """The value as a float; ValueError if it is not above 0 and at most 1."""
+    probability = check_positive(name, value)
+    if probability > 1:
+        raise ValueError(f"`{name}` is a probability, of at most 1, got {value!r}.")
+    return probability
+
+
 def rank(values: torch.Tensor) -> torch.Tensor:
     """(batch, n): the rank of each value in its row, the largest 0; equal values keep their order."""
     return values.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
 class UnmaskingStrategy(ABC):
-    """Chooses among the masked positions of the current block. Stateless: one object serves any number of calls.
+    """Chooses among the masked positions of the current block.
+
+    One object serves any number of calls: what it keeps from step to step lies in a copy that `start` makes for each.
 
     Attributes:
         needs_probabilities: whether confidences must be probabilities, which `remasking="random"` does not give.
     """
 
     needs_probabilities: ClassVar[bool] = False
+
+    def start(self) -> "UnmaskingStrategy":
+        """The object that serves one `generate`: itself where it keeps nothing, as here; else a copy."""
+        return self
+
+    def on_block_start(self, steps: int) -> None:  # noqa: B027  # most have nothing to do here
+        """Called before the first step of a block, which has at most so many."""
 
     @abstractmethod
     def select(
@@ -73,15 +92,39 @@ class ThresholdUnmasking(FixedQuotaUnmasking):
     needs_probabilities = True
 
     def __init__(self, threshold: float = 0.9) -> None:
-        self.threshold = check_positive("unmask_threshold", threshold)
-        if self.threshold > 1:
-            raise ValueError(f"`unmask_threshold` is a probability, of at most 1, got {threshold!r}.")
+        self.threshold = check_probability("unmask_threshold", threshold)
 
     def select(
         self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
     ) -> torch.Tensor:
         """All eligible positions at or above the threshold, and at least the quota."""
         return (confidence >= self.threshold) | super().select(confidence, eligible, quota, logits)
+
+
+class LocalUnmasking(FixedQuotaUnmasking):
+    """Named "local": anchors, and around them what is less sure (LocalLeap, arXiv 2510.07081).
+
+    Args:
+        relaxed_threshold: probability that commits a position near an anchor.
+        threshold: probability that makes a position an anchor.
+        radius: how many positions away an anchor may be.
+    """
+
+    needs_probabilities = True
+
+    def __init__(self, relaxed_threshold: float = 0.75, threshold: float = 0.9, radius: int = 4) -> None:
+        self.relaxed_threshold = check_probability("unmask_relaxed_threshold", relaxed_threshold)
+        self.threshold = check_probability("unmask_threshold", threshold)
+        self.radius = int(check_positive("radius", radius))
+
+    def select(
+        self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
+    ) -> torch.Tensor:
+        """All anchors, what is near one and reaches the relaxed threshold, and at least the quota."""
+        anchors = confidence >= self.threshold
+        near = F.max_pool1d(anchors.float(), 2 * self.radius + 1, stride=1, padding=self.radius) > 0
+        relaxed = near & (confidence >= self.relaxed_threshold)
+        return anchors | relaxed | super().select(confidence, eligible, quota, logits)
 
 
 class FactorUnmasking(FixedQuotaUnmasking):
@@ -121,33 +164,115 @@ class EntropyBoundUnmasking(FixedQuotaUnmasking):
         )
 
 
-# Name -> class, and the field of the generation config that it is made with.
-UNMASKING_STRATEGIES: dict[str, tuple[Any, str | None]] = {
-    "quota": (FixedQuotaUnmasking, None),
-    "threshold": (ThresholdUnmasking, "unmask_threshold"),
-    "factor": (FactorUnmasking, "unmask_factor"),
-    "entropy": (EntropyBoundUnmasking, "unmask_entropy_bound"),
+class KLASSUnmasking(FixedQuotaUnmasking):
+    """Named "klass": what is confident and did not change in the last steps (KLASS, arXiv 2511.05664).
+
+    Args:
+        threshold: probability that a position must reach. It can be lower than that of "threshold".
+        kl_bound: what the divergence from the step before must stay below, in nats.
+        history: in how many steps in a row.
+    """
+
+    needs_probabilities = True
+
+    def __init__(self, threshold: float = 0.6, kl_bound: float = 0.01, history: int = 2) -> None:
+        self.threshold = check_probability("unmask_stable_threshold", threshold)
+        self.kl_bound = check_positive("unmask_kl_bound", kl_bound)
+        self.history = int(check_positive("history", history))
+        self._before: torch.Tensor | None = None  # (batch, block, vocabulary), log-probabilities of the step before
+        self._unchanged: torch.Tensor | None = None  # (batch, block), int64, steps in a row
+
+    def start(self) -> "KLASSUnmasking":
+        """A copy that knows of no step."""
+        started = copy.copy(self)
+        started.on_block_start(0)
+        return started
+
+    def on_block_start(self, steps: int) -> None:
+        """Forgets the block before."""
+        self._before = self._unchanged = None
+
+    def select(
+        self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
+    ) -> torch.Tensor:
+        """All that is confident and unchanged, and at least the quota."""
+        chosen = super().select(confidence, eligible, quota, logits)
+        now = logits.log_softmax(-1)
+        if self._before is None or self._unchanged is None:
+            self._unchanged = torch.zeros_like(eligible, dtype=torch.long)
+        else:
+            # KL(now || before). A token that is suppressed has the probability 0 in both, and adds nothing.
+            divergence = torch.where(now.isneginf(), 0, now.exp() * (now - self._before)).sum(-1)
+            self._unchanged = torch.where(divergence < self.kl_bound, self._unchanged + 1, 0)
+            chosen |= (confidence >= self.threshold) & (self._unchanged >= self.history)
+        self._before = now
+        return chosen
+
+
+class ProphetUnmasking(FixedQuotaUnmasking):
+    """Named "prophet": the whole block at once, when its best tokens lead clearly (Prophet, arXiv 2508.19982).
+
+    Args:
+        gap: how far the best logit must be above the second, in the mean of the masked positions, in the first third of
+            the block's steps; two thirds of it in the second third, one third in the last.
+    """
+
+    def __init__(self, gap: float = 7.5) -> None:
+        self.gap = check_positive("unmask_gap", gap)
+        self._step, self._steps = 0, 1
+
+    def start(self) -> "ProphetUnmasking":
+        """A copy that counts the steps of its own blocks."""
+        return copy.copy(self)
+
+    def on_block_start(self, steps: int) -> None:
+        """Counts from 0 again."""
+        self._step, self._steps = 0, steps
+
+    def select(
+        self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
+    ) -> torch.Tensor:
+        """All eligible positions of an example whose lead is large enough; else the quota."""
+        best, second = logits.topk(2, dim=-1).values.unbind(-1)
+        lead = torch.where(eligible, best - second, 0).sum(-1) / eligible.sum(-1).clamp(min=1)
+        third = min(2, 3 * self._step // self._steps)
+        self._step += 1
+        is_clear = lead >= self.gap * (1 - third / 3)
+        return (eligible & is_clear[:, None]) | super().select(confidence, eligible, quota, logits)
+
+
+# Name -> class, and the fields of the generation config that it is made with, in the order of its arguments. The first
+# is the number that can be typed behind its name.
+UNMASKING_STRATEGIES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "quota": (FixedQuotaUnmasking, ()),
+    "threshold": (ThresholdUnmasking, ("unmask_threshold",)),
+    "local": (LocalUnmasking, ("unmask_relaxed_threshold", "unmask_threshold")),
+    "factor": (FactorUnmasking, ("unmask_factor",)),
+    "entropy": (EntropyBoundUnmasking, ("unmask_entropy_bound",)),
+    "klass": (KLASSUnmasking, ("unmask_stable_threshold", "unmask_kl_bound")),
+    "prophet": (ProphetUnmasking, ("unmask_gap",)),
 }
 
 
 def is_own(strategy: UnmaskingStrategy) -> bool:
-    """Whether a strategy is one of these, which keep nothing of a step."""
+    """Whether a strategy is one of these, which keep no logits of a step."""
     return type(strategy) in {known for known, _ in UNMASKING_STRATEGIES.values()}
 
 
 def resolve_unmasking(strategy: str | UnmaskingStrategy, settings: Any = None) -> UnmaskingStrategy:
-    """A strategy by its name, made with its field of a generation config if one is given; or the object itself.
+    """A strategy by its name, made with its fields of a generation config if one is given; or the object itself.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones. An impossible value of its field.
+        ValueError: an unknown name; the message lists the known ones. An impossible value of a field.
     """
     if isinstance(strategy, str):
         if strategy not in UNMASKING_STRATEGIES:
             known = ", ".join(map(repr, UNMASKING_STRATEGIES))
             raise ValueError(f"Unknown `unmasking` {strategy!r}; known are {known}.")
-        build, field = UNMASKING_STRATEGIES[strategy]
-        return build() if field is None or settings is None else build(getattr(settings, field))
-    if isinstance(strategy, type) or not callable(getattr(strategy, "select", None)):
+        build, fields = UNMASKING_STRATEGIES[strategy]
+        return build() if settings is None else build(*(getattr(settings, field) for field in fields))
+    methods = ("start", "on_block_start", "select")
+    if isinstance(strategy, type) or not all(callable(getattr(strategy, name, None)) for name in methods):
         known = ", ".join(map(repr, UNMASKING_STRATEGIES))
         got = f"the class {strategy.__name__}" if isinstance(strategy, type) else type(strategy).__name__
         raise ValueError(f"`unmasking` must be a name ({known}) or an object of an UnmaskingStrategy, got {got}.")
@@ -159,6 +284,9 @@ __all__ = [
     "EntropyBoundUnmasking",
     "FactorUnmasking",
     "FixedQuotaUnmasking",
+    "KLASSUnmasking",
+    "LocalUnmasking",
+    "ProphetUnmasking",
     "ThresholdUnmasking",
     "UnmaskingStrategy",
     "is_own",
