@@ -1,6 +1,6 @@
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from vidlada_hf.modeling.modeling_vidlada import (
@@ -338,15 +338,6 @@ def test_an_official_checkpoint_can_be_saved_in_its_own_names_again(golden, tmp_
     again = load_file(tmp_path / "model.safetensors")
     assert again.keys() == official.keys()
     assert all(torch.equal(again[name], official[name]) for name in official)
-
-
-def test_a_checkpoint_with_missing_keys_is_refused(model, tmp_path):
-    model.save_pretrained(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    weights.pop("model.image_newline.weight")
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=f"{tmp_path}.*model.image_newline"):
-        VidLaDAForConditionalGeneration.from_pretrained(tmp_path)
 
 
 @torch.no_grad()

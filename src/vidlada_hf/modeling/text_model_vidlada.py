@@ -27,6 +27,7 @@ from .cache_vidlada import DenoisingCache, count_positions
 from .configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
 from .flash_attention_vidlada import FEW_QUERIES, flash_attention, has_flash_attention
 from .layer_functions_vidlada import forget_packed, layer_functions
+from .loading_vidlada import required_names
 from .vision_vidlada import VidLaDANewline
 
 
@@ -162,22 +163,30 @@ class VidLaDAPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Loads a checkpoint in this package's or in the official layout.
 
+        Tensors that the class which wrote it does not have, such as a new head's, are initialized, with a warning.
+
+        Args:
+            output_loading_info: return the model and a dict with what is missing; nothing is refused then.
+
         Raises:
-            ValueError: a file of weights is damaged; or the checkpoint lacks tensors, which transformers would silently
-                fill with random values.
+            ValueError: a file of weights is damaged; or the checkpoint lacks tensors that are its own, which
+                transformers would fill with random values.
         """
         name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
         try:
             model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         except SafetensorError as error:
             raise ValueError(f"A file of weights in {name} is damaged ({error}): copy it again.") from error
-        if missing := sorted(info["missing_keys"]):
+        if output_loading_info:
+            return model, info
+        missing = info["missing_keys"] and sorted(info["missing_keys"] & required_names(model, VidLaDAPreTrainedModel))
+        if missing:
             raise ValueError(
                 f"The checkpoint {name} lacks {len(missing)} tensors that {cls.__name__} needs: "
                 f"{', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}. Download it again, or "
                 "convert the official checkpoint with `vidlada convert`."
             )
-        return (model, info) if output_loading_info else model
+        return model
 
     def save_pretrained(self, *args: Any, save_original_format: bool = False, **kwargs: Any) -> None:
         """As in transformers, but in this package's names, also when the model came from an official checkpoint."""

@@ -1,0 +1,133 @@
+"""Which tensors a checkpoint may lack."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration, VidLaDAModel
+from vidlada_hf.modeling.text_model_vidlada import VidLaDAPreTrainedModel
+
+from ..tiny_models import example, tiny_config, tiny_model
+
+
+class Reward(VidLaDAPreTrainedModel):
+    """A head beside the usual one's place."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model = VidLaDAModel(config)
+        self.score = nn.Linear(config.text_config.hidden_size, 1)
+        self.post_init()
+
+
+class Judge(VidLaDAForConditionalGeneration):
+    """A head beside the usual one."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.judge = nn.Linear(config.text_config.hidden_size, 3)
+        self.post_init()
+
+
+class Probed(VidLaDAModel):
+    """A head in the model without a head."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.probe = nn.Linear(config.text_config.hidden_size, 2)
+        self.post_init()
+
+
+NEW_HEADS = {Reward: "score.", Judge: "judge.", Probed: "probe."}
+
+
+def drop(folder: Path, name: str) -> None:
+    """Takes a tensor out of a checkpoint."""
+    weights = load_file(folder / "model.safetensors")
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    tiny_model().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_tensor_of_its_own_is_required(checkpoint):
+    drop(checkpoint, "model.image_newline.weight")
+    with pytest.raises(ValueError, match=f"{checkpoint} lacks 1 tensors .*: model.image_newline.weight. Download"):
+        VidLaDAForConditionalGeneration.from_pretrained(checkpoint)
+
+
+def test_the_usual_head_is_required_of_the_usual_class(checkpoint):
+    drop(checkpoint, "lm_head.weight")
+    with pytest.raises(ValueError, match="lacks 1 tensors .*: lm_head.weight"):
+        VidLaDAForConditionalGeneration.from_pretrained(checkpoint)
+
+
+def test_who_asks_is_told_instead(checkpoint):
+    drop(checkpoint, "lm_head.weight")
+    model, info = VidLaDAForConditionalGeneration.from_pretrained(checkpoint, output_loading_info=True)
+    assert isinstance(model, VidLaDAForConditionalGeneration) and info["missing_keys"] == {"lm_head.weight"}
+
+
+@pytest.mark.parametrize("cls", NEW_HEADS)
+def test_a_new_head_is_initialized(checkpoint, cls):
+    model = cls.from_pretrained(checkpoint)
+    _, info = cls.from_pretrained(checkpoint, output_loading_info=True)
+    assert info["missing_keys"] == {f"{NEW_HEADS[cls]}{part}" for part in ("weight", "bias")}
+    expected = tiny_model().model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.base_model.state_dict().items()
+               if not name.startswith("probe."))  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", NEW_HEADS)
+def test_a_new_head_excuses_no_other_tensor(checkpoint, cls):
+    drop(checkpoint, "model.language_model.layers.1.mlp.up_proj.weight")
+    with pytest.raises(ValueError, match=r"lacks 1 tensors .*language_model.layers.1.mlp.up_proj.weight"):
+        cls.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("cls", NEW_HEADS)
+def test_a_head_of_ones_own_is_required_of_ones_own_class(tmp_path, cls):
+    cls(tiny_config()).save_pretrained(tmp_path)
+    assert type(cls.from_pretrained(tmp_path)) is cls
+    drop(tmp_path, f"{NEW_HEADS[cls]}bias")
+    with pytest.raises(ValueError, match=rf"lacks 1 tensors .*: {NEW_HEADS[cls]}bias"):
+        cls.from_pretrained(tmp_path)
+
+
+@torch.no_grad()
+def test_the_folder_of_the_model_without_a_head_loads_into_one_with(tmp_path):
+    model = tiny_model()
+    model.model.save_pretrained(tmp_path)
+    again, info = VidLaDAForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert info["missing_keys"] == {"lm_head.weight"} and not info["unexpected_keys"]
+    inputs = example(model, 2)
+    for loaded in (again, VidLaDAForConditionalGeneration.from_pretrained(tmp_path)):
+        hidden = loaded.eval().model(**inputs).last_hidden_state
+        torch.testing.assert_close(hidden, model.model(**inputs).last_hidden_state)
+    drop(tmp_path, "image_newline.weight")
+    with pytest.raises(ValueError, match=r"lacks 1 tensors .*: model.image_newline.weight"):
+        VidLaDAForConditionalGeneration.from_pretrained(tmp_path)
+
+
+def test_an_unknown_writer_is_required_to_hold_the_model_without_a_head(checkpoint):
+    config = (checkpoint / "config.json").read_text()
+    (checkpoint / "config.json").write_text(config.replace("VidLaDAForConditionalGeneration", "SomebodysClassifier"))
+    drop(checkpoint, "lm_head.weight")
+    VidLaDAForConditionalGeneration.from_pretrained(checkpoint)
+    drop(checkpoint, "model.multi_modal_projector.linear_1.bias")
+    with pytest.raises(ValueError, match=r"lacks 1 tensors .*: model.multi_modal_projector.linear_1.bias"):
+        VidLaDAForConditionalGeneration.from_pretrained(checkpoint)
+
+
+def test_a_config_without_a_class_is_the_usual_ones(checkpoint):
+    drop(checkpoint, "lm_head.weight")
+    with pytest.raises(ValueError, match=r"lacks 1 tensors .*: lm_head.weight"):
+        VidLaDAForConditionalGeneration.from_pretrained(checkpoint, config=tiny_config())
