@@ -13,7 +13,9 @@ from vidlada_hf.processing.limits_vidlada import ReadingLimits
 from vidlada_hf.processing.video_processing_vidlada import VidLaDAVideoProcessor, list_videos
 from vidlada_hf.processing.video_reading_vidlada import VideoReadingError, read_video
 
-from .helpers import assert_names_source_and_remedy, cut, every_frame
+from .helpers import ask, assert_names_source_and_remedy, cut, every_frame, inputs_of, small_processor
+from .servers import content as content_of
+from .servers import serve
 
 ANIMATED = ["webp", "png", "gif", "avif"]
 
@@ -55,11 +57,60 @@ def test_a_list_of_them_is_a_list_of_videos(tmp_path, suffix):
     assert processor(paths)["num_frames_per_video"].tolist() == [3, 4]
 
 
+@pytest.mark.parametrize("suffix", ANIMATED)
+def test_it_is_a_video_in_a_message(tmp_path, suffix):
+    paths = [save(tmp_path / f"{i}.{suffix}", count) for i, count in enumerate((3, 4))]
+    processor = small_processor()
+    expected = processor.video_processor(paths[0], num_frames=8)["pixel_values_videos"]
+    content = paths[0].read_bytes()
+    row = {"bytes": content, "path": "a.mp4"}
+    with serve({f"/a.{suffix}": content_of(content)}) as host:
+        for part in (
+            *({"path": str(paths[0])}, {"video": paths[0]}, {"video": [str(paths[0])]}, {"url": paths[0].as_uri()}),
+            *({"video": content}, {"video": io.BytesIO(content)}, {"video": row}, {"url": f"{host}/a.{suffix}"}),
+        ):
+            message = ask(None, "What?")
+            message[0]["content"].insert(0, {"type": "video", **part})
+            inputs = inputs_of(processor, message, num_frames=8, allow_private_urls=True)
+            assert torch.equal(inputs["pixel_values_videos"], expected), part
+    (question,) = ask(paths[0], "What?")
+    question["content"].insert(1, {"type": "video", "video": paths[1].read_bytes(), "num_frames": 2})
+    assert inputs_of(processor, [question], num_frames=8)["video_num_frames"].tolist() == [3, 2]
+
+
 def test_still_pictures_are_frames(tmp_path):
     paths = [save(tmp_path / f"{i}.{suffix}", 1) for i, suffix in enumerate(("webp", "png"))]
     assert not any(is_animated_picture(str(path)) for path in paths)
     assert list_videos(paths) == [paths]
     assert not is_animated_picture(str(tmp_path / "nowhere.png"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp", "ppm", "pgm", "avif"])
+def test_a_still_picture_is_the_same_wherever_it_is_given(tmp_path, suffix):
+    path = save(tmp_path / f"still.{suffix}", 1)
+    (expected,), _ = read_video([path], every_frame)
+    misnamed = tmp_path / "frame%d.jpg"
+    misnamed.write_bytes(path.read_bytes())
+    with misnamed.open("rb") as opened:
+        for source in (path, path.read_bytes(), opened, misnamed, [misnamed]):
+            (frame,), metadata = read_video(source, every_frame)
+            assert metadata.total_num_frames == 1
+            assert np.array_equal(frame, expected) or (suffix == "avif" and np.abs(frame - 1.0 * expected).mean() < 3)
+
+
+@pytest.mark.parametrize("name", ["a.mjpeg", "a.jpg", "a.mp4"])
+def test_jpegs_behind_each_other_are_a_video_unless_the_first_lists_them(tmp_path, name):
+    """Phones put a map of brightness behind a picture, and their readers show the picture."""
+    first, *rest = images = [Image.fromarray(picture) for picture in clips.pictures(3)]
+    parts = []
+    for image in images:
+        image.save(tmp_path / "part.jpg")
+        parts.append((tmp_path / "part.jpg").read_bytes())
+    (tmp_path / name).write_bytes(b"".join(parts))
+    assert len(read_video(tmp_path / name, every_frame)[0]) == 3
+    first.save(tmp_path / name, "MPO", save_all=True, append_images=rest)
+    (frame,), _ = read_video(tmp_path / name, every_frame)
+    assert np.array_equal(frame, np.asarray(Image.open(tmp_path / name)))
 
 
 def test_the_suffix_does_not_matter(tmp_path):

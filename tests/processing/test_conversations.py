@@ -84,6 +84,8 @@ def test_metadata_given_with_the_call_stay_with_their_videos(processor):
         ({"url": "b.mp4"}, "'video' and 'url': give one"),
         ({"video": []}, "empty list"),
         ({"video": ()}, "empty list"),
+        ({"video": [[]]}, "list of 0 videos"),
+        ({"video": ["a.mp4", "b.mp4"]}, "list of 2 videos: give each a part of its own"),
     ],
     ids=str,
 )
@@ -151,9 +153,22 @@ def test_addresses_of_images(processor, tmp_path):
 
 def test_frames_behind_addresses(processor):
     (checked,) = check_parts(about({"type": "video", "url": ["https://a.b/1.png", "https://a.b/2.png"]}))
-    assert all(type(frame) is AllowedAddress for frame in checked["content"][0]["video"])
+    assert all(type(frame) is AllowedAddress for frame in checked["content"][0]["video"].source)
     with pytest.raises(VideoReadingError, match="allow_urls=True"):
         inputs_of(processor, about({"type": "video", "video": ["https://a.b/1.png", "https://a.b/2.png"]}))
+
+
+def test_each_part_is_one_video_whatever_it_is(processor, tmp_path):
+    """Two still pictures in a list would be two frames of one video."""
+    pictures, paths = list(clips.pictures(3)), [tmp_path / f"{i}.png" for i in range(3)]
+    for picture, path in zip(pictures, paths, strict=True):
+        Image.fromarray(picture).save(path)
+    for sources in (pictures, paths, [path.read_bytes() for path in paths], [[path] for path in paths]):
+        inputs = inputs_of(processor, about(*({"type": "video", "video": source} for source in sources)))
+        assert inputs["video_num_frames"].tolist() == [1, 1, 1]
+        assert torch.equal(inputs["pixel_values_videos"], processor.video_processor(pictures)["pixel_values_videos"])
+    inputs = inputs_of(processor, about({"type": "video", "video": paths[:2]}, {"type": "video", "path": paths[2]}))
+    assert inputs["video_num_frames"].tolist() == [2, 1]
 
 
 def test_a_row_of_datasets_is_a_video(processor, clip):

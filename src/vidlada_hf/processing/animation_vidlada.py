@@ -1,8 +1,14 @@
-"""Animated pictures are videos. FFmpeg reads GIF, APNG and AVIF; animated WebP, which it cannot, is read by Pillow."""
+"""Which reader a file gets: FFmpeg, or Pillow for still pictures and animated WebP.
+
+Animated pictures are videos. FFmpeg reads GIF, APNG and AVIF, but no animated WebP. A still picture is a video of one
+frame, with the pixels that it has in a list of frames.
+"""
 
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from typing import Any, BinaryIO
@@ -10,30 +16,42 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from .addresses_vidlada import protocol_of
+from .containers_vidlada import open_container
 from .limits_vidlada import DEFAULT_LIMITS, ReadingLimits
+from .pictures_vidlada import path_of_file_address
 from .video_clip_vidlada import Clip, ClipMetadata, VideoReadingError
 from .video_file_vidlada import VideoFile
+from .video_frames_vidlada import FrameSequence
 from .video_packets_vidlada import FileHead
 
 _HEAD = 4096  # bytes among which a picture says that it moves
 _SLOWNESS = 16  # times that of a video's decoder
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNM = {kind + blank for kind in (b"1", b"2", b"3", b"4", b"5", b"6") for blank in (b" ", b"\n", b"\r", b"\t")}
 
 
 def open_file(file: str | BinaryIO, limits: ReadingLimits = DEFAULT_LIMITS) -> Clip:
-    """Opens a video file or an animated picture: a local path, or a seekable binary file object."""
+    """Opens a video file or a picture: a local path, or a seekable binary file object."""
     head = FileHead(file)
-    return AnimatedWebP(file, limits) if _is_animated_webp(head.bytes) else VideoFile(file, limits, head)
+    if _is_animated_webp(head.bytes):
+        return AnimatedWebP(file, limits)
+    if _is_still_picture(file, head.bytes):
+        most = limits.pixels_of(head.size)
+        return FrameSequence([file], limits=replace(limits, max_pixels=most))
+    return VideoFile(file, limits, head)
 
 
-def is_animated_picture(name: str | bytes) -> bool:
+def is_animated_picture(name: str) -> bool:
     """Whether a file is a PNG, WebP or AVIF that moves, whatever its suffix; False where there is no such file."""
+    if protocol_of(name) == "file":
+        with suppress(VideoReadingError):  # reading it will say what is wrong
+            name = path_of_file_address(name)
     if not os.path.isfile(name):
         return False
     with open(name, "rb") as file:
         head = file.read(_HEAD)
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return 0 < head.find(b"acTL") < (head.find(b"IDAT") % (len(head) + 1))
-    return _is_animated_webp(head) or head[4:12] == b"ftypavis"
+    return _is_animated_png(head) or _is_animated_webp(head) or head[4:12] == b"ftypavis"
 
 
 class AnimatedWebP:
@@ -101,6 +119,35 @@ class AnimatedWebP:
                 " `max_decoded_pixels`"
             )
         return image
+
+
+def _is_still_picture(file: str | BinaryIO, head: bytes) -> bool:
+    """Whether it is a JPEG, PNG, WebP, TIFF, BMP or PNM that does not move. (AVIF is read by FFmpeg always.)"""
+    if head.startswith(b"\xff\xd8\xff"):
+        return not _is_motion_jpeg(file)
+    if head.startswith(_PNG):
+        return not _is_animated_png(head)
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP" and not _is_animated_webp(head)
+    return is_webp or head.startswith((b"II*\0", b"MM\0*", b"BM")) or (head[:1] == b"P" and head[1:3] in _PNM)
+
+
+def _is_motion_jpeg(file: str | BinaryIO) -> bool:
+    """Whether JPEGs follow each other; not where the first lists them, as phones do that add a map of brightness."""
+    with closing(open_container(file, {"codec_whitelist": "none"})) as container:
+        if container.format.name != "mjpeg":
+            return False
+    try:
+        with ExitStack() as opened:
+            content = opened.enter_context(open(file, "rb")) if isinstance(file, str) else file
+            content.seek(0)
+            return Image.open(content, formats=["JPEG"]).format != "MPO"
+    except OSError:  # FFmpeg reads on where a picture is damaged
+        return True
+
+
+def _is_animated_png(head: bytes) -> bool:
+    """By the chunk that stands before the data (PNG specification, 11.3.6.1)."""
+    return head.startswith(_PNG) and 0 < head.find(b"acTL") < (head.find(b"IDAT") % (len(head) + 1))
 
 
 def _is_animated_webp(head: bytes) -> bool:

@@ -1,8 +1,9 @@
 """Which files FFmpeg may open: containers that hold their own video, and nothing that leads on to somewhere else.
 
-FFmpeg chooses a reader by content, not by name. Some readers open other files, devices or the network: playlists (HLS,
-DASH), scripts (concat, AviSynth), session descriptions (SDP), image patterns, recordings in several files. Some make
-pictures of any text. So the readers that may be used are listed, and none of them opens anything but its own file.
+FFmpeg chooses a reader by content, and by name where it has one. Some readers open other files, devices or the network:
+playlists (HLS, DASH), scripts (concat, AviSynth), session descriptions (SDP), image patterns, recordings in several
+files. Some make pictures of any text. So the readers that may be used are listed, and none of them opens anything but
+its own file.
 """
 
 from typing import Any, BinaryIO
@@ -26,6 +27,13 @@ CONTAINERS = (
 )
 
 
+class _Nameless:
+    """A file object of which FFmpeg sees the content alone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
 def open_container(
     file: str | BinaryIO, options: dict[str, str] | None = None, codec_options: dict[str, str] | None = None
 ) -> Any:
@@ -44,11 +52,13 @@ def open_container(
         VideoReadingError: the content is of a kind that is not among `CONTAINERS`.
         av.FFmpegError, OSError: it cannot be opened.
     """
-    is_path = isinstance(file, str)
-    guards = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file" if is_path else "none"}
+    # The protocol keeps a colon in a name from being taken for one.
+    source = f"file:{file}" if isinstance(file, str) else _Nameless(file)
+    protocols = "file" if isinstance(file, str) else "none"
+    guards = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": protocols}
     try:
         return av.open(
-            f"file:{file}" if is_path else file,  # the protocol keeps a colon in a name from being taken for one
+            source,
             mode="r",
             options=codec_options,
             container_options={**(options or {}), **guards},

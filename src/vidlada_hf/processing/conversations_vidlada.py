@@ -13,7 +13,7 @@ from .options_vidlada import unknown_option
 from .pictures_vidlada import load_picture
 from .sampling_vidlada import check_sampling
 from .video_clip_vidlada import VideoReadingError
-from .video_processing_vidlada import list_metadata
+from .video_processing_vidlada import OneVideo, list_metadata, list_videos
 
 VIDEO_KEYS = ("video", "path", "url")
 IMAGE_KEYS = ("image", "path", "url", "base64")
@@ -21,8 +21,8 @@ IMAGE_KEYS = ("image", "path", "url", "base64")
 VIDEO_PART_OPTIONS = ("num_frames", "fps", "max_frames", "force_sample", "sample_by", "do_sample_frames")
 
 
-class VideoWithOptions:
-    """A video, and the options of the video processor that a message gives it.
+class VideoWithOptions(OneVideo):
+    """A video of a message, and the options of the video processor that stand beside it.
 
     Args:
         source: see `read_video`.
@@ -30,7 +30,8 @@ class VideoWithOptions:
     """
 
     def __init__(self, source: Any, options: dict[str, Any]) -> None:
-        self.source, self.options = source, options
+        super().__init__(source)
+        self.options = options
 
     def over(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of a call with these in place of those that they contradict."""
@@ -41,12 +42,12 @@ class VideoWithOptions:
 def check_parts(conversation: Any) -> Any:
     """A conversation, or a list of them, whose visual parts are checked and name their source in one way.
 
-    A part becomes `{"type": "video", "video": source}` or `{"type": "image", "image": source}`. What its key `url`
-    names may be fetched: it becomes an `AllowedAddress`. Options beside a video make it a `VideoWithOptions`. What was
-    given is not changed.
+    A part becomes `{"type": "video", "video": VideoWithOptions}` or `{"type": "image", "image": source}`. What its key
+    `url` names may be fetched: it becomes an `AllowedAddress`. What was given is not changed.
 
     Raises:
-        ValueError: a part with several sources, an empty list, or an option that does not exist or contradicts another.
+        ValueError: a part with several sources or videos, or an empty list; an option that does not exist or
+            contradicts another.
     """
     if hasattr(conversation, "messages"):
         return check_parts(conversation.messages)
@@ -80,7 +81,15 @@ def _check_part(part: Any) -> Any:
         source = allow_addresses(source)
     if sources[0] == "base64" and isinstance(source, str) and not source.startswith("data:"):
         source = f"data:image/;base64,{source}"
-    return {"type": kind, kind: VideoWithOptions(source, options) if options else source}
+    return {"type": kind, kind: _one_video(source, options) if kind == "video" else source}
+
+
+def _one_video(source: Any, options: dict[str, Any]) -> VideoWithOptions:
+    """What a part says of its video. A list in it is one of frames, or holds a single video."""
+    videos = list_videos(source)
+    if len(videos) != 1:
+        raise ValueError(f"A message's video is a list of {len(videos)} videos: give each a part of its own.")
+    return VideoWithOptions(videos[0], options)
 
 
 def _check_options(kind: str, options: Mapping[str, Any], keys: Sequence[str]) -> None:
@@ -106,13 +115,13 @@ def read_videos(
         What the video processor returns, with `video_metadata`; and the options that each video was read by.
     """
     options = {**options, "return_metadata": True}
-    if not any(isinstance(source, VideoWithOptions) for source in sources):
+    if not any(getattr(source, "options", None) for source in sources):
         return dict(video_processor(list(sources), **options)), [options] * len(sources)
     sampling, read = [], []
     for source, metadata in zip(sources, list_metadata(options.get("video_metadata"), len(sources)), strict=True):
         own = {**options, "video_metadata": metadata and [metadata], "return_tensors": "pt"}
         if isinstance(source, VideoWithOptions):
-            source, own = source.source, source.over(own)
+            own = source.over(own)
         sampling.append(own)
         read.append(video_processor([source], **own))
     return {

@@ -12,13 +12,23 @@ from urllib.request import url2pathname
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .addresses_vidlada import fetch, protocol_of
 from .video_clip_vidlada import VideoReadingError
 
 # Formats whose readers open nothing but the file. (Pillow would give an EPS to Ghostscript, whatever its suffix.)
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "HEIF", "JPEG2000", "TGA", "ICO")
+_ORIENTATION = 0x0112  # the tag of EXIF 2.32, 4.6.4 A, and what makes each of its values upright
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def load_picture(source: Any, fetch: Callable[[str], BinaryIO] = fetch, max_pixels: int | None = None) -> np.ndarray:
@@ -26,7 +36,7 @@ def load_picture(source: Any, fetch: Callable[[str], BinaryIO] = fetch, max_pixe
 
     Args:
         source: PIL image; array or tensor (height, width), (height, width, channels) or (channels, height, width); path
-            or address; base64 text, as `data:image/...` or alone.
+            or address; base64 text, as `data:image/...` or alone; binary file object, which is left open.
         fetch: downloads what is at an address that it accepts.
         max_pixels: the most that a picture may have; None: no limit of its own.
 
@@ -72,6 +82,9 @@ def _load(source: Any, fetch: Callable[[str], BinaryIO], max_pixels: int | None)
     if isinstance(source, (str, os.PathLike)):
         with closing(_open_file(source if isinstance(source, str) else os.fsdecode(source), fetch)) as file:
             return _pixels(Image.open(file, formats=_known_formats()), max_pixels)
+    if hasattr(source, "seek") and hasattr(source, "read"):
+        source.seek(0)
+        return _pixels(Image.open(source, formats=_known_formats()), max_pixels)
     if isinstance(source, Image.Image):
         return _pixels(source, max_pixels)
     raise VideoReadingError("pass a path, a PIL image or an array")
@@ -151,10 +164,12 @@ def _pixels(image: Image.Image, max_pixels: int | None) -> np.ndarray:
     if max_pixels is not None and image.width * image.height > max_pixels:
         raise VideoReadingError(
             f"a picture of {image.width}x{image.height} has more than {max_pixels} pixels, the limit of a frame. Make"
-            " it smaller, or raise `max_pixels`"
+            " it smaller, or raise `max_pixels` and `max_small_file_pixels`"
         )
     from_file = image.format is not None
-    image = ImageOps.exif_transpose(image)
+    image.load()  # which turns a TIFF
+    turn = turn_of(image)
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I"):
         values = np.asarray(image)
         # "I;16" and the like are gray of 16 bits; so is what Pillow opens of a file as "I", integers of 32 bits.
@@ -162,7 +177,15 @@ def _pixels(image: Image.Image, max_pixels: int | None) -> np.ndarray:
         return as_rgb((values.astype(np.uint16) if is_wide else values)[..., None])
     if image.mode == "F":
         return as_rgb(np.asarray(image)[..., None])
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-__all__ = ["as_rgb", "load_picture", "path_of_file_address", "require_regular_file"]
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What makes a picture upright by its EXIF data; None for one that is, or whose data are damaged."""
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow's parser raises a dozen kinds
+        return None
+
+
+__all__ = ["as_rgb", "load_picture", "path_of_file_address", "require_regular_file", "turn_of"]

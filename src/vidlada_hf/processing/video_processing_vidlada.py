@@ -59,11 +59,18 @@ class VidLaDAVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     limits: Any
 
 
+class OneVideo:
+    """A source of `read_video` that is one video, whatever list it stands in and whatever a list of it would mean."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+
 def list_videos(videos: Any) -> list[Any]:
     """Flattens videos given in any nesting into a list with one source a video, without reading any.
 
     Args:
-        videos: one source of `read_video`; an array of 5 dimensions; or nested lists of sources.
+        videos: one source of `read_video`, also as `OneVideo`; an array of 5 dimensions; or nested lists of sources.
 
     Returns:
         The sources, in order. A list is one video if all its items are frames: PIL images, arrays of up to 3
@@ -225,6 +232,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
             def choose(metadata: VideoMetadata) -> np.ndarray:
                 return self.sample_frames(metadata, **options)
 
+        sources = [source.source if isinstance(source, OneVideo) else source for source in sources]
         pairs = [self._read(source, given, settings, choose) for source, given in zip(sources, known, strict=True)]
         return [frames for frames, _ in pairs], [metadata for _, metadata in pairs]
 
@@ -388,8 +396,8 @@ def _is_frame(item: Any) -> bool:
     if isinstance(item, (np.ndarray, torch.Tensor)):
         return item.ndim <= 3
     if isinstance(item, (str, os.PathLike)):
-        name = os.fspath(item)
-        return os.path.splitext(str(name).split("?")[0])[1].lower() in IMAGE_SUFFIXES and not is_animated_picture(name)
+        name = os.fsdecode(item)
+        return os.path.splitext(name.split("?")[0])[1].lower() in IMAGE_SUFFIXES and not is_animated_picture(name)
     return hasattr(item, "convert")  # a PIL image, without importing PIL
 
 
@@ -416,6 +424,7 @@ def _is_excerpt(given: VideoMetadata, count: int) -> bool:
 
 
 __all__ = [
+    "OneVideo",
     "VidLaDAVideoProcessor",
     "VidLaDAVideosKwargs",
     "check_sampling",

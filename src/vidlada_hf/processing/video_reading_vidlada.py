@@ -20,9 +20,13 @@ from .frame_reading_vidlada import read_frames
 from .limits_vidlada import DEFAULT_LIMITS, ReadingLimits
 from .pictures_vidlada import path_of_file_address, require_regular_file
 from .video_clip_vidlada import REENCODE, Clip, ClipMetadata, VideoReadingError
-from .video_frames_vidlada import IMAGE_SUFFIXES, FrameArray, FrameSequence, list_frame_images
+from .video_frames_vidlada import FrameArray, FrameSequence, list_frame_images
 
-_PICTURES = IMAGE_SUFFIXES | {".gif", ".jpe", ".jxl", ".pgm", ".pam"}
+# What FFmpeg may know of a name. By others, such as a picture's, it would take a file for one of a numbered sequence.
+_SUFFIXES = frozenset({
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
+    *(".vob", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".mxf", ".h264", ".264", ".hevc", ".h265", ".265", ".avif"),
+})  # fmt: skip
 
 
 def read_video(
@@ -174,8 +178,8 @@ class _Opener:
             return FrameSequence(folder, self.download, self.limits)
         if require_regular_file(name) == 0:  # raises FileNotFoundError, which FFmpeg would word less clearly
             raise _is_empty()
-        if "%" in name and os.path.splitext(name)[1].lower() in _PICTURES:
-            return self._open_file(io.BytesIO(Path(name).read_bytes()))  # FFmpeg takes "a%d.png" for a pattern of names
+        if os.path.splitext(name)[1].lower() not in _SUFFIXES:
+            return self._open_file(self.opened.enter_context(open(name, "rb")))
         return open_file(name, self.limits)
 
     def _open_file(self, file: BinaryIO) -> Clip:
