@@ -4,11 +4,12 @@ A caption is the facts of all shapes in reading order. Each sentence names its s
 fact by fact, as a set.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
-from .scenes.scene import BEAT, MovingShape, Scene
+from .scenes.scene import BEAT, COLORS, MOTIONS, SHAPES, MovingShape, Scene
 from .vocabulary import NUMBERS, ORDINALS, words
 
 Interval = tuple[float, float]
@@ -92,6 +93,25 @@ def caption_of(scene: Scene) -> list[Fact]:
     return [fact for shape in scene.shapes for fact in facts_of(shape, scene)]
 
 
+def _one_of(*choices: str) -> str:
+    return f"(?:{'|'.join(choices)})"
+
+
+_TIMES = (f"{number} time{'s' * (i > 0)}" for i, number in enumerate(NUMBERS))
+_PREDICATE = _one_of(
+    f"appears {_one_of(*ORDINALS, *_TIMES)}",
+    *(motion_clause(motion) for motion in MOTIONS),
+    f"turns {_one_of(*COLORS)}",
+    "disappears",
+)
+_SENTENCE = re.compile(f"the {_one_of(*COLORS)} {_one_of(*SHAPES)} {_PREDICATE}")
+
+
+def is_sentence(sentence: str) -> bool:
+    """Whether a sentence, as `split_facts` gives it, is a fact of some scene; its words in another order are none."""
+    return _SENTENCE.fullmatch(sentence) is not None
+
+
 def split_facts(text: str) -> list[str]:
     """The sentences of a caption, in normal form without full stop, empty ones left out."""
     return [sentence.strip() for sentence in " ".join(words(text)).split(".") if sentence.strip()]
@@ -105,6 +125,7 @@ __all__ = [
     "facts_of",
     "has_returning_shapes",
     "is_covered",
+    "is_sentence",
     "motion_clause",
     "motion_evidence",
     "order_evidence",

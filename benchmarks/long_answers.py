@@ -1,0 +1,106 @@
+"""Do parallel decoding and caches keep long answers right? Every unmasking rule with exact decoding and three caches.
+
+    python benchmarks/long_answers.py [--questions 200] [--threads 1] [--output FILE.json]
+
+The embedded checkpoint on captions and descriptions of the moving shapes' test split, the only answers here of more
+than a few tokens: 8 frames, a canvas of 128 tokens, blocks of 32, at most one step a token. Besides what `vidlada
+bench` measures, each set-up's answers are read fact by fact: how many of the facts are told, how many of the sentences
+told are right, how many are no sentence of this world at all ("broken"), and how much an answer repeats itself. Caches
+of output tokens are known to raise repetition (arXiv 2601.20520), which the share of right answers need not show.
+
+An interrupted run goes on where it was: delete the file to measure anew. `--quick` asks an untrained model, with a few
+of the set-ups.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moving_shapes import Example, MovingShapes
+from moving_shapes.facts import is_sentence, split_facts
+from moving_shapes.questions import LONG_TYPES
+from moving_shapes.scoring import count_facts
+from moving_shapes.train.tiny_model import build_tiny
+from moving_shapes.vocabulary import words
+from vidlada_hf.evaluation.bench import BenchOptions, run_bench
+from vidlada_hf.evaluation.decoding import DecodingRunner, DecodingSetup
+from vidlada_hf.evaluation.record import Record
+from vidlada_hf.evaluation.report import markdown_table
+from vidlada_hf.modeling.unmasking_vidlada import UNMASKING_STRATEGIES
+
+CACHES = ("none", "mars", "dual", "interval")
+SETUPS = [DecodingSetup(cache, unmasking=rule) for cache in CACHES for rule in UNMASKING_STRATEGIES]
+GRAM = 4  # words in a row, as in the usual measure of repetition (arXiv 1908.04319)
+
+
+def repetition(text: str) -> float:
+    """The share of an answer's runs of four words that stood in it before, 0..1; 0 for fewer than four words."""
+    tokens = words(text)
+    grams = [tuple(tokens[i : i + GRAM]) for i in range(len(tokens) - GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def read_answers(examples: Sequence[Example], texts: Sequence[str]) -> dict[str, Any]:
+    """What a set-up's answers tell, over all questions.
+
+    Returns:
+        "facts": the share of the expected facts that are told; "told_right": the share of the sentences told that are
+        right; "broken": the share of them that no video could make true; "repetition": the mean over the answers.
+    """
+    counts = [count_facts(example.details, text) for example, text in zip(examples, texts, strict=True)]
+    sentences = [sentence for text in texts for sentence in split_facts(text)]
+    right = sum(count.right for count in counts)
+    return {
+        "facts": round(right / sum(count.expected for count in counts), 4),
+        "told_right": round(right / max(1, sum(count.stated for count in counts)), 4),
+        "broken": round(sum(not is_sentence(sentence) for sentence in sentences) / max(1, len(sentences)), 4),
+        "repetition": round(sum(map(repetition, texts)) / len(texts), 4),
+    }
+
+
+def table(data: dict[str, Any]) -> str:
+    """Markdown: a line a set-up."""
+    head = ["cache", "rule", "facts told", "told and right", "broken", "repetition", "tokens a forward", "seconds"]
+    rows = []
+    for entry in data["results"].values():
+        read, counts = entry["answers"], entry["counts"]
+        row = [entry["cache_strategy"], entry["unmasking"]]
+        row += [f"{100 * read[key]:.1f} %" for key in ("facts", "told_right", "broken", "repetition")]
+        rows.append([*row, f"{counts['tokens'] / counts['forwards']:.2f}", f"{entry['summary']['seconds']:.3f}"])
+    return markdown_table(head, rows, "llrrrrrr")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--timed-questions", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    settings, setups = {"max_new_tokens": 128, "block_length": 32}, SETUPS
+    if options.quick:
+        options.questions, options.rounds, options.timed_questions = 2, 1, 1
+        settings, setups = {"max_new_tokens": 8, "block_length": 8}, SETUPS[::9]
+        runner = DecodingRunner(*build_tiny(), 8, settings=settings)
+    else:
+        runner = DecodingRunner.from_pretrained(None, 8, settings=settings)
+    examples = list(MovingShapes("test", options.questions, types=LONG_TYPES))
+    asked = [example.as_question() for example in examples]
+    amount = BenchOptions(options.rounds, options.timed_questions)
+    data = run_bench(runner, asked, setups, options.output, "vidlada-tiny", amount)
+    record = Record(options.output, data["setup"])
+    record.data["expected"] = read_answers(examples, [example.answer for example in examples])
+    for entry in record.data["results"].values():
+        entry["answers"] = read_answers(examples, entry["texts"])
+    record.save()
+    print(table(record.data))
+
+
+if __name__ == "__main__":
+    main()

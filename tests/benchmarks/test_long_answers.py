@@ -1,0 +1,22 @@
+import pytest
+
+from .conftest import load, load_module, run
+
+
+def test_repetition_is_the_share_of_runs_of_words_that_stood_before():
+    repetition = load_module("long_answers").repetition
+    assert repetition("the red circle moves left") == 0
+    assert repetition("a b c d a b c d") == pytest.approx(1 / 5)  # abcd, bcda, cdab, dabc, abcd
+    assert repetition("no") == 0
+
+
+@pytest.mark.slow
+def test_every_rule_is_compared_with_every_cache(tmp_path):
+    for _ in range(2):  # the second finds all there
+        module = run("long_answers", "--quick", "--output", tmp_path / "long_answers.json")
+    data = load(tmp_path, "long_answers")
+    assert {entry["cache_strategy"] for entry in data["results"].values()} == set(module.CACHES)
+    expected = data["expected"]
+    assert expected["facts"] == expected["told_right"] == 1 and expected["broken"] == 0
+    assert all(0 <= value <= 1 for entry in data["results"].values() for value in entry["answers"].values())
+    assert module.table(data).count("\n") == len(data["results"]) + 1
