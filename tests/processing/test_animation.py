@@ -75,7 +75,7 @@ def test_it_is_a_video_in_a_message(tmp_path, suffix):
             assert torch.equal(inputs["pixel_values_videos"], expected), part
     (question,) = ask(paths[0], "What?")
     question["content"].insert(1, {"type": "video", "video": paths[1].read_bytes(), "num_frames": 2})
-    assert inputs_of(processor, [question], num_frames=8)["video_num_frames"].tolist() == [3, 2]
+    assert inputs_of(processor, [question], num_frames=8)["num_frames_per_video"].tolist() == [3, 2]
 
 
 def test_still_pictures_are_frames(tmp_path):

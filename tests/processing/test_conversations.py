@@ -165,10 +165,10 @@ def test_each_part_is_one_video_whatever_it_is(processor, tmp_path):
         Image.fromarray(picture).save(path)
     for sources in (pictures, paths, [path.read_bytes() for path in paths], [[path] for path in paths]):
         inputs = inputs_of(processor, about(*({"type": "video", "video": source} for source in sources)))
-        assert inputs["video_num_frames"].tolist() == [1, 1, 1]
+        assert inputs["num_frames_per_video"].tolist() == [1, 1, 1]
         assert torch.equal(inputs["pixel_values_videos"], processor.video_processor(pictures)["pixel_values_videos"])
     inputs = inputs_of(processor, about({"type": "video", "video": paths[:2]}, {"type": "video", "path": paths[2]}))
-    assert inputs["video_num_frames"].tolist() == [2, 1]
+    assert inputs["num_frames_per_video"].tolist() == [2, 1]
 
 
 def test_a_row_of_datasets_is_a_video(processor, clip):
