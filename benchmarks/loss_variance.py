@@ -53,7 +53,7 @@ def draw_losses(model: Any, batch: dict[str, Any], name: str, draws: int) -> tup
     for _ in tqdm(range(draws), desc=name):
         rates = draw_mask_probabilities(len(labels), labels.device, generator, "stratified")
         masked = draw_masks(labels, rates, generator)
-        logits = model(**batch, masked=masked, mask_probabilities=rates).logits.split(masked.sum(-1).tolist())
+        logits = model(**batch, masked=masked, mask_probabilities=rates).masked_logits.split(masked.sum(-1).tolist())
         alone = zip(logits, labels.split(1), masked.split(1), rates.split(1), strict=True)
         losses.append(torch.stack([diffusion_loss(*example) for example in alone]))
         drawn.append(rates)

@@ -55,7 +55,7 @@ class RestrictedConversationTask(ConversationTask):
     def forward(self, *, exclusion_codes: torch.Tensor, **batch: Any) -> dict[str, Any]:  # type: ignore[override]
         """The model's own loss, with the masks that the trainer has drawn and the restricted softmax."""
         labels, masked = batch["labels"], batch["masked"]
-        logits = self.model(**batch).logits
+        logits = self.model(**batch).masked_logits
         excluded = self.excluded_words.to(logits.device)[exclusion_codes[masked]]
         rates, weights = batch["mask_probabilities"], batch.get("example_weights")
         return {"loss": diffusion_loss(logits.masked_fill(excluded, -torch.inf), labels, masked, rates, weights)}

@@ -232,7 +232,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         model = tiny_model().train()
         if checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model(**example(model, 2)).logits.square().mean().backward()
+        model(**example(model, 2), output_hidden_states=True).logits.square().mean().backward()
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
     plain, checkpointed = gradients(False), gradients(True)
@@ -243,7 +243,7 @@ def test_gradient_checkpointing_gives_the_same_gradients():
 
 def test_every_parameter_that_asks_for_a_gradient_gets_one():
     model = tiny_model().train()
-    model(**example(model, 2)).logits.square().mean().backward()
+    model(**example(model, 2), output_hidden_states=True).logits.square().mean().backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
 

@@ -18,7 +18,8 @@ from transformers.utils import can_return_tuple
 from .arguments_vidlada import refuse_unknown
 from .configuration_vidlada import VidLaDAConfig
 from .generation_vidlada import VidLaDAGenerationMixin
-from .objective_vidlada import TimeSampling, check_labels, check_masks, complete_masks, diffusion_loss
+from .masked_loss_vidlada import GivenMasks, VidLaDALossMixin, VidLaDALossOutput, check_is_masked
+from .objective_vidlada import TimeSampling
 from .official_checkpoint_vidlada import WEIGHT_RENAMINGS
 from .scoring_vidlada import VidLaDAScoringMixin
 from .text_model_vidlada import VidLaDAPreTrainedModel, VidLaDATextModel, require_one
@@ -44,17 +45,15 @@ class VidLaDAModelOutput(ModelOutput):
 
 @dataclass
 class VidLaDAOutput(ModelOutput):
-    """What `VidLaDAForConditionalGeneration` returns.
+    """What `VidLaDAForConditionalGeneration` returns without `labels` (with them a `VidLaDALossOutput`).
 
     Args:
-        loss (`torch.FloatTensor`, a scalar): only with `labels`.
         logits (`torch.FloatTensor` of shape `(batch, tokens kept, vocabulary)`): at the positions of
-            `logits_to_keep`. Position i predicts its own token, not the next one. With `labels`, `(masked tokens,
-            vocabulary)`.
+            `logits_to_keep`. Position i predicts its own token, not the next one.
         hidden_states, attentions: one a layer, where asked for.
     """
 
-    loss: torch.Tensor | None = None
+    loss: None = None
     logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -64,6 +63,8 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
     """Tower, projector and text model, without the head."""
 
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
+    _belongs_to_head = False
+    _has_seen_masks = False
 
     def __init__(self, config: VidLaDAConfig) -> None:
         super().__init__(config)
@@ -193,6 +194,23 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
             count = count - newline.long().cumsum(-1)
         return torch.where(is_video, count // self.tokens_per_frame, -1)
 
+    def check_training_ids(self, input_ids: torch.Tensor | None, output_hidden_states: bool | None = None) -> None:
+        """Whether the head's logits of these ids can be trained on, where the model is in training.
+
+        Args:
+            output_hidden_states: asked for by who trains a head of his own. These ids need no masks.
+
+        Raises:
+            ValueError: none is masked (see `check_is_masked`).
+        """
+        config = self.config
+        own_head = output_hidden_states or config.output_hidden_states or config.text_config.output_hidden_states
+        # Who masks by himself may draw no mask for a batch.
+        if self._has_seen_masks or own_head or input_ids is None or not (self.training and torch.is_grad_enabled()):
+            return
+        check_is_masked(input_ids, config.mask_token_id)
+        self._has_seen_masks = True
+
     @can_return_tuple
     def forward(
         self,
@@ -209,6 +227,10 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
     ) -> VidLaDAModelOutput:
         """Hidden states of every token. See `VidLaDAForConditionalGeneration.forward` for the arguments."""
         require_one(input_ids, inputs_embeds)
+        # TRL's trainers pass the head's forward by and apply the head themselves. An argument that belongs to causal
+        # models gives them away.
+        if self._belongs_to_head and "use_cache" in kwargs:
+            self.check_training_ids(input_ids, kwargs.get("output_hidden_states"))
         if input_ids is not None:
             inputs_embeds = self.merge_features(
                 input_ids, pixel_values, pixel_values_videos, num_frames_per_video, video_features, vision_batch_size
@@ -224,17 +246,18 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         return VidLaDAModelOutput(outputs.last_hidden_state, outputs.hidden_states, outputs.attentions)
 
 
-class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAScoringMixin, VidLaDAPreTrainedModel):
+class VidLaDAForConditionalGeneration(
+    VidLaDALossMixin, VidLaDAGenerationMixin, VidLaDAScoringMixin, VidLaDAPreTrainedModel
+):
     """VidLaDA with its head: `forward` for logits, `generate` for answers."""
 
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
-    # The loss is a mean over examples: `Trainer` averages it over accumulated batches instead of passing a token count.
-    accepts_loss_kwargs = False
 
     def __init__(self, config: VidLaDAConfig) -> None:
         super().__init__(config)
         self.model = VidLaDAModel(config)
+        self.model._belongs_to_head = type(self).forward is VidLaDAForConditionalGeneration.forward
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
@@ -304,9 +327,9 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAScoringMixi
         mask_probabilities: torch.Tensor | None = None,
         example_weights: torch.Tensor | None = None,
         time_sampling: TimeSampling = "independent",
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         **kwargs: Any,
-    ) -> VidLaDAOutput:
+    ) -> VidLaDAOutput | VidLaDALossOutput:
         """Logits of every position, each for its own token; or with `labels` the training loss.
 
         Args:
@@ -325,11 +348,14 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAScoringMixi
             masked, mask_probabilities: (batch, tokens) bool and (batch,), the masks and the probabilities with which
                 they were drawn. Drawn here if not given; with `masked` the probabilities must be given too.
             example_weights: (batch,), what each example's part of the loss is multiplied by.
-            time_sampling, generator: how the probabilities are drawn, and from what.
+            time_sampling: how the probabilities are drawn, see `draw_mask_probabilities`.
+            generator: from what they and the masks are drawn, or one for each example. Without one, from torch's own;
+                in eval mode without gradients from what each example holds, so that a loss repeats.
 
         Raises:
             ValueError: ids and embeddings both or neither given; placeholders and features that do not match; an
-                example without labels; labels, masks or probabilities of another shape, or with impossible values.
+                example without labels; labels, masks or probabilities of another shape, or with impossible values; in
+                training mode with gradients, ids without labels of which none is masked (see `check_is_masked`).
         """
         visual = {
             "pixel_values": pixel_values,
@@ -338,35 +364,17 @@ class VidLaDAForConditionalGeneration(VidLaDAGenerationMixin, VidLaDAScoringMixi
             "video_features": video_features,
             "vision_batch_size": vision_batch_size,
         }
-        if labels is None and any(given is not None for given in (masked, mask_probabilities, example_weights)):
+        kwargs |= {"attention_mask": attention_mask, "position_ids": position_ids}
+        if labels is not None:
+            inputs = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, **visual}
+            masks = GivenMasks(masked, mask_probabilities, example_weights, time_sampling, generator)
+            return self._masked_loss(labels, inputs, masks, **kwargs)
+        if any(given is not None for given in (masked, mask_probabilities, example_weights)):
             raise ValueError(
                 "`masked`, `mask_probabilities` and `example_weights` belong to training: give `labels` too."
             )
-        if labels is not None:
-            require_one(input_ids, inputs_embeds)
-            config, vocabulary = self.config, self.config.text_config.vocab_size
-            inputs: Any = inputs_embeds if input_ids is None else input_ids
-            check_labels(labels, inputs, vocabulary, (config.video_token_id, config.image_token_id))
-            check_masks(labels, masked, mask_probabilities, example_weights)
-            if inputs_embeds is None:
-                inputs_embeds, input_ids = self.model.merge_features(input_ids, **visual), None
-                visual = {}
-            masked, mask_probabilities = complete_masks(labels, masked, mask_probabilities, time_sampling, generator)
-            mask = self.get_input_embeddings()(labels.new_tensor(self.config.mask_token_id))
-            inputs_embeds = torch.where(masked[..., None], mask, inputs_embeds)
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            **visual,
-            **kwargs,
-        )
-        if labels is not None:
-            assert masked is not None and mask_probabilities is not None
-            logits = self.lm_head(outputs.last_hidden_state[masked])
-            loss = diffusion_loss(logits, labels, masked, mask_probabilities, example_weights)
-            return VidLaDAOutput(loss, logits, outputs.hidden_states, outputs.attentions)
+        self.model.check_training_ids(input_ids, kwargs.get("output_hidden_states"))
+        outputs = self.model(input_ids=input_ids, inputs_embeds=inputs_embeds, **visual, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
         return VidLaDAOutput(None, logits, outputs.hidden_states, outputs.attentions)
@@ -378,4 +386,10 @@ register_checkpoint_conversion_mapping(
     overwrite=True,
 )
 
-__all__ = ["VidLaDAForConditionalGeneration", "VidLaDAModel", "VidLaDAModelOutput", "VidLaDAOutput"]
+__all__ = [
+    "VidLaDAForConditionalGeneration",
+    "VidLaDALossOutput",
+    "VidLaDAModel",
+    "VidLaDAModelOutput",
+    "VidLaDAOutput",
+]

@@ -71,16 +71,24 @@ def complete_masks(
     masked: torch.Tensor | None = None,
     probabilities: torch.Tensor | None = None,
     sampling: TimeSampling = "independent",
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The masks and probabilities given; what is not given is drawn in the official order, first all t, then all
     tokens.
+
+    Args:
+        generator: of all draws; or a CPU generator for each example, which then draws what it draws alone (`sampling`,
+            which is about a batch, says nothing then).
 
     Returns:
         (batch, tokens), bool, and (batch,).
     """
     if probabilities is None:
-        probabilities = draw_mask_probabilities(len(labels), labels.device, generator, sampling)
+        if generator is None or isinstance(generator, torch.Generator):
+            probabilities = draw_mask_probabilities(len(labels), labels.device, generator, sampling)
+        else:
+            drawn = [draw_mask_probabilities(1, torch.device("cpu"), own) for own in generator]
+            probabilities = torch.cat(drawn).to(labels.device)
     return draw_masks(labels, probabilities, generator) if masked is None else masked.bool(), probabilities
 
 

@@ -1,0 +1,188 @@
+"""What `forward` does with labels: it masks, and computes the loss that `objective_vidlada` defines.
+
+In an evaluation (eval mode, no gradients) an example's masks follow from what it holds: the same weights have the same
+loss on the same data, whatever the batches. Whoever computes a loss from logits is told that it is another objective.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import ModelOutput
+from transformers.utils import torch_compilable_check
+
+from .objective_vidlada import IGNORED, TimeSampling, check_labels, check_masks, complete_masks, diffusion_loss
+from .text_model_vidlada import require_one
+
+SAMPLED = 16  # values of a frame that seed the masks of its example
+
+
+@dataclass
+class VidLaDALossOutput(ModelOutput):
+    """What `VidLaDAForConditionalGeneration` returns with `labels`. It has no `logits`: see the error of that name.
+
+    Args:
+        loss (`torch.FloatTensor`, a scalar).
+        predictions (`torch.LongTensor` of shape `(batch, tokens)`): only in an evaluation (eval mode, no gradients, no
+            masks of the caller's): the most probable id at each labeled position where the whole answer is masked, -100
+            elsewhere.
+        masked_logits (`torch.FloatTensor` of shape `(masked tokens, vocabulary)`): otherwise, in the row-major order of
+            `masked`.
+        hidden_states, attentions: one a layer, where asked for, of the input with its masks.
+    """
+
+    loss: torch.Tensor | None = None
+    predictions: torch.Tensor | None = None
+    masked_logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+    @property
+    def logits(self) -> torch.Tensor:
+        raise AttributeError(
+            "With `labels` VidLaDA returns no `logits`: it saw part of the answer, so a loss computed from them and "
+            "the labels (shifted, smoothed, distilled, ...) would be another objective. Use `loss`, the masked one, or "
+            " `masked_logits`, one row for each masked token."
+        )
+
+
+@dataclass(frozen=True)
+class GivenMasks:
+    """The arguments of `forward` that say what is masked, and how it is weighed."""
+
+    masked: torch.Tensor | None
+    probabilities: torch.Tensor | None
+    example_weights: torch.Tensor | None
+    time_sampling: TimeSampling
+    generator: torch.Generator | Sequence[torch.Generator] | None
+
+    @property
+    def are_open(self) -> bool:
+        """Whether nothing says which tokens are masked."""
+        return self.masked is None and self.probabilities is None and self.generator is None
+
+
+class VidLaDALossMixin:
+    """The loss of a `VidLaDAForConditionalGeneration`."""
+
+    # The loss is a mean over examples: `Trainer` averages it over accumulated batches instead of passing a token count.
+    accepts_loss_kwargs = False
+
+    def _masked_loss(
+        self: Any,
+        labels: torch.Tensor,
+        inputs: dict[str, Any],
+        given: GivenMasks,
+        num_items_in_batch: Any = None,
+        **kwargs: Any,
+    ) -> VidLaDALossOutput:
+        """What `forward` returns with labels (batch, tokens).
+
+        Args:
+            inputs: arguments of `merge_features`; or `inputs_embeds`.
+            kwargs: other arguments of `VidLaDAModel.forward`.
+        """
+        if num_items_in_batch is not None:
+            raise ValueError(
+                "VidLaDA's loss is a mean over examples, which `num_items_in_batch` cannot scale: leave it out, and "
+                "average over accumulated batches, as `Trainer` does for a model with `accepts_loss_kwargs = False`."
+            )
+        embeddings = self._embed_labeled(labels, inputs, given)
+        is_evaluation = not self.training and not torch.is_grad_enabled() and given.are_open
+        generator = given.generator
+        if is_evaluation:
+            generator = self._fixed_generators(labels, inputs, kwargs["attention_mask"])
+        masked, probabilities = complete_masks(
+            labels, given.masked, given.probabilities, given.time_sampling, generator
+        )
+        mask = self.get_input_embeddings()(labels.new_tensor(self.config.mask_token_id))
+
+        def run(masked: torch.Tensor) -> tuple[torch.Tensor, Any]:
+            outputs = self.model(inputs_embeds=torch.where(masked[..., None], mask, embeddings), **kwargs)
+            return self.lm_head(outputs.last_hidden_state[masked]), outputs
+
+        logits, outputs = run(masked)
+        loss = diffusion_loss(logits, labels, masked, probabilities, given.example_weights)
+        result = VidLaDALossOutput(loss, None, logits, outputs.hidden_states, outputs.attentions)
+        if is_evaluation:
+            # Not from those logits: they saw part of the answer, at most places the very token that is asked for.
+            predictions = torch.full_like(labels, IGNORED)
+            predictions[labels != IGNORED] = run(labels != IGNORED)[0].argmax(-1)
+            result = VidLaDALossOutput(loss, predictions, None, outputs.hidden_states, outputs.attentions)
+        return result
+
+    def _embed_labeled(self: Any, labels: torch.Tensor, inputs: dict[str, Any], given: GivenMasks) -> torch.Tensor:
+        """Embeddings (batch, tokens, hidden) of inputs that these labels and masks fit."""
+        embeddings, visual = inputs["inputs_embeds"], {k: v for k, v in inputs.items() if k != "inputs_embeds"}
+        require_one(inputs["input_ids"], embeddings)
+        tokens = inputs["input_ids"] if embeddings is None else embeddings
+        placeholders = (self.config.video_token_id, self.config.image_token_id)
+        check_labels(labels, tokens, self.config.text_config.vocab_size, placeholders)
+        check_masks(labels, given.masked, given.probabilities, given.example_weights)
+        return self.model.merge_features(**visual) if embeddings is None else embeddings
+
+    def _fixed_generators(
+        self: Any, labels: torch.Tensor, inputs: dict[str, Any], attention_mask: torch.Tensor | None
+    ) -> list[torch.Generator]:
+        ids, pixels = inputs["input_ids"], []
+        patches = self.config.vision_grid**2
+        for name, token, size in (
+            ("pixel_values_videos", self.config.video_token_id, self.model.tokens_per_frame),
+            ("pixel_values", self.config.image_token_id, patches + 1),
+        ):
+            if ids is not None and inputs[name] is not None:
+                pixels.append((inputs[name].flatten(0, -4), ((ids == token).sum(-1) // size).tolist()))
+        return fixed_generators(labels, ids, attention_mask, pixels)
+
+
+def fixed_generators(
+    labels: torch.Tensor,
+    inputs: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    pixels: Sequence[tuple[torch.Tensor, Sequence[int]]] = (),
+) -> list[torch.Generator]:
+    """A generator for each example, seeded by what the example holds: not by its batch, its place or its padding.
+
+    Args:
+        labels, inputs: (batch, tokens), int64; `inputs` may be None.
+        attention_mask: (batch, tokens), or (batch, 1, tokens, tokens), where a token that is none does not see itself.
+        pixels: frames or images (count, 3, side, side), and how many of them each example has. Some of their values
+            tell apart videos that are asked the same.
+    """
+    if attention_mask is not None and attention_mask.dim() == 4:
+        attention_mask = attention_mask[:, 0].diagonal(dim1=1, dim2=2)
+    kept = torch.ones_like(labels) if attention_mask is None else attention_mask
+    kept, labels = kept.bool().cpu(), labels.cpu()
+    held = [[own[rows].numpy().tobytes()] for own, rows in zip(labels, kept, strict=True)]
+    if inputs is not None:
+        for parts, own, rows in zip(held, inputs.cpu(), kept, strict=True):
+            parts.append(own[rows].numpy().tobytes())
+    for frames, counts in pixels:
+        values = frames.flatten(1)
+        sample = values[:, :: max(1, values.shape[1] // SAMPLED)].float().cpu()
+        for parts, own in zip(held, sample.split(list(counts)), strict=True):
+            parts.append(own.numpy().tobytes())
+    seeds = [hashlib.blake2b(b"|".join(parts), digest_size=8).digest() for parts in held]
+    return [torch.Generator().manual_seed(int.from_bytes(seed, "little") >> 1) for seed in seeds]
+
+
+def check_is_masked(input_ids: torch.Tensor, mask_token_id: int) -> None:
+    """Whether ids that a model is trained on without labels hold a mask at all.
+
+    Raises:
+        ValueError: they do not. A loss computed from such logits teaches to copy an answer that the model sees.
+    """
+    torch_compilable_check(
+        (input_ids == mask_token_id).any(),
+        "In training, `input_ids` came without `labels` and without a single mask token. A loss computed outside of "
+        "the model (label smoothing, `compute_loss_func`, TRL's SFTTrainer, a shifted cross entropy, ...) would teach "
+        "it to copy an answer that it sees: another objective than masked diffusion. Pass `labels` to the model's "
+        "forward and take its `loss`, as transformers' `Trainer` does without such options. For inference call "
+        "`model.eval()` or use `torch.no_grad()`; for a loss of your own mask part of the answer "
+        "(`config.mask_token_id`); for a head of your own ask for `output_hidden_states=True` or call `model.model`.",
+    )
+
+
+__all__ = ["GivenMasks", "VidLaDALossMixin", "VidLaDALossOutput", "check_is_masked", "fixed_generators"]
