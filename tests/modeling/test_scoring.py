@@ -112,6 +112,32 @@ def test_a_video_cache_and_every_strategy_may_be_taken(model, choices):
         model.score_choices(**other, choices=choices, video_cache=cache)
 
 
+@pytest.mark.parametrize("choices", [WORDS, SENTENCES])
+def test_a_batch_may_share_its_video(model, choices):
+    first = doubled(example(model, 3))
+    chats = [first, {**first, "input_ids": torch.cat([first["input_ids"], torch.tensor([[8, 9]])], dim=1)}]
+    cache = model.encode_video(**first)
+    expected = [model.score_choices(chat["input_ids"], choices, video_cache=cache, num_draws=4) for chat in chats]
+    inputs = doubled(batch(*chats))
+    shared = model.score_choices(**inputs, choices=choices, share_video=True, num_draws=4)
+    torch.testing.assert_close(shared, torch.cat(expected), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="`cfg_scale` .0.5. .* `share_video` shares"):
+        model.score_choices(**inputs, choices=choices, share_video=True, cfg_scale=0.5)
+
+
+def test_a_stored_generation_config_does_not_matter(model):
+    inputs = doubled(example(model, 1))
+    expected = model.score_choices(**inputs, choices=WORDS)
+    stored = model.generation_config
+    model.generation_config = type(stored)(
+        max_new_tokens=64, max_denoising_steps=64, temperature=1.0, cfg_scale=1.0, eos_token_id=[EOT]
+    )
+    try:
+        assert torch.equal(model.score_choices(**inputs, choices=WORDS), expected)
+    finally:
+        model.generation_config = stored
+
+
 def test_the_likelier_of_two_is_what_it_would_say(model):
     """The best of all tokens by score is the one that greedy generation commits first where only one is wanted."""
     inputs = doubled(example(model, 2))
@@ -132,6 +158,9 @@ def test_the_likelier_of_two_is_what_it_would_say(model):
         ({"choices": WORDS, "normalize": "length"}, "`normalize` must be one of"),
         ({"choices": SENTENCES, "num_draws": 0}, "`num_draws`"),
         ({"choices": WORDS, "cache_strateg": "dual"}, "Did you mean `cache_strategy`"),
+        ({"choices": WORDS, "temperature": 0.5}, "`temperature` is about generating"),
+        ({"choices": WORDS, "max_new_tokens": 4}, "`max_new_tokens` is about generating"),
+        ({"choices": WORDS, "streamer": None}, "Unknown argument of `score_choices`: `streamer`"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_by_name(model, arguments, message):

@@ -182,6 +182,91 @@ def test_processors_and_criteria_see_the_whole_sequences(model):
     assert set(seen) == {chat["input_ids"].shape[1] + 2}
 
 
+# --- made on the way -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["none", "mars"])
+def test_a_batch_shares_the_video_that_it_is_about(model, name):
+    chats, towers = questions(model, 3), []
+    settings = {**SETTINGS, "cache_strategy": name}
+    expected = model.generate(**ids_of(chats), video_cache=model.encode_video(**chats[0]), **settings)
+    once = {**pixels_of(chats), **{k: v for k, v in chats[0].items() if k != "input_ids"}}
+    features = model.get_video_features(chats[0]["pixel_values_videos"])
+    hook = model.model.vision_tower.register_forward_hook(lambda _, args, output: towers.append(len(args[0])))
+    try:
+        for inputs in (pixels_of(chats), once):
+            assert torch.equal(model.generate(**inputs, share_video=True, **settings), expected)
+    finally:
+        hook.remove()
+    assert towers == [4, 4]  # the frames of one video
+    for given in (features, features * 3, features[0][None]):
+        shared = model.generate(**ids_of(chats), video_features=given, share_video=True, **settings)
+        assert torch.equal(shared, expected)
+
+
+def test_a_batch_of_several_videos_and_images_may_share_them(model):
+    first, second = example(model, 3), example(model, 2, seed=4)
+    ids = torch.cat([first["input_ids"], second["input_ids"], torch.full((1, 17), IMAGE)], dim=1)
+    batch_ids = torch.cat([torch.cat([ids, torch.tensor([[word, 9]])], dim=1) for word in (7, 8)])
+    visual = {
+        "pixel_values_videos": torch.cat([first["pixel_values_videos"], second["pixel_values_videos"]]),
+        "num_frames_per_video": torch.tensor([3, 2]),
+        "pixel_values": torch.randn(1, 3, 56, 56),
+    }
+    expected = model.generate(batch_ids, video_cache=model.encode_video(batch_ids[:1], **visual), **SETTINGS)
+    twice = {key: torch.cat([value, value]) for key, value in visual.items()}
+    for given in (visual, twice):
+        assert torch.equal(model.generate(batch_ids, **given, share_video=True, **SETTINGS), expected)
+
+
+def test_copies_of_the_video_are_compared_with_a_cache(model):
+    chats = questions(model, 3)
+    cache = model.encode_video(**chats[0])
+    expected = model.generate(**ids_of(chats), video_cache=cache, **SETTINGS)
+    inputs = pixels_of(chats)
+    assert torch.equal(model.generate(**inputs, video_cache=cache, **SETTINGS), expected)
+    inputs["pixel_values_videos"][-1] += 1
+    with pytest.raises(ValueError, match="made of another video"):
+        model.generate(**inputs, video_cache=cache)
+
+
+def test_a_batch_that_cannot_share_is_refused_by_name(model):
+    chats = questions(model, 2)
+    inputs = pixels_of(chats)
+    with pytest.raises(ValueError, match="give one of the two"):
+        model.generate(**inputs, share_video=True, video_cache=model.encode_video(**chats[0]))
+    with pytest.raises(ValueError, match="`share_video` must be True or False"):
+        model.generate(**inputs, share_video="yes")
+    with pytest.raises(ValueError, match="`video_cache` is what `encode_video` returns, got bool"):
+        model.generate(**inputs, video_cache=True)
+    with pytest.raises(ValueError, match="`cfg_scale` .0.5. .* `share_video` shares"):
+        model.generate(**inputs, share_video=True, cfg_scale=0.5)
+    with pytest.raises(ValueError, match="needs a chat with a video or an image"):
+        model.generate(torch.tensor([[3, 4]]), share_video=True)
+    inputs["pixel_values_videos"][-1] += 1
+    with pytest.raises(ValueError, match="Prompt 1 shows another video than the first"):
+        model.generate(**inputs, share_video=True)
+    other = example(model, 3, before=3, after=4)
+    with pytest.raises(
+        ValueError, match="Prompt 1 does not begin as the first prompt does: its video has other frames"
+    ):
+        model.generate(**batch(chats[0], other), share_video=True)
+
+
+def test_text_before_the_video_is_refused_by_name(model):
+    plain, other = example(model, 3, before=3), example(model, 3, before=3)
+    begin = torch.tensor([[7, 8]])
+    other["input_ids"] = torch.cat([other["input_ids"][:, :3], begin, other["input_ids"][:, 3:]], dim=1)
+    with pytest.raises(ValueError, match="another text stands before its video.* write the video first"):
+        model.generate(**other, video_cache=model.encode_video(**plain))
+    with pytest.raises(
+        ValueError, match="Prompt 1 does not begin as the first prompt does: another text stands before"
+    ):
+        model.generate(**batch(plain, other), share_video=True)
+    with pytest.raises(ValueError, match="Prompt 0 does not begin as the video cache does: it has no video"):
+        model.generate(torch.tensor([[3, 4]]), video_cache=model.encode_video(**plain))
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 

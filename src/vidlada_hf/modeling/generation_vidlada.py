@@ -7,8 +7,8 @@ commits by an `UnmaskingStrategy`. Where nothing else is said, the rules are tho
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from transformers.generation import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
@@ -27,7 +27,7 @@ from .layer_functions_vidlada import compiled_layers, pack_weights
 from .observers_vidlada import GenerationObservers, StepOutput
 from .stopping_vidlada import StopRules
 from .unmasking_vidlada import UnmaskingStrategy, is_own, resolve_unmasking
-from .video_cache_vidlada import VideoCache, fingerprint_visual
+from .video_cache_vidlada import ChatBeginning, VideoCache, choose_shared
 
 
 @dataclass
@@ -68,6 +68,7 @@ class VidLaDAGenerationMixin:
         video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
         vision_batch_size: int | None = 16,
         video_cache: VideoCache | None = None,
+        share_video: bool = False,
         generation_config: VidLaDAGenerationConfig | None = None,
         cache_strategy: str | DenoisingCache | None = None,
         unmasking: str | UnmaskingStrategy | None = None,
@@ -101,6 +102,8 @@ class VidLaDAGenerationMixin:
             pixel_values, pixel_values_videos, num_frames_per_video, video_features, vision_batch_size: as in `forward`.
             video_cache: of `encode_video`, for prompts that begin with its video: only what stands behind is computed.
                 The video then does not see the question, which changes some answers. Pixels are only compared.
+            share_video: make one here of the video that all prompts begin with. Pixels are those of all prompts, or of
+                the first alone.
             generation_config: replaces the model's; fields of it can also be given as arguments, which win.
             cache_strategy, unmasking: a name or an object. A stored `cache_config` belongs to the stored name, and is
                 left aside where another strategy is asked for.
@@ -136,7 +139,7 @@ class VidLaDAGenerationMixin:
         request = self._check_request(
             input_ids,
             attention_mask,
-            video_cache,
+            choose_shared(video_cache, share_video),
             generation_config,
             cache_strategy,
             unmasking,
@@ -192,12 +195,12 @@ class VidLaDAGenerationMixin:
             may_stop: see `DenoisingRun`.
         """
         shared = request.prompt.shared
-        if shared is not None:
-            shared.check(self.model.language_model, fingerprint_visual(visual))
-            visual = {}
         # 1.b Lay out prompt, canvas and suffix, and let the cache strategy check the layout.
-        layout = self._prepare_layout(request, visual.get("num_frames_per_video"))
+        layout = self._prepare_layout(request, None if shared is not None else visual.get("num_frames_per_video"))
         request.cache.check(self.config.get_text_config(), layout)
+        if shared is not None:
+            video_cache = shared.ready(self.model, visual, len(request.input_ids), vision_batch_size)
+            layout, visual = replace(layout, shared=video_cache), {}
         with cache_session(request.cache, layout), self._ways_to_run(request) as graphs:
             # 1.c Encode the video and merge it into the prompt's embeddings, once.
             prompt = self.model.merge_features(request.prompt.ids, **visual, vision_batch_size=vision_batch_size)
@@ -207,7 +210,7 @@ class VidLaDAGenerationMixin:
         self,
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
-        video_cache: VideoCache | None,
+        video_cache: VideoCache | Literal[True] | None,
         generation_config: GenerationConfig | None,
         cache_strategy: str | DenoisingCache | None,
         unmasking: str | UnmaskingStrategy | None,
@@ -215,7 +218,11 @@ class VidLaDAGenerationMixin:
         tokenizer: Any,
         kwargs: dict[str, Any],
     ) -> GenerationRequest:
-        """The arguments of `generate` that need no network to be judged; raises a ValueError for the first bad one."""
+        """The arguments of `generate` that need no network to be judged; raises a ValueError for the first bad one.
+
+        Args:
+            video_cache: True: what the prompts begin with is still to be computed.
+        """
         if input_ids is None or input_ids.dim() != 2:
             shape = None if input_ids is None else tuple(input_ids.shape)
             raise ValueError(f"`input_ids` must be given with shape (batch, tokens), got {shape}.")
@@ -244,12 +251,13 @@ class VidLaDAGenerationMixin:
             )
         if video_cache is not None and settings.cfg_scale > 0:
             raise ValueError(
-                f"`cfg_scale` ({settings.cfg_scale}) also runs the prompt without its video, and a `video_cache` holds "
-                "only that with it: take one of the two."
+                f"`cfg_scale` ({settings.cfg_scale}) also runs the prompt without its video, and what a `video_cache` "
+                "holds, or `share_video` shares, is only that with it: take one of the two."
             )
         prompt = Prompt(input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask.long())
         if video_cache is not None:
-            prompt = Prompt(*video_cache.cut_off(input_ids, attention_mask), video_cache)
+            shared = ChatBeginning.of(self.config, input_ids, attention_mask) if video_cache is True else video_cache
+            prompt = Prompt(*shared.cut_off(input_ids, attention_mask), shared)
         strategy = settings.cache_strategy if cache_strategy is None else cache_strategy
         return GenerationRequest(
             input_ids=input_ids,

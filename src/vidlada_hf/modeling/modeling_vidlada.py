@@ -23,10 +23,8 @@ from .objective_vidlada import TimeSampling
 from .official_checkpoint_vidlada import WEIGHT_RENAMINGS
 from .scoring_vidlada import VidLaDAScoringMixin
 from .text_model_vidlada import VidLaDAPreTrainedModel, VidLaDATextModel, require_one
-from .video_cache_vidlada import VideoCache, compute_video_cache, fingerprint_visual
+from .video_cache_vidlada import VISUAL_INPUTS, ChatBeginning, VideoCache
 from .vision_vidlada import VidLaDANewline, VidLaDAProjector, VidLaDAVisionTower, pool_patches, scatter_features
-
-VISUAL_INPUTS = ("pixel_values", "pixel_values_videos", "num_frames_per_video", "video_features")
 
 
 @dataclass
@@ -300,14 +298,8 @@ class VidLaDAForConditionalGeneration(
         refuse_unknown(visual, VISUAL_INPUTS, "argument of `encode_video`:")
         if len(input_ids) != 1:
             raise ValueError(f"`encode_video` takes one chat, got a batch of {len(input_ids)}: call it for each video.")
-        ids = input_ids if attention_mask is None else input_ids[:, attention_mask[0].bool()]
-        placeholders = ids.new_tensor([self.config.video_token_id, self.config.image_token_id])
-        places = torch.isin(ids[0], placeholders).nonzero()[:, 0]
-        if not len(places):
-            raise ValueError("`encode_video` needs a chat with a video or an image, and this one has none.")
-        ids = ids[:, : int(places[-1]) + 1]
-        embeddings = self.model.merge_features(ids, **visual, vision_batch_size=vision_batch_size)
-        return compute_video_cache(self.model.language_model, ids[0], embeddings, fingerprint_visual(visual) or "none")
+        beginning = ChatBeginning.of(self.config, input_ids, attention_mask)
+        return beginning.ready(self.model, visual, 1, vision_batch_size)
 
     @can_return_tuple
     def forward(

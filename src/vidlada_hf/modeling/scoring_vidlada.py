@@ -13,10 +13,23 @@ from typing import Any
 
 import torch
 
-from .arguments_vidlada import check_choice, check_ids, check_whole
+from .arguments_vidlada import check_choice, check_ids, check_whole, refuse_unknown
 from .cache_vidlada import DenoisingStep
+from .generation_config_vidlada import VidLaDAGenerationConfig
 from .objective_vidlada import draw_mask_probabilities
-from .video_cache_vidlada import fingerprint_visual
+from .video_cache_vidlada import VISUAL_INPUTS, ChatBeginning, choose_shared
+
+# What else of `generate` makes sense where nothing is generated.
+OTHERS = (
+    "vision_batch_size",
+    "video_cache",
+    "share_video",
+    "cache_strategy",
+    "cache_config",
+    "cfg_scale",
+    "cuda_graphs",
+    "compile",
+)
 
 
 class VidLaDAScoringMixin:
@@ -49,15 +62,18 @@ class VidLaDAScoringMixin:
                 choices that are all one token both give the log-probability of that token.
             num_draws, seed: of the masks, where some choice has several tokens.
             end_token_id: that ends a turn; None: the first of the generation config's `eos_token_id`.
-            arguments: `pixel_values_videos` and the like, `video_cache`, `cache_strategy`, `cache_config`,
-                `vision_batch_size`, as for `generate`. A strategy sees each draw as a step.
+            arguments: as for `generate`: `pixel_values_videos` and the like, `vision_batch_size`, `video_cache`,
+                `share_video`, `cache_strategy`, `cache_config`, `cfg_scale`, `cuda_graphs`, `compile`. A strategy sees
+                each draw as a step.
 
         Returns:
             (batch, choices), float64.
 
         Raises:
-            ValueError: no choices, an empty one, or not as many for each prompt; texts without a tokenizer; more.
+            ValueError: no choices, an empty one, or not as many for each prompt; texts without a tokenizer; an argument
+                that is unknown, or about generating.
         """
+        check_arguments(arguments)
         if normalize is not None:
             check_choice("normalize", normalize, ("token",))
         check_whole("num_draws", num_draws, 1)
@@ -114,7 +130,8 @@ class VidLaDAScoringMixin:
         """
         length, arguments = canvases.shape[2], dict(prompts.arguments)
         batch_size = arguments.pop("vision_batch_size", 16)
-        settings = {"max_new_tokens": length, "block_length": length, "cfg_scale": 0.0, **arguments}
+        settings = {"max_new_tokens": length, "block_length": length, "max_denoising_steps": None, "cfg_scale": 0.0}
+        settings |= arguments
         request = self._check_request(
             prompts.input_ids,
             prompts.attention_mask,
@@ -159,8 +176,12 @@ class Prompts:
         pixels, features = rest.pop("pixel_values_videos", None), rest.pop("video_features", None)
         counts, images = rest.pop("num_frames_per_video", None), rest.pop("pixel_values", None)
         tokens = (input_ids == model.config.video_token_id).sum(-1).tolist()
-        if rest.get("video_cache") is not None:  # it holds all that is visual, and is compared with it here
-            rest["video_cache"].check(model.language_model, fingerprint_visual(arguments))
+        shared: Any = choose_shared(rest.get("video_cache"), rest.pop("share_video", False))
+        if shared is not None:  # it holds all that is visual, and is compared with it here
+            shared = ChatBeginning.of(model.config, input_ids, attention_mask) if shared is True else shared
+            shared.cut_off(input_ids, attention_mask)  # refuses what does not begin so
+            visual = {name: arguments.get(name) for name in VISUAL_INPUTS}
+            rest["video_cache"] = shared.ready(model, visual, len(input_ids), rest.get("vision_batch_size", 16))
             pixels = features = counts = images = None
             tokens = [0] * len(tokens)
         if pixels is not None:
@@ -203,6 +224,15 @@ class Prompts:
             "num_frames_per_video": torch.tensor(frames, device=device) if frames else None,
             "pixel_values": None if self.images is None else torch.cat(self.images),
         }
+
+
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Refuses what `generate` does not know, and what is about generating."""
+    fields = [name for name in VidLaDAGenerationConfig.FIELDS if name not in OTHERS]
+    for name in arguments:
+        if name in fields:
+            raise ValueError(f"`{name}` is about generating, and choices are only scored: leave it out.")
+    refuse_unknown(arguments, (*VISUAL_INPUTS, *OTHERS), "argument of `score_choices`:")
 
 
 def deal(sizes: list[int], tokens: list[int], what: str) -> list[slice]:

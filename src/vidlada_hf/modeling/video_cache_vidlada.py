@@ -2,27 +2,113 @@
 
 What stands there does not see the question then. That changes answers (docs/sharing.md says how often), so it is asked
 for: `cache = model.encode_video(**inputs)`, then `model.generate(**inputs, video_cache=cache)` for each chat, or batch
-of chats, that begins with the same video.
+of chats, that begins with the same video; or `model.generate(**inputs, share_video=True)` for one batch.
 """
 
-import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .cache_vidlada import DenoisingStep, SequenceLayout
+from .fingerprints_vidlada import fingerprint_model, fingerprint_visual
 from .kv_cache_vidlada import SelectiveKVCache
 
-SAMPLED = 4096  # values of a tensor that its fingerprint looks at
+VISUAL_INPUTS = ("pixel_values", "pixel_values_videos", "num_frames_per_video", "video_features")
 
 
 @dataclass(frozen=True)
-class VideoCache:
+class ChatBeginning:
+    """The ids of a chat up to its last visual token, which all prompts of a batch have in common.
+
+    Args:
+        input_ids: (tokens,), int64, on the CPU.
+    """
+
+    input_ids: torch.Tensor
+
+    owner = "the first prompt"
+
+    @classmethod
+    def of(cls, config: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> "ChatBeginning":
+        """That of the first of some prompts, (batch, tokens).
+
+        Raises:
+            ValueError: it has neither a video nor an image.
+        """
+        ids = input_ids[0] if attention_mask is None else input_ids[0][attention_mask[0].bool()]
+        places = torch.isin(ids, ids.new_tensor([config.video_token_id, config.image_token_id])).nonzero()[:, 0]
+        if not len(places):
+            raise ValueError("Sharing a video needs a chat with a video or an image, and this one has none.")
+        return ChatBeginning(ids[: int(places[-1]) + 1].cpu())
+
+    def __len__(self) -> int:
+        """How many tokens it holds."""
+        return len(self.input_ids)
+
+    def ready(self, model: Any, visual: Mapping[str, Any], prompts: int, vision_batch_size: int | None) -> "VideoCache":
+        """The video cache for a batch of prompts that begin like this: computed here.
+
+        Args:
+            model: a `VidLaDAModel`.
+            visual: visual arguments of `generate`, of one prompt or of all of them.
+
+        Raises:
+            ValueError: they do not show the same, or not as much as the placeholders say.
+        """
+        visual = visual_of_one(model, self.input_ids, visual, prompts)
+        ids = self.input_ids.to(model.language_model.embed_tokens.weight.device)
+        embeddings = model.merge_features(ids[None], **visual, vision_batch_size=vision_batch_size)
+        video = fingerprint_visual(visual) or "none"
+        return compute_video_cache(model.language_model, self.input_ids, embeddings, video)
+
+    def cut_off(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the prompts hold behind it.
+
+        Args:
+            input_ids, attention_mask: (batch, tokens), padded on the left.
+
+        Returns:
+            The same of what is left, padded on the left.
+
+        Raises:
+            ValueError: a prompt begins otherwise, or has visual tokens behind.
+        """
+        shared, own = self.input_ids.to(input_ids.device), []
+        for example, ids in enumerate(input_ids):
+            ids = ids if attention_mask is None else ids[attention_mask[example].bool()]
+            if not torch.equal(ids[: len(shared)], shared):
+                why = self._difference(ids.cpu())
+                raise ValueError(f"Prompt {example} does not begin as {self.owner} does: {why}")
+            own.append(ids[len(shared) :])
+        rest = torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_side="left")
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(i) for i in own], batch_first=True, padding_side="left")
+        return rest, mask
+
+    def _difference(self, ids: torch.Tensor) -> str:
+        """What is otherwise in a prompt, and the remedy."""
+        begins = [int((part == self.input_ids[-1]).int().argmax()) for part in (ids, self.input_ids)]
+        if self.input_ids[-1] not in ids:
+            return "it has no video. Ask about it in a call of its own."
+        if not torch.equal(ids[: begins[0]], self.input_ids[: begins[1]]):
+            return (
+                "another text stands before its video. What stands there is shared too: write the video first and the "
+                "user's text behind it, with the same system message; or encode the video of this chat by itself."
+            )
+        return (
+            f"its video has other frames, or another text stands among its videos ({len(self)} tokens are shared). "
+            "Render all chats in the same way, or encode the video of this one by itself."
+        )
+
+
+@dataclass(frozen=True)
+class VideoCache(ChatBeginning):
     """Keys and values of the beginning of a chat, up to its last visual token.
 
     Args:
@@ -32,11 +118,12 @@ class VideoCache:
         video: fingerprint of the pixels or features that they show.
     """
 
-    input_ids: torch.Tensor
     keys: tuple[torch.Tensor, ...]
     values: tuple[torch.Tensor, ...]
     checkpoint: str
     video: str
+
+    owner = "the video cache"
 
     @property
     def nbytes(self) -> int:
@@ -46,10 +133,6 @@ class VideoCache:
     def keys_of(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a layer."""
         return self.keys[layer], self.values[layer]
-
-    def __len__(self) -> int:
-        """How many tokens it holds."""
-        return len(self.input_ids)
 
     def to(self, device: torch.device | str) -> "VideoCache":
         """The same on another device."""
@@ -78,53 +161,79 @@ class VideoCache:
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"{path} is no video cache, or is damaged ({error}): encode the video again.") from error
 
-    def check(self, text_model: Any, video: str | None) -> None:
-        """Whether it belongs to this model, where the model is, and to this video, where that is given.
+    def ready(self, model: Any, visual: Mapping[str, Any], prompts: int, vision_batch_size: int | None) -> "VideoCache":
+        """Itself, if it belongs to this model, where the model is, and to these pixels or features, if any are given.
 
         Raises:
             ValueError: it does not.
         """
         again = "encode the video again with `model.encode_video(**inputs)`"
-        weight = text_model.embed_tokens.weight
+        weight = model.language_model.embed_tokens.weight
         if self.keys[0].dtype != weight.dtype:
             raise ValueError(f"The video cache holds {self.keys[0].dtype}, the model {weight.dtype}: {again}.")
-        if self.checkpoint != fingerprint_model(text_model):
+        if self.checkpoint != fingerprint_model(model.language_model):
             raise ValueError(f"The video cache was made with another checkpoint: {again}.")
         if self.keys[0].device != weight.device:
             raise ValueError(
                 f"The video cache is on {self.keys[0].device}, the model on {weight.device}: move it with `.to`."
             )
-        kind = self.video.split()[0]
-        if video is not None and video.split()[0] == kind and video != self.video:
+        if not self._shows(visual, 1) and not self._shows(visual, prompts):
             raise ValueError(f"The video cache was made of another video, or of other frames of it: {again}.")
+        return self
 
-    def cut_off(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the prompts hold behind it.
+    def _shows(self, visual: Mapping[str, Any], copies: int) -> bool:
+        """Whether these are so many times its video; True also where they cannot be compared: features and pixels."""
+        parts = split_visual(visual, copies) or [dict(visual)]
+        videos = [video for video in map(fingerprint_visual, parts) if video is not None]
+        kind = self.video.split()[0]
+        return all(video == self.video or video.split()[0] != kind for video in videos)
 
-        Args:
-            input_ids, attention_mask: (batch, tokens), padded on the left.
 
-        Returns:
-            The same of what is left, padded on the left.
+def choose_shared(video_cache: VideoCache | None, share_video: bool) -> VideoCache | Literal[True] | None:
+    """What all prompts share: a video cache, or (True) one that is still to be made; None: nothing."""
+    if not isinstance(share_video, bool):
+        raise ValueError(f"`share_video` must be True or False, got {share_video!r}.")
+    if video_cache is not None and not isinstance(video_cache, VideoCache):
+        raise ValueError(f"`video_cache` is what `encode_video` returns, got {type(video_cache).__name__}.")
+    if video_cache is not None and share_video:
+        raise ValueError("`video_cache` holds what `share_video=True` would compute: give one of the two.")
+    return True if share_video else video_cache
 
-        Raises:
-            ValueError: a prompt begins otherwise, or has visual tokens behind.
-        """
-        shared, own = self.input_ids.to(input_ids.device), []
-        for example, ids in enumerate(input_ids):
-            ids = ids if attention_mask is None else ids[attention_mask[example].bool()]
-            if not torch.equal(ids[: len(shared)], shared):
-                raise ValueError(
-                    f"Prompt {example} does not begin as the video cache does ({len(shared)} tokens up to the last of "
-                    "its video): another system message, text before the video, other frames or another time "
-                    "sentence. Render all chats in the same way, or encode the video of this one."
-                )
-            own.append(ids[len(shared) :])
-        rest = torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_side="left")
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(i) for i in own], batch_first=True, padding_side="left")
-        return rest, mask
+
+def split_visual(visual: Mapping[str, Any], copies: int) -> list[dict[str, Any]] | None:
+    """The visual arguments of `generate` for each of so many equal prompts; None where they cannot be divided so."""
+    given = {name: value for name, value in visual.items() if value is not None}
+    if any(len(value) % copies for value in given.values()):
+        return None
+    sizes = {name: len(value) // copies for name, value in given.items()}
+    return [{name: given[name][i * size : (i + 1) * size] for name, size in sizes.items()} for i in range(copies)]
+
+
+def visual_of_one(model: Any, input_ids: torch.Tensor, visual: Mapping[str, Any], prompts: int) -> dict[str, Any]:
+    """The visual arguments of one of some equal prompts, from those of one or of all.
+
+    Args:
+        input_ids: (tokens,), of one prompt.
+
+    Raises:
+        ValueError: the prompts' videos or images differ.
+    """
+    config, given = model.config, 0
+    if visual.get("pixel_values_videos") is not None:
+        given += visual["pixel_values_videos"].shape[:-3].numel() * model.tokens_per_frame
+    if visual.get("video_features") is not None:
+        given += sum(len(features) for features in visual["video_features"])
+    if visual.get("pixel_values") is not None:
+        given += len(visual["pixel_values"]) * (config.vision_grid**2 + 1)
+    wanted = int(torch.isin(input_ids, torch.tensor([config.video_token_id, config.image_token_id])).sum())
+    first, *others = (split_visual(visual, prompts) if given > wanted else None) or split_visual(visual, 1) or [{}]
+    for number, other in enumerate(others, 1):
+        if not all(torch.equal(a, b) for name in other for a, b in zip(other[name], first[name], strict=True)):
+            raise ValueError(
+                f"Prompt {number} shows another video than the first: sharing is for questions about one video. Ask "
+                "about each video in a call of its own."
+            )
+    return first
 
 
 @torch.no_grad()
@@ -145,41 +254,4 @@ def compute_video_cache(text_model: Any, input_ids: torch.Tensor, embeddings: to
     return VideoCache(input_ids.cpu(), keys, values, fingerprint_model(text_model), video)
 
 
-def fingerprint_model(text_model: Any) -> str:
-    """Of the configuration and of some values of each weight: 16 hexadecimal digits."""
-    config = text_model.config.to_dict()
-    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "rope_parameters", "rms_norm_eps")
-    about = json.dumps({name: config.get(name) for name in names}, default=str)
-    return _digest(about, [sample(weight, 16) for weight in text_model.parameters()])
-
-
-def fingerprint_visual(visual: dict[str, Any]) -> str | None:
-    """Of some values of the pixels, or else of the features, of videos and images; None where neither is given.
-
-    Args:
-        visual: visual arguments of `generate`. Values are looked at in bfloat16, which is the same in half precision.
-    """
-    pixels = [visual[name] for name in ("pixel_values", "pixel_values_videos") if visual.get(name) is not None]
-    features = visual.get("video_features")
-    kind, tensors = ("pixels", pixels) if pixels or features is None else ("features", list(features))
-    if not tensors:
-        return None
-    tensors = [tensor.flatten(0, -4) if kind == "pixels" else tensor for tensor in tensors]
-    shapes = [tuple(tensor.shape) for tensor in tensors]
-    return f"{kind} " + _digest(str(shapes), [sample(tensor, SAMPLED) for tensor in tensors])
-
-
-def sample(tensor: torch.Tensor, count: int) -> torch.Tensor:
-    """(at most 2 x count,), bfloat16: evenly spaced values."""
-    flat = tensor.detach().flatten()
-    return flat[:: max(len(flat) // count, 1)].to(torch.bfloat16)
-
-
-def _digest(about: str, samples: list[torch.Tensor]) -> str:
-    digest = hashlib.sha256(about.encode())
-    if samples:
-        digest.update(torch.cat(samples).view(torch.int16).cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-__all__ = ["VideoCache", "compute_video_cache", "fingerprint_visual"]
+__all__ = ["VISUAL_INPUTS", "ChatBeginning", "VideoCache", "choose_shared"]
