@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
@@ -53,9 +54,19 @@ def check_parts(conversation: Any) -> Any:
         return check_parts(conversation.messages)
     if isinstance(conversation, (list, tuple)):
         return [check_parts(message) for message in conversation]
-    if isinstance(conversation, Mapping) and isinstance(conversation.get("content"), (list, tuple)):
-        return {**conversation, "content": [_check_part(part) for part in conversation["content"]]}
-    return conversation
+    message = _as_mapping(conversation)
+    if isinstance(message, Mapping) and isinstance(message.get("content"), (list, tuple)):
+        return {**message, "content": [_check_part(_as_mapping(part)) for part in message["content"]]}
+    return message
+
+
+def _as_mapping(value: Any) -> Any:
+    """A message or a part that is a dataclass or a pydantic model (such as a client library's) as a dict."""
+    if callable(getattr(value, "model_dump", None)):
+        return value.model_dump()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return value
 
 
 def _check_part(part: Any) -> Any:

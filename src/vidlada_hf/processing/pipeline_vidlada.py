@@ -13,6 +13,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils.chat_template_utils import Chat, is_valid_message
 
 from .options_vidlada import nearest_name, unknown_option
+from .prompts_vidlada import TEMPLATE_OPTIONS
 
 # Options of the processor that `generate` or the base class understands in another way.
 _NOT_FOR_PROCESSOR = {"return_tensors", "return_metadata", "device"}
@@ -27,8 +28,8 @@ class VideoTextToTextPipeline(Pipeline):
     `[{"input_text": "What happens?", "generated_text": "..."}]`.
 
     Options, at construction or in a call:
-        what the processor knows about videos (`num_frames`, `fps`, `add_time_instruction`, `think_mode`, ...), and
-        `processor_kwargs`, a dict, for the rest of its options;
+        what the processor knows about videos (`num_frames`, `fps`, `add_time_instruction`, `think_mode`,
+        `sanitize_control_tokens`, ...), and `processor_kwargs`, a dict, for the rest of its options;
         `return_full_text`: the conversation with the answer as its last message, in place of the answer alone;
         `skip_special_tokens`: default True;
         everything else goes to `model.generate`, which checks it.
@@ -93,7 +94,7 @@ class VideoTextToTextPipeline(Pipeline):
         **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sorts the options by the step they belong to; a misspelled one raises with the nearest known name."""
-        for_processor = (self.processor.video_options | {"think_mode", "chat_template"}) - _NOT_FOR_PROCESSOR
+        for_processor = (self.processor.video_options | {*TEMPLATE_OPTIONS, "chat_template"}) - _NOT_FOR_PROCESSOR
         for_generate = _names_of_generate(self.model)
         own = {"return_full_text", "skip_special_tokens", "processor_kwargs", "generate_kwargs"}
         known = for_processor | own | for_generate

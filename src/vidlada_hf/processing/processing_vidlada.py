@@ -6,6 +6,7 @@ frames' times behind it. The tokenizer turns the result into ids, padded on the 
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,13 +25,13 @@ from .prompts_vidlada import (
     CHAT_TEMPLATE,
     IMAGE_TOKEN,
     PROMPT_OPTIONS,
-    THINK_MODES,
+    TEMPLATE_OPTIONS,
     VIDEO_TOKEN,
     VidLaDAPromptKwargs,
     drop_after_placeholders,
-    placeholder_pattern,
     time_instruction,
 )
+from .user_text_vidlada import check_characters, encode_texts, escape, escape_conversation, typed
 from .video_processing_vidlada import VidLaDAVideoProcessor, is_one_video, list_videos
 
 _PADDING_OPTIONS = ("padding", "max_length", "pad_to_multiple_of", "padding_side")
@@ -103,9 +104,12 @@ class VidLaDAProcessor(ProcessorMixin):
             the line break), and a placeholder inside a line of text gets no time sentence.
             "training": a message's only placeholder moves to its start, and the time sentence has no space before
             "Please" and an additional line break behind it.
+        sanitize_control_tokens: special tokens that stand in a message (`<|eot_id|>`, `<video>`, ...) are text. False
+            takes them for what they are, as the official code does: a user can then end the turn, or write another.
 
-    The last four are defaults: `__call__` and `apply_chat_template` take them too (`think_mode` only the latter, since
-    it belongs to the template). All arguments except the sub-processors are saved in `processor_config.json`.
+    The last five are defaults: `__call__` and `apply_chat_template` take them too (`think_mode` and
+    `sanitize_control_tokens` only the latter, since they belong to the template). All arguments except the
+    sub-processors are saved in `processor_config.json`.
     """
 
     valid_processor_kwargs: Any = VidLaDAProcessorKwargs
@@ -126,6 +130,7 @@ class VidLaDAProcessor(ProcessorMixin):
         timestamps: str = "seconds",
         think_mode: str | None = None,
         official_prompt: str | None = None,
+        sanitize_control_tokens: bool = True,
     ) -> None:
         super().__init__(
             image_processor or SiglipImageProcessor(size={"height": 384, "width": 384}),
@@ -141,10 +146,10 @@ class VidLaDAProcessor(ProcessorMixin):
         self.timestamps = timestamps
         self.think_mode = think_mode
         self.official_prompt = official_prompt
+        self.sanitize_control_tokens = sanitize_control_tokens
         check_choice("pooling_mode", pooling_mode, ("bilinear", "average", "max"))
         check_choice("newline_position", newline_position, ("grid", "frame", "one_token", "no_token"))
-        check_choice("think_mode", think_mode, THINK_MODES)
-        for name, choices in PROMPT_OPTIONS.items():
+        for name, choices in (TEMPLATE_OPTIONS | PROMPT_OPTIONS).items():
             check_choice(name, getattr(self, name), choices)
 
         self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
@@ -176,8 +181,8 @@ class VidLaDAProcessor(ProcessorMixin):
         named = [(name, flat) for name in options]
         named += [(name, known) for group, known in groups.items() for name in options.get(group) or ()]
         for name, known in named:
-            if name == "think_mode":
-                raise ValueError("`think_mode` is an option of the chat template: pass it to `apply_chat_template`.")
+            if name in TEMPLATE_OPTIONS:
+                raise ValueError(f"`{name}` is an option of the chat template: pass it to `apply_chat_template`.")
             if name not in known:
                 raise ValueError(unknown_option(name, type(self).__name__, known))
 
@@ -216,15 +221,18 @@ class VidLaDAProcessor(ProcessorMixin):
                 `{"type": "image", "image" | "path" | "url" | "base64": ...}`. Addresses are fetched from "url" only, or
                 with `allow_urls=True`. Options of sampling (`num_frames`, `fps`, ...) beside a video hold for that one.
             chat_template: another Jinja template for this call.
-            processor_kwargs: options of `__call__`, such as `{"num_frames": 8}`; `think_mode` too.
+            processor_kwargs: options of `__call__`, such as `{"num_frames": 8}`; `think_mode` and
+                `sanitize_control_tokens` too.
             kwargs: `add_generation_prompt`, `tokenize`, `return_dict`, `return_tensors` and the other arguments of
                 `ProcessorMixin.apply_chat_template`; options of `__call__` are taken here too.
 
         Returns:
-            str or list of str; with `tokenize=True` ids, or with `return_dict=True` what `__call__` returns.
+            str or list of str, for `__call__`: control tokens in a message hold an invisible character, by which it
+            knows that they are text. With `tokenize=True` ids, or with `return_dict=True` what `__call__` returns.
 
         Raises:
-            ValueError: for no message, an unknown option, or visuals that do not match the placeholders.
+            ValueError: for no message, an unknown option, half a character in a text, or visuals that do not match the
+                placeholders.
             VideoReadingError: for a video that cannot be read, or an address that may not be fetched.
         """
         if len(conversation) == 0:
@@ -233,15 +241,20 @@ class VidLaDAProcessor(ProcessorMixin):
         options = dict(processor_kwargs or {})
         known = self.video_options - {"return_tensors"}
         options.update({name: kwargs.pop(name) for name in list(kwargs) if name in known})
-        think_mode = kwargs.pop("think_mode", options.pop("think_mode", self.think_mode))
-        check_choice("think_mode", think_mode, THINK_MODES)
+        own = {name: kwargs.pop(name, options.pop(name, getattr(self, name))) for name in TEMPLATE_OPTIONS}
+        for name, value in own.items():
+            check_choice(name, value, TEMPLATE_OPTIONS[name])
         self._check_options(options)
         prompt_options = self._take_prompt_options(options)
+        sanitize = own["sanitize_control_tokens"]
+        conversation = escape_conversation(conversation, self.tokenizer, sanitize)
+        for name in {"tools", "documents"} & kwargs.keys():
+            kwargs[name] = escape(kwargs[name], self.tokenizer, sanitize, f"`{name}`")
         return super().apply_chat_template(
             conversation,
             chat_template=chat_template,
             processor_kwargs={**options, **prompt_options},
-            **self._template_options(chat_template, think_mode, prompt_options["official_prompt"]),
+            **self._template_options(chat_template, own["think_mode"], prompt_options["official_prompt"]),
             **kwargs,
         )
 
@@ -290,6 +303,8 @@ class VidLaDAProcessor(ProcessorMixin):
         if texts is not None:
             if not all(isinstance(one, str) for one in texts):
                 raise ValueError("`text` must be a string or a list of strings.")
+            for index, one in enumerate(texts, 1):
+                check_characters(one, "`text`" if len(texts) == 1 else f"Text {index}")
             texts = self._check_placeholders(texts, images, videos)
         prompt_options = self._take_prompt_options(kwargs)
         options = self._merge_kwargs(
@@ -328,12 +343,12 @@ class VidLaDAProcessor(ProcessorMixin):
             ValueError: the numbers of placeholders and of visuals differ.
         """
         if images is None and videos is not None:
-            texts = [placeholder_pattern(IMAGE_TOKEN).sub(VIDEO_TOKEN, text) for text in texts]
+            texts = [text.replace(IMAGE_TOKEN, VIDEO_TOKEN) for text in texts]
         for token, visuals, name, flatten in (
             (VIDEO_TOKEN, videos, "video", list_videos),
             (IMAGE_TOKEN, images, "image", list_images),
         ):
-            expected = [len(placeholder_pattern(token).findall(text)) for text in texts]
+            expected = [text.count(token) for text in texts]
             if _is_nested_per_text(visuals, texts):
                 given = [len(flatten(item)) for item in visuals]
             else:
@@ -341,9 +356,12 @@ class VidLaDAProcessor(ProcessorMixin):
             for position, (wanted, got) in enumerate(zip(expected, given, strict=True)):
                 if wanted != got:
                     where = f"prompt {position}" if len(expected) > 1 else "the text"
+                    is_typed = any(typed(token) in text for text in texts)
                     raise ValueError(
                         f"Found {wanted} `{token}` placeholder{'s' * (wanted != 1)} in {where} but {got} "
                         f"{name}{'s' * (got != 1)}: give one {name} for each placeholder."
+                        + f' (In a message `{token}` is text: write {{"type": "{name}"}} as a part of its content.)'
+                        * is_typed
                     )
         return texts
 
@@ -368,8 +386,7 @@ class VidLaDAProcessor(ProcessorMixin):
             value = sampling[index].get(name)
             return getattr(self.video_processor, name) if value is None else value
 
-        pattern = placeholder_pattern(VIDEO_TOKEN)
-        following = [text[match.end() :] for text in texts for match in pattern.finditer(text)]
+        following = [text[match.end() :] for text in texts for match in re.finditer(re.escape(VIDEO_TOKEN), text)]
         replacements = []
         for index, rest in enumerate(following):
             replacement = self.replace_video_token(video_inputs, index)
@@ -439,7 +456,7 @@ class VidLaDAProcessor(ProcessorMixin):
         padding = {name: text_options[name] for name in _PADDING_OPTIONS if name in text_options}
         if drop_after_placeholder:
             text_options["padding"] = False
-        encoding = self.tokenizer(texts, **text_options)
+        encoding = encode_texts(self.tokenizer, texts, **text_options)
         self._check_special_mm_tokens(texts, encoding, modalities=["image", "video"])
         data = dict(encoding)
         if drop_after_placeholder:

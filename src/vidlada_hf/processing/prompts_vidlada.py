@@ -4,7 +4,6 @@ Words and spaces follow the official code (repository ziHoHe/VidLaDA). Where tha
 trained or measured with it needs, `official_prompt` reproduces it; nothing does so by default.
 """
 
-import re
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
@@ -15,16 +14,15 @@ from .video_processing_vidlada import VidLaDAVideosKwargs
 
 IMAGE_TOKEN = "<image>"
 VIDEO_TOKEN = "<video>"
-THINK_MODES = (None, "think", "no_think")
+TEMPLATE_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "think_mode": (None, "think", "no_think"),
+    "sanitize_control_tokens": (True, False),
+}
 PROMPT_OPTIONS: dict[str, tuple[Any, ...]] = {
     "add_time_instruction": (True, False),
     "timestamps": ("seconds", "ordinal"),
     "official_prompt": (None, "inference", "training"),
 }
-
-# transformers puts this character before the special tokens that a user typed (`sanitize_control_tokens=True`): a
-# placeholder behind it is plain text.
-_TYPED_BY_USER = "\U000f0000"
 
 DEFAULT_SYSTEM_PROMPT = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
@@ -99,11 +97,6 @@ class VidLaDAPromptKwargs(VidLaDAVideosKwargs, total=False):  # type: ignore[cal
     add_time_instruction: bool | None
     timestamps: Literal["seconds", "ordinal"] | None
     official_prompt: Literal["inference", "training"] | None
-
-
-def placeholder_pattern(token: str) -> re.Pattern[str]:
-    """Matches a placeholder in a prompt, but not one that transformers marked as typed by a user."""
-    return re.compile(f"(?<!{_TYPED_BY_USER}){re.escape(token)}")
 
 
 def time_instruction(

@@ -114,6 +114,17 @@ def test_only_answers_and_their_ends_are_learned(processor):
     assert (batch["input_ids"][0][learned != -100] == learned[learned != -100]).all()
 
 
+def test_control_tokens_in_an_answer_are_learned_as_text(processor):
+    batch = DiffusionCollator(processor, {"text_only": True})(
+        [conversation("What ends <|eot_id|> a turn?", "This: <|eot_id|>, not <|mdm_mask|>.")]
+    )
+    labels = batch["labels"][0]
+    learned = labels[labels != -100].tolist()
+    ids = processor.tokenizer.get_vocab()
+    assert processor.decode(learned).strip() == "This: <|eot_id|>, not <|mdm_mask|>.<|eot_id|>"
+    assert learned.count(ids["<|eot_id|>"]) == 1 and ids["<|mdm_mask|>"] not in learned
+
+
 def test_videos_stay_exact_and_padding_is_masked(processor):
     examples = [conversation("Why?", "Because.", frames=3), conversation("What do you see?", "A dot.", frames=1)]
     batch = DiffusionCollator(processor)(examples)

@@ -31,14 +31,22 @@ def test_records_keep_messages_and_origins():
             [{"role": "user", "content": [{"type": "audio", "audio": "a"}]}],
             "here has a part that is neither a text nor",
         ),
-        ([*ASKED, {"role": "assistant", "content": "red<|eot_id|>"}], r"here has <\|eot_id\|> in a text, which has a"),
-        ([*ASKED, {"role": "assistant", "content": "<image> red"}], "here has <image> in a text"),
         ([*ASKED, {"role": "assistant", "content": "red\ud800"}], "here holds half a character"),
     ],
 )
 def test_what_cannot_be_learned_is_refused_with_its_origin(messages, message):
     with pytest.raises(RecordError, match=message):
         check_messages("here", messages)
+
+
+def test_control_tokens_in_a_text_are_text_and_said(caplog):
+    odd = [*ASKED, {"role": "assistant", "content": "red <|eot_id|> <image>"}]
+    records = Records([("here", ANSWERED), ("there", odd), ("yonder", odd)], "the file")
+    assert records[1]["messages"][1]["content"] == [{"type": "text", "text": "red <|eot_id|> <image>"}]
+    assert "2 records hold" in caplog.text and "the first is there" in caplog.text
+    caplog.clear()
+    Records([("here", ANSWERED)], "the file")
+    assert not caplog.text
 
 
 def test_a_part_of_a_table_loses_its_empty_columns():
@@ -63,9 +71,6 @@ def test_a_placeholder_says_which_turn_the_video_belongs_to():
     assert placed[2] == ASKED[0] and placed[0]["content"] == "Hello"
     with pytest.raises(RecordError, match="here has 2 placeholders for its one video"):
         add_video("here", [{"role": "user", "content": "<image> <image>"}], "a.mp4")
-    answered = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "<image> Because."}]
-    with pytest.raises(RecordError, match="here has <image> in a text"):
-        check_messages("here", add_video("here", answered, "a.mp4"))
     with pytest.raises(RecordError, match="here has its video in a message that is not the user's"):
         check_messages("here", [ASKED[0] | {"role": "system"}, ANSWERED[1]])
     with pytest.raises(RecordError, match="here has no message of the user"):

@@ -6,6 +6,7 @@ here; `videos` reads them when they are needed.
 
 import hashlib
 import json
+import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ...processing.addresses_vidlada import protocol_of
+from ...processing.user_text_vidlada import check_characters
 from .collator import RecordError, check_answers
 
 ROLES = ("system", "user", "assistant")
 PLACEHOLDERS = ("<image>", "<video>")
-# What the chat template writes, and the model denoises and ends with: in a text it would begin or end a message.
-HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-RESERVED = (*PLACEHOLDERS, *HEADERS, "<|mdm_mask|>", "<|startoftext|>", "<|endoftext|>")
+# What a chat template writes. In a text it is text, which a data set of rendered prompts did not mean.
+WRITTEN_BY_TEMPLATES = (*PLACEHOLDERS, "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+
+logger = logging.getLogger(__name__)
 
 
 class Records(Dataset):
@@ -43,13 +46,19 @@ class Records(Dataset):
         from datasets import Dataset as Table  # a table's texts are no Python objects: workers share their memory
 
         columns: dict[str, list[str]] = {"messages": [], "origin": [], "video": []}
-        digest = hashlib.sha256()
+        digest, odd = hashlib.sha256(), []
         for origin, messages in conversations:
             cleaned = check_messages(origin, messages)
             columns["messages"].append(json.dumps(cleaned, ensure_ascii=False))
             columns["origin"].append(origin)
             digest.update(columns["messages"][-1].encode() + b"\n")
             columns["video"].append(videos_of(cleaned)[0])
+            odd += [origin] if any(token in columns["messages"][-1] for token in WRITTEN_BY_TEMPLATES) else []
+        if odd:
+            logger.warning(
+                "%d records hold such as %s in a text, which is learned as text; the first is %s.",
+                *(len(odd), " or ".join(WRITTEN_BY_TEMPLATES[-2:]), odd[0]),
+            )
         if not columns["origin"]:
             raise ValueError(f"{what} holds no records: add some, or leave it out.")
         self.characters = np.array([len(text) for text in columns["messages"]])
@@ -88,7 +97,7 @@ def check_messages(origin: str, messages: Any) -> list[dict[str, Any]]:
     if any(message["role"] != "user" and videos_of([message]) for message in cleaned):
         raise RecordError(f"{origin} has its video in a message that is not the user's: move it to the question.")
     for part in (part for message in cleaned for part in message["content"]):
-        check_text(origin, part[part["type"]], RESERVED if part["type"] == "text" else ())
+        check_text(origin, part[part["type"]])
     return cleaned
 
 
@@ -118,14 +127,12 @@ def check_keys(origin: str, part: dict[str, Any], known: Sequence[str]) -> None:
         )
 
 
-def check_text(origin: str, text: str, reserved: Sequence[str] = ()) -> None:
-    """Raises a RecordError for a text that holds a reserved token, or half a character (a lone surrogate)."""
-    if token := next((token for token in reserved if token in text), None):
-        raise RecordError(f"{origin} has {token} in a text, which has a meaning of its own: take it out.")
+def check_text(origin: str, text: str) -> None:
+    """Raises a RecordError for a text, or a path, that holds half a character (a lone surrogate)."""
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RecordError(f"{origin} holds half a character: {text[:80]!r}. Repair the text's encoding.") from error
+        check_characters(text, origin)
+    except ValueError as error:
+        raise RecordError(str(error)) from error
 
 
 def videos_of(messages: Sequence[dict[str, Any]]) -> list[str]:
