@@ -62,6 +62,8 @@ class VidLaDAVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
 class OneVideo:
     """A source of `read_video` that is one video, whatever list it stands in and whatever a list of it would mean."""
 
+    is_one_video = True
+
     def __init__(self, source: Any) -> None:
         self.source = source
 
@@ -232,7 +234,8 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
             def choose(metadata: VideoMetadata) -> np.ndarray:
                 return self.sample_frames(metadata, **options)
 
-        sources = [source.source if isinstance(source, OneVideo) else source for source in sources]
+        # By its attribute: in remote code the caller's class may be another copy of this one.
+        sources = [source.source if getattr(source, "is_one_video", False) else source for source in sources]
         pairs = [self._read(source, given, settings, choose) for source, given in zip(sources, known, strict=True)]
         return [frames for frames, _ in pairs], [metadata for _, metadata in pairs]
 
