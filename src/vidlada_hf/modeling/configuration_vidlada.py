@@ -118,6 +118,15 @@ class VidLaDAConfig(PreTrainedConfig):
         """Patches along one side of a frame (27 for the 8B model)."""
         return self.vision_config.image_size // self.vision_config.patch_size
 
+    @property
+    def pad_token_id(self) -> int | None:
+        """The text model's, which stock code looks for here."""
+        return self.text_config.pad_token_id
+
+    @pad_token_id.setter
+    def pad_token_id(self, value: int | None) -> None:
+        self.text_config.pad_token_id = value
+
     def validate_architecture(self) -> None:
         """Raises a ValueError that names the field of an impossible value."""
         vision, text = self.vision_config, self.text_config

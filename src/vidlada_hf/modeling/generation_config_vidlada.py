@@ -26,7 +26,13 @@ ALIASES = {
     "generation_context_ids": "canvas",
 }
 # Arguments of autoregressive decoding, with the one value that describes what happens here anyway.
-AUTOREGRESSIVE_ONLY = {"use_cache": False, "do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+AUTOREGRESSIVE_ONLY = {
+    "use_cache": False,
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "synced_gpus": False,
+}
 
 
 class Block(NamedTuple):
@@ -86,6 +92,8 @@ class VidLaDAGenerationConfig(GenerationConfig):
     Raises:
         ValueError: a value that is impossible, or a name that is unknown (the message gives the nearest known one).
     """
+
+    max_length = 0  # read by `Seq2SeqTrainer`, which pads what is shorter
 
     FIELDS: dict[str, Any] = {
         "max_new_tokens": 128,

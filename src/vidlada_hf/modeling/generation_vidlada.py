@@ -23,6 +23,7 @@ from .canvas_vidlada import Canvas, RandomSource, assemble_sequences, sample_tok
 from .cuda_graphs_vidlada import StepGraphs, step_graphs
 from .denoising_run_vidlada import DenoisingRun, GenerationRequest, Prompt
 from .generation_config_vidlada import ALIASES, AUTOREGRESSIVE_ONLY, VidLaDAGenerationConfig, rename_aliases
+from .labeled_prompts_vidlada import cut_before_labels
 from .layer_functions_vidlada import compiled_layers, pack_weights
 from .observers_vidlada import GenerationObservers, StepOutput
 from .stopping_vidlada import StopRules
@@ -78,6 +79,7 @@ class VidLaDAGenerationMixin:
         step_callback: Callable[[StepOutput], None] | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         tokenizer: Any = None,
+        labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> torch.Tensor | VidLaDAGenerationOutput:
         """Answers the prompts by denoising a canvas of masks behind each.
@@ -117,18 +119,25 @@ class VidLaDAGenerationMixin:
             step_callback: called after each step with a `StepOutput`.
             generator: of random draws; or one for each example, so that a batch draws what each example draws alone.
             tokenizer: needed for `stop_strings`, a `suffix` given as text and strings in `stopping_criteria`.
+            labels: (batch, tokens), of a training batch: each prompt is cut before its first label, so that the answer
+                is not in it, and the answers alone are returned (`Seq2SeqTrainer` compares them with the labels).
             kwargs: fields of `VidLaDAGenerationConfig`; `canvas`, (canvas,) or (batch, canvas) ids with `mask_token_id`
                 where a token is wanted and given tokens elsewhere (infilling); `suffix`, text or ids that stand behind
                 the canvas; and the official names `gen_length`, `steps`, `gen_steps`, `cfg`, `generation_suffix`,
                 `generation_context_ids`.
 
         Returns:
-            (batch, tokens), int64: prompt, answer, suffix, right padding; or a `VidLaDAGenerationOutput`.
+            (batch, tokens), int64: prompt (not with `labels`), answer, suffix, right padding; or a
+            `VidLaDAGenerationOutput`.
 
         Raises:
             ValueError: an impossible or unknown argument, before any work is done.
         """
         # 1.a Check all arguments.
+        refuse_learned_prompts(self)
+        if labels is not None:
+            placeholders = [self.config.video_token_id, self.config.image_token_id]
+            input_ids, attention_mask = cut_before_labels(input_ids, attention_mask, labels, placeholders)
         criteria, official_stops = split_criteria(stopping_criteria)
         visual = {
             "pixel_values": pixel_values,
@@ -180,9 +189,15 @@ class VidLaDAGenerationMixin:
 
         # 3. Cut each answer at its stop, append the suffix, pad on the right.
         sequences = assemble_sequences(run.sequences, run.answer, run.canvas.stop, request.settings.pad_token_id)
+        if labels is not None:
+            sequences = sequences[:, request.input_ids.shape[1] :]
         if not request.settings.return_dict_in_generate:
             return sequences
         return VidLaDAGenerationOutput(sequences, run.canvas.tokens_per_forward(), observers.trace)
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+        """What a step of autoregressive decoding would take. `peft` looks for this; the denoising loop needs none."""
+        return {"input_ids": input_ids, **kwargs}
 
     @contextmanager
     def _denoising(
@@ -438,6 +453,15 @@ class VidLaDAGenerationMixin:
         # better: it names one end token, and the model ends its turns with another.
         if not stored._from_model_config:
             self.generation_config = stored
+
+
+def refuse_learned_prompts(model: Any) -> None:
+    """Raises a ValueError where `peft` would put learned tokens before a prompt, which it does step by step."""
+    if getattr(model.prepare_inputs_for_generation, "__self__", model) is not model:
+        raise ValueError(
+            "`generate` does not take prompts that `peft` has learned (prompt tuning, prefix tuning, P-tuning), and "
+            "would answer without them: adapt the layers instead, with `LoraConfig`."
+        )
 
 
 def prepare_suffix(suffix: Any, tokenizer: Any, device: torch.device) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 from transformers.modeling_outputs import ModelOutput
 from transformers.utils import torch_compilable_check
 
+from .labeled_prompts_vidlada import attended_tokens
 from .objective_vidlada import IGNORED, TimeSampling, check_labels, check_masks, complete_masks, diffusion_loss
 from .text_model_vidlada import require_one
 
@@ -147,14 +148,11 @@ def fixed_generators(
 
     Args:
         labels, inputs: (batch, tokens), int64; `inputs` may be None.
-        attention_mask: (batch, tokens), or (batch, 1, tokens, tokens), where a token that is none does not see itself.
+        attention_mask: see `attended_tokens`.
         pixels: frames or images (count, 3, side, side), and how many of them each example has. Some of their values
             tell apart videos that are asked the same.
     """
-    if attention_mask is not None and attention_mask.dim() == 4:
-        attention_mask = attention_mask[:, 0].diagonal(dim1=1, dim2=2)
-    kept = torch.ones_like(labels) if attention_mask is None else attention_mask
-    kept, labels = kept.bool().cpu(), labels.cpu()
+    kept, labels = attended_tokens(labels, attention_mask).cpu(), labels.cpu()
     held = [[own[rows].numpy().tobytes()] for own, rows in zip(labels, kept, strict=True)]
     if inputs is not None:
         for parts, own, rows in zip(held, inputs.cpu(), kept, strict=True):
