@@ -2,8 +2,8 @@
 
     python -m moving_shapes.train.ship runs/vidlada-tiny
 
-Copies the last stage's model into the package, without the heads of the dense labels, and writes the demo beside it.
-Joins the logs of all stages in benchmarks/tiny_training.json, and draws benchmarks/tiny_training.png.
+Copies the last stage's model into the package, without the heads of the dense labels and without code, and writes the
+demo beside it. Joins the logs of all stages in benchmarks/tiny_training.json, and draws benchmarks/tiny_training.png.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def ship(run: Path, checkpoint: Path = EMBEDDED_CHECKPOINT, benchmarks: Path = B
     """
     stages = sorted((folder for folder in run.iterdir() if (folder / "log.json").is_file()), key=stage_number)
     model = stages[-1] / "model"
-    files = [file for file in model.iterdir() if file.name != HEADS]
+    files = [file for file in model.iterdir() if file.name != HEADS and file.suffix != ".py"]
     size = sum(file.stat().st_size for file in files)
     if size > LIMIT:
         raise ValueError(f"{model} takes {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} that may be embedded.")

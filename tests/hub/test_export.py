@@ -1,10 +1,6 @@
 """An exported folder is complete: it loads, answers and re-saves in a process that cannot import this package."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,62 +11,23 @@ from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMul
 
 import vidlada_hf  # noqa: F401  # registers
 from tests.tiny_models import write_tiny_checkpoint
-from vidlada_hf import export_checkpoint
-from vidlada_hf.hub.export import ENTRY_MODULES
+from tests.without_package import QUESTION, REMOTE_CLASSES, VIDEO, answer_of, run_without_package
+from vidlada_hf import export_checkpoint, modeling, processing
 
-QUESTION = "What happens?"
-
-# Runs in a fresh process. What it prints as its last line is a JSON object, which the tests read.
-WITHOUT_THE_PACKAGE = """
-import json, os, sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "vidlada_hf":
-            raise ModuleNotFoundError(f"{name} is blocked", name=name)
-
-sys.meta_path.insert(0, Blocker())
-try:
-    import vidlada_hf
-    raise SystemExit("the package can be imported after all")
-except ModuleNotFoundError:
-    pass
-
-import torch
-from transformers import (
-    AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, AutoTokenizer,
-    AutoVideoProcessor, pipeline,
-)
-
-torch.set_num_threads(1)
-exported, scratch, question = sys.argv[1:]
-trust = {"trust_remote_code": True}
-video = torch.arange(4 * 20 * 30 * 3).remainder(251).to(torch.uint8).view(4, 20, 30, 3)
-
-
-def load(folder):
-    classes = {}
-    for auto in (AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor,
-                 AutoVideoProcessor, AutoTokenizer):
-        loaded = auto.from_pretrained(folder, **trust)
-        classes[auto.__name__] = [type(loaded).__module__.split(".")[0], type(loaded).__name__]
-    pipe = pipeline("video-text-to-text", model=folder, **trust)
-    classes["pipeline"] = [type(pipe).__module__.split(".")[0], type(pipe).__name__]
-    answer = pipe(video, text=question, max_new_tokens=8)[0]["generated_text"]
-    _, info = AutoModelForMultimodalLM.from_pretrained(folder, output_loading_info=True, **trust)
-    return {"classes": classes, "answer": answer, "info": [k for k, v in info.items() if v]}, pipe
-
-
+# What a process without the package makes of an export: it loads, answers, and saves it again.
+USE = """
 report = {}
-report["exported"], pipe = load(exported)
+exported, scratch = arguments
+report["exported"] = load(exported)
+pipe = pipeline("video-text-to-text", model=exported, **trust)
 mars = {"anchors": 1, "visual_intervals": [4, 2], "text_intervals": [2, 1]}
 settings = {"max_new_tokens": 8, "cache_strategy": "mars", "cache_config": mars}
 report["mars"] = pipe(video, text=question, **settings)[0]["generated_text"]
 AutoModelForMultimodalLM.from_pretrained(exported, **trust).save_pretrained(scratch + "/resaved")
 AutoProcessor.from_pretrained(exported, **trust).save_pretrained(scratch + "/resaved")
-report["resaved"], _ = load(scratch + "/resaved")
+report["resaved"] = load(scratch + "/resaved")
 pipe.save_pretrained(scratch + "/pipe")
-report["pipe"], _ = load(scratch + "/pipe")
+report["pipe"] = load(scratch + "/pipe")
 
 messages = [{"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": question}]}]
 model, processor = (auto.from_pretrained(exported, **trust) for auto in (AutoModel, AutoProcessor))
@@ -83,7 +40,6 @@ for task in ("image-text-to-text", "any-to-any"):
     built_in = pipeline(task, model=exported, **trust)
     options = {"return_full_text": False, "generate_kwargs": {"max_new_tokens": 8}}
     report[task] = [type(built_in).__name__, built_in(text=messages, **options)[0]["generated_text"].strip()]
-print(json.dumps(report))
 """
 
 
@@ -102,56 +58,28 @@ def exported(checkpoint: Path) -> Path:
 @pytest.fixture(scope="module")
 def answer(checkpoint: Path) -> str:
     """What the package itself answers."""
-    video = torch.arange(4 * 20 * 30 * 3).remainder(251).to(torch.uint8).view(4, 20, 30, 3)
-    pipe = pipeline("video-text-to-text", model=str(checkpoint))
-    return pipe(video, text=QUESTION, max_new_tokens=8)[0]["generated_text"]
+    return answer_of(checkpoint)
 
 
 @pytest.fixture(scope="module")
 def report(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What a process without the package makes of the folder."""
     scratch = tmp_path_factory.mktemp("without")
-    environment = os.environ | {
-        "HF_HOME": str(scratch / "hf"),
-        "HF_MODULES_CACHE": str(scratch / "hf" / "modules"),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(exported), str(scratch), QUESTION],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=scratch,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_without_package(USE, scratch, exported, scratch)
 
 
 @pytest.mark.parametrize("folder", ["exported", "resaved", "pipe"])
 def test_it_loads_without_the_package(report: dict, answer: str, folder: str) -> None:
-    remote = {
-        "AutoConfig": "VidLaDAConfig",
-        "AutoModel": "VidLaDAForConditionalGeneration",
-        "AutoModelForImageTextToText": "VidLaDAForConditionalGeneration",
-        "AutoModelForMultimodalLM": "VidLaDAForConditionalGeneration",
-        "AutoProcessor": "VidLaDAProcessor",
-        "AutoVideoProcessor": "VidLaDAVideoProcessor",
-        "pipeline": "VideoTextToTextPipeline",
-    }
-    classes = report[folder]["classes"]
-    assert classes.pop("AutoTokenizer")[0] == "transformers"
-    assert classes == {auto: ["transformers_modules", name] for auto, name in remote.items()}
+    assert report[folder]["classes"] == REMOTE_CLASSES
     assert report[folder]["info"] == []
     assert report[folder]["answer"] == answer
 
 
 def test_a_cache_strategy_works_without_the_package(report: dict, checkpoint: Path) -> None:
-    video = torch.arange(4 * 20 * 30 * 3).remainder(251).to(torch.uint8).view(4, 20, 30, 3)
     mars = {"anchors": 1, "visual_intervals": [4, 2], "text_intervals": [2, 1]}
     settings = {"max_new_tokens": 8, "cache_strategy": "mars", "cache_config": mars}
     pipe = pipeline("video-text-to-text", model=str(checkpoint))
-    assert report["mars"] == pipe(video, text=QUESTION, **settings)[0]["generated_text"]
+    assert report["mars"] == pipe(VIDEO, text=QUESTION, **settings)[0]["generated_text"]
 
 
 @pytest.mark.parametrize(
@@ -171,13 +99,12 @@ def test_with_the_package_its_own_classes_load(
     request: pytest.FixtureRequest, answer: str, which: str, trust: dict
 ) -> None:
     folder = str(request.getfixturevalue(which))
-    video = torch.arange(4 * 20 * 30 * 3).remainder(251).to(torch.uint8).view(4, 20, 30, 3)
     assert type(AutoProcessor.from_pretrained(folder, **trust)) is vidlada_hf.VidLaDAProcessor
     for auto in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
         assert type(auto.from_pretrained(folder, **trust)) is vidlada_hf.VidLaDAForConditionalGeneration
     pipe = pipeline("video-text-to-text", model=folder, **trust)
     assert type(pipe) is vidlada_hf.VideoTextToTextPipeline
-    assert pipe(video, text=QUESTION, max_new_tokens=8)[0]["generated_text"] == answer
+    assert pipe(VIDEO, text=QUESTION, max_new_tokens=8)[0]["generated_text"] == answer
 
 
 def test_only_the_checkpoint_goes_along(checkpoint: Path, exported: Path, tmp_path: Path) -> None:
@@ -196,7 +123,9 @@ def test_weights_are_the_same_and_independent(checkpoint: Path, exported: Path) 
 
 
 def test_code_is_complete_and_flat(exported: Path) -> None:
-    expected = {path.name for entry in ENTRY_MODULES for path in entry.parent.glob("*.py")} - {"__init__.py"}
+    expected = {path.name for package in (modeling, processing) for path in Path(package.__path__[0]).glob("*.py")} - {
+        "__init__.py"
+    }
     assert {path.name for path in exported.glob("*.py")} == expected
     assert not [path for path in exported.iterdir() if path.is_dir()]
     assert not [path.name for path in exported.glob("*.py") if "import vidlada_hf" in path.read_text()]

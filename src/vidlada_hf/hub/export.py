@@ -1,8 +1,4 @@
-"""A checkpoint as a folder for the Hub: it loads where this package is not installed.
-
-Besides weights, configs and tokenizer the folder holds the code (`modeling/` and `processing/`, laid flat), the names
-under which the Auto classes and `pipeline()` find it, and a model card.
-"""
+"""A checkpoint as a folder for the Hub: what `save_pretrained` writes, the code included, and a model card."""
 
 import json
 import math
@@ -11,39 +7,14 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
-from transformers.dynamic_module_utils import get_relative_import_files
 
-from .. import modeling, processing
 from ..modeling.configuration_vidlada import VidLaDAConfig
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.official_checkpoint_vidlada import is_official_config
 from ..processing.processing_vidlada import VidLaDAProcessor
-from ..registration import TASK
 from .model_card import fill_model_card
-
-MODEL_AUTO_MAP = {
-    "AutoConfig": "configuration_vidlada.VidLaDAConfig",
-    "AutoModel": "modeling_vidlada.VidLaDAForConditionalGeneration",
-    "AutoModelForImageTextToText": "modeling_vidlada.VidLaDAForConditionalGeneration",
-    "AutoModelForMultimodalLM": "modeling_vidlada.VidLaDAForConditionalGeneration",
-}
-PROCESSOR_AUTO_MAP = {"AutoProcessor": "processing_vidlada.VidLaDAProcessor"}
-VIDEO_PROCESSOR_AUTO_MAP = {"AutoVideoProcessor": "video_processing_vidlada.VidLaDAVideoProcessor"}
-PIPELINE = {
-    TASK: {
-        "impl": "pipeline_vidlada.VideoTextToTextPipeline",
-        "pt": ["AutoModelForMultimodalLM"],
-        "type": "multimodal",
-    }
-}
-# The Hub's loader starts from these files and follows their imports, one flat folder deep.
-ENTRY_MODULES = (
-    Path(modeling.__path__[0]) / "modeling_vidlada.py",
-    Path(processing.__path__[0]) / "processing_vidlada.py",
-)
 
 
 def export_checkpoint(
@@ -86,8 +57,6 @@ def export_checkpoint(
         processor.save_pretrained(partial)
         save_generation_config(model_dir, config, partial)
         config.save_pretrained(partial)
-        add_auto_map(partial)
-        copy_code(partial)
         for path in weights:
             shutil.copyfile(path, partial / path.name)
         size = sum(path.stat().st_size for path in weights)
@@ -127,28 +96,6 @@ def save_generation_config(model_dir: Path, config: VidLaDAConfig, folder: Path)
         VidLaDAGenerationConfig.from_pretrained(model_dir).save_pretrained(folder)
     else:
         VidLaDAGenerationConfig.from_model_config(config).save_pretrained(folder)
-
-
-def add_auto_map(folder: Path) -> None:
-    """Names the class of each Auto class. transformers itself would keep only the last one registered."""
-    edit_json(folder / "config.json", {"auto_map": MODEL_AUTO_MAP, "custom_pipelines": PIPELINE})
-    path = folder / "processor_config.json"
-    video_processor = json.loads(path.read_text(encoding="utf-8"))["video_processor"]
-    video_processor["auto_map"] = VIDEO_PROCESSOR_AUTO_MAP
-    edit_json(path, {"auto_map": PROCESSOR_AUTO_MAP, "video_processor": video_processor})
-
-
-def edit_json(path: Path, fields: dict[str, Any]) -> None:
-    """Sets fields of a JSON file."""
-    content = json.loads(path.read_text(encoding="utf-8")) | fields
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def copy_code(folder: Path) -> None:
-    """Copies the modules that the Hub's loader needs, all into one folder."""
-    for entry in ENTRY_MODULES:
-        for source in (entry, *map(Path, get_relative_import_files(entry))):
-            shutil.copyfile(source, folder / source.name)
 
 
 def count_parameters(weights: Sequence[Path]) -> int:

@@ -1,5 +1,6 @@
 """The configuration of VidLaDA: a SigLIP2 tower, a projector with pooling, and a bidirectional LLaDA text model."""
 
+import os
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -12,6 +13,7 @@ from .official_checkpoint_vidlada import (
     read_official_folder,
     translate_config,
 )
+from .remote_code_vidlada import forget_model_code, with_model_code
 
 
 @strict
@@ -65,6 +67,15 @@ class VidLaDATextConfig(LlamaConfig):
             raise ValueError(f"`text_config.attention_dropout` must lie in [0, 1), got {self.attention_dropout}.")
         if self.is_causal:
             raise ValueError("`text_config.is_causal` must be False: a diffusion language model attends in both ways.")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in the parent class; see `forget_model_code`."""
+        return super().from_dict(forget_model_code(config_dict, cls), **kwargs)
+
+    def to_json_file(self, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in the parent class. As config.json, which makes its folder loadable, it names the code and brings it."""
+        super(VidLaDATextConfig, with_model_code(self, json_file_path)).to_json_file(json_file_path, *args, **kwargs)
 
 
 @strict
@@ -187,15 +198,13 @@ class VidLaDAConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Also drops `custom_pipelines` where this class comes from the installed package.
+        """Reads an official config.json too; see also `forget_model_code`."""
+        config_dict = translate_config(config_dict) if is_official_config(config_dict) else config_dict
+        return super().from_dict(forget_model_code(config_dict, cls), **kwargs)
 
-        That entry lets the Hub load our pipeline as remote code; with the package installed the pipeline is registered
-        already, and keeping the entry would make `pipeline()` ask for `trust_remote_code`.
-        """
-        config_dict = translate_config(config_dict) if is_official_config(config_dict) else dict(config_dict)
-        if not cls.__module__.startswith("transformers_modules."):
-            config_dict.pop("custom_pipelines", None)
-        return super().from_dict(config_dict, **kwargs)
+    def to_json_file(self, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in the parent class. As config.json, which makes its folder loadable, it names the code and brings it."""
+        super(VidLaDAConfig, with_model_code(self, json_file_path)).to_json_file(json_file_path, *args, **kwargs)
 
 
 __all__ = ["VidLaDAConfig", "VidLaDATextConfig"]

@@ -1,5 +1,6 @@
 """The text model: LLaDA, Llama's layers without a causal mask, which a denoising cache may run in part."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -28,6 +29,7 @@ from .configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
 from .flash_attention_vidlada import FEW_QUERIES, flash_attention, has_flash_attention
 from .layer_functions_vidlada import forget_packed, layer_functions
 from .loading_vidlada import required_names
+from .remote_code_vidlada import copy_model_code
 from .vision_vidlada import VidLaDANewline
 
 
@@ -188,9 +190,23 @@ class VidLaDAPreTrainedModel(PreTrainedModel):
             )
         return model
 
-    def save_pretrained(self, *args: Any, save_original_format: bool = False, **kwargs: Any) -> None:
-        """As in transformers, but in this package's names, also when the model came from an official checkpoint."""
-        super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        *args: Any,
+        save_original_format: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """As in transformers, but in this package's names, also when the model came from an official checkpoint.
+
+        The configuration brings the code, so that the folder loads where this package is not installed.
+        """
+        if is_main_process and __name__.startswith("transformers_modules."):  # the configuration's code lies elsewhere
+            copy_model_code(save_directory)
+        super().save_pretrained(
+            save_directory, is_main_process, *args, save_original_format=save_original_format, **kwargs
+        )
 
 
 class VidLaDATextModel(VidLaDAPreTrainedModel):

@@ -6,6 +6,7 @@ frames' times behind it. The tokenizer turns the result into ids, padded on the 
 """
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +16,14 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.tokenization_utils_base import AddedToken
+from transformers.utils import PROCESSOR_NAME
 
 from .conversations_vidlada import check_parts, load_images, read_videos
 from .options_vidlada import check_choice, unknown_option
 
-# Imported so that the Hub's copy of this file takes the pipeline's file along.
+# Imported so that the Hub's loader, which follows imports, takes the pipeline's file along.
 from .pipeline_vidlada import VideoTextToTextPipeline  # noqa: F401
+from .processor_code_vidlada import PROCESSOR_CODE, copy_processor_code
 from .prompts_vidlada import (
     CHAT_TEMPLATE,
     IMAGE_TOKEN,
@@ -158,6 +161,17 @@ class VidLaDAProcessor(ProcessorMixin):
         tokenizer.padding_side = "left"
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the parent class, with the name of this class in the code that is saved."""
+        fields = super().to_dict()
+        return fields | {"auto_map": PROCESSOR_CODE | fields.get("auto_map", {})}
+
+    def to_json_file(self, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in the parent class. Under the name that `save_pretrained` gives it, it brings the code that it names."""
+        if os.path.basename(json_file_path) == PROCESSOR_NAME:
+            copy_processor_code(os.path.dirname(json_file_path))
+        super().to_json_file(json_file_path, *args, **kwargs)
 
     # -- options ------------------------------------------------------------------------------------------------
 

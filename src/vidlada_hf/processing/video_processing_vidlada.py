@@ -15,13 +15,14 @@ from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import Unpack, VideosKwargs
-from transformers.utils import TensorType
+from transformers.utils import VIDEO_PROCESSOR_NAME, TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .animation_vidlada import is_animated_picture
 from .limits_vidlada import ReadingLimits
 from .options_vidlada import check_choice, nearest_name, unknown_option
+from .processor_code_vidlada import VIDEO_PROCESSOR_CODE, copy_processor_code
 from .sampling_vidlada import (
     check_sampling,
     frame_stride,
@@ -149,8 +150,16 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         return super().from_dict({**video_processor_dict, **_override(asked, configured)}, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As in the parent class, without what a caller allows: addresses and limits."""
-        return {name: value for name, value in super().to_dict().items() if name not in _CONSENT}
+        """As in the parent class, without what a caller allows (addresses and limits), and with the class that is in
+        the code beside the saved file."""
+        fields = {name: value for name, value in super().to_dict().items() if name not in _CONSENT}
+        return fields | {"auto_map": VIDEO_PROCESSOR_CODE | fields.get("auto_map", {})}
+
+    def to_json_file(self, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in the parent class. Under the name that `save_pretrained` gives it, it brings the code that it names."""
+        if os.path.basename(json_file_path) == VIDEO_PROCESSOR_NAME:
+            copy_processor_code(os.path.dirname(json_file_path))
+        super().to_json_file(json_file_path, *args, **kwargs)
 
     def preprocess(self, videos: Any, **kwargs: Unpack[VidLaDAVideosKwargs]) -> BatchFeature:
         """See the class. `return_tensors`: "pt" (as None) or "np"."""

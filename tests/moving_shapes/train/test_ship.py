@@ -18,10 +18,11 @@ def run(tmp_path):
         (model.parent / "log.json").write_text(json.dumps(LOG))
         (model / "model.safetensors").write_text(name)
         (model / "heads.safetensors").write_text("heads")
+        (model / "modeling_vidlada.py").write_text("the package's own code")
     return tmp_path / "run"
 
 
-def test_a_run_is_shipped_without_heads_and_with_its_demo_and_log(tmp_path, run):
+def test_a_run_is_shipped_without_heads_and_code_and_with_its_demo_and_log(tmp_path, run):
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     (checkpoint / "README.md").write_text("card")
