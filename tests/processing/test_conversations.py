@@ -13,7 +13,7 @@ from vidlada_hf.processing.addresses_vidlada import AllowedAddress
 from vidlada_hf.processing.conversations_vidlada import VideoWithOptions, check_parts
 from vidlada_hf.processing.video_reading_vidlada import VideoReadingError
 
-from .helpers import inputs_of, small_processor
+from .helpers import ask, inputs_of, small_processor
 from .servers import content, serve
 
 
@@ -177,3 +177,20 @@ def test_a_row_of_datasets_is_a_video(processor, clip):
     inputs = inputs_of(processor, about({"type": "video", "video": row}), num_frames=2)
     assert torch.equal(inputs["pixel_values_videos"], expected)
     assert np.array_equal(processor.video_processor(row, num_frames=2)["pixel_values_videos"], expected)
+
+
+def test_a_video_that_several_chats_name_is_read_once():
+    processor, video, other = small_processor(), clips.noise(4), clips.noise(3, seed=1)
+    chats = [ask(video, "What?"), ask(other, "Why?"), ask(video, "Which?")]
+    expected = [inputs_of(processor, chat, num_frames=2) for chat in chats]
+    read, preprocess = [], processor.video_processor.preprocess
+    processor.video_processor.preprocess = lambda videos, **options: (
+        read.extend(videos) or preprocess(videos, **options)
+    )
+    inputs = inputs_of(processor, chats, num_frames=2)
+    assert len(read) == 2
+    assert torch.equal(inputs["pixel_values_videos"], torch.cat([one["pixel_values_videos"] for one in expected]))
+    assert inputs["num_frames_per_video"].tolist() == [2, 2, 2]
+    chats[2][0]["content"][0]["num_frames"] = 3  # other options: another reading
+    read.clear()
+    assert inputs_of(processor, chats, num_frames=2)["num_frames_per_video"].tolist() == [2, 2, 3] and len(read) == 3

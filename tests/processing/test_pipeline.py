@@ -176,6 +176,130 @@ def test_datasets_and_generators_are_answered_one_by_one(pipe: VideoTextToTextPi
     assert texts(list(pipe(generator(), **GENERATE))) == expected
 
 
+# -- many questions about one video -----------------------------------------------------------------------------------
+
+
+class Count:
+    """Calls of a method, which is still called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        self.calls = 0
+        method = getattr(owner, name)
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.calls += 1
+            return method(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+
+
+QUESTIONS = ["What?", "Which color is it?", "Why"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_video_is_read_and_encoded_once(pipe, monkeypatch, tmp_path: Path, batch_size: int, workers: int) -> None:
+    path = str(encode(tmp_path / "clip.mp4", frames=6))
+    expected = [by_hand(pipe, path, question, num_frames=3) for question in QUESTIONS]
+    read = Count(monkeypatch, pipe.processor.video_processor, "preprocess")
+    encoded = Count(monkeypatch, pipe.model, "get_video_features")
+    options = {"num_frames": 3, "batch_size": batch_size, "num_workers": workers, **GENERATE}
+    outputs = pipe(path, text=QUESTIONS, return_full_text=True, **options)
+    assert [output[0]["generated_text"][-1]["content"] for output in outputs] == expected
+    assert outputs[0][0]["generated_text"][0]["content"][0] == {"type": "video", "video": path}
+    assert encoded.calls == 1 and read.calls == (0 if workers else 1)  # a worker counts in its own process
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_sharing_a_video_is_asked_for(pipe, monkeypatch, batch_size: int) -> None:
+    video = noise(6)
+    inputs = pipe.processor.apply_chat_template(
+        ask(video, "What?"), tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"num_frames": 3}
+    )
+    cache, expected = pipe.model.encode_video(**inputs), []
+    for question in QUESTIONS:
+        ids = pipe.preprocess({"video": video, "text": question}, num_frames=3)["input_ids"]
+        answer = pipe.model.generate(ids, video_cache=cache, **GENERATE)[:, ids.shape[1] :]
+        expected.append(pipe.processor.batch_decode(answer, skip_special_tokens=True)[0].strip())
+    options = {"num_frames": 3, "batch_size": batch_size, "share_video": True, **GENERATE}
+    encoded = Count(monkeypatch, pipe.model, "encode_video")
+    assert texts(pipe(video, text=QUESTIONS, **options)) == expected
+    assert encoded.calls == 1
+    assert texts(pipe([ask(video, question) for question in QUESTIONS], **options)) == expected
+    assert pipe(video, text="What?", **options)[0]["generated_text"] == expected[0]
+
+
+def test_what_cannot_share_a_video_is_refused_by_name(pipe) -> None:
+    with pytest.raises(ValueError, match="`cfg_scale` also runs prompts without their video"):
+        pipe(noise(2), text=["What?", "Why?"], share_video=True, cfg_scale=1.0)
+    with pytest.raises(ValueError, match="Prompt 1 does not begin|Prompt 1 shows another video"):
+        pipe([noise(2), noise(2, seed=1)], text="What?", share_video=True, batch_size=2, **GENERATE)
+    content = [{"type": "text", "text": "Look:"}, {"type": "video", "video": noise(2)}, {"type": "text", "text": "?"}]
+    for chat in (
+        [{"role": "user", "content": content}],
+        [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes?"}, *ask(noise(2), "What?")],
+    ):
+        with pytest.raises(ValueError, match="the text 'Look:|the text 'Hello'.* write the video first"):
+            pipe(chat, share_video=True)
+    with pytest.raises(ValueError, match="`share_video` must be one of True, False"):
+        pipe(noise(2), text="What?", share_video="yes")
+    system = [{"role": "system", "content": "Be brief."}, *ask(noise(2), "What?")]
+    assert pipe(system, share_video=True, **GENERATE)
+
+
+# -- choices ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"share_video": True}])
+def test_choices_are_ranked_by_their_likelihood(pipe, options: dict[str, Any]) -> None:
+    choices = ["a", "bc", "d"]
+    items = [pipe.preprocess({"video": noise(3), "text": question}) for question in QUESTIONS]
+    expected = []
+    for item in items:
+        item.pop("request")
+        scores = pipe.model.score_choices(**item, choices=choices, tokenizer=pipe.processor.tokenizer, **options)
+        expected.append(dict(zip(choices, scores[0].tolist(), strict=True)))
+    for batch_size in (1, 3):
+        outputs = pipe(noise(3), text=QUESTIONS, choices=choices, batch_size=batch_size, **options)
+        for (output,), scores in zip(outputs, expected, strict=True):
+            found = dict(zip(output["choices"], output["log_likelihoods"], strict=True))
+            assert found == pytest.approx(scores, abs=1e-3)
+            assert output["log_likelihoods"] == sorted(found.values(), reverse=True)
+            assert output["generated_text"] == output["choices"][0]
+
+
+def test_each_question_may_have_its_own_choices() -> None:
+    pipe = small_pipeline(**GENERATE)  # defaults of answers that are generated do not matter
+    outputs = pipe(noise(3), text=QUESTIONS[:2], choices=[["a", "b"], ["x", "y", "z"]])
+    assert [sorted(output[0]["choices"]) for output in outputs] == [["a", "b"], ["x", "y", "z"]]
+    request = {"video": noise(3), "text": QUESTIONS[0], "choices": ["a", "b"]}
+    assert pipe(request)[0]["choices"] == outputs[0][0]["choices"]
+    one = pipe(ask(noise(3), QUESTIONS[0]), choices=["a", "b"], normalize="token", return_full_text=True)
+    assert one[0]["generated_text"][-1]["content"] == one[0]["choices"][0]
+
+
+@pytest.mark.parametrize(
+    ("choices", "options", "message"),
+    [
+        (["a"], {}, "At least two choices"),
+        ([], {}, "At least two choices"),
+        ("ab", {}, "must be a list of texts"),
+        (["a", " "], {}, "an empty one"),
+        (["a", "b", "a "], {}, "a repeated one"),
+        (["a", 1], {}, "must be a list of texts"),
+        ([["a", "b"], ["c"]], {}, "At least two choices"),
+        ([["a", "b"]], {}, "2 questions and 1 lists"),
+        (["a", "b"], {"temperature": 0.5}, "leave out `temperature`"),
+        (["a", "b"], {"streamer": None}, "leave out `streamer`"),
+        (["a", "b"], {"generate_kwargs": GENERATE}, "leave out `max_new_tokens`"),
+        ([["a", "b"], ["c", "d"]], {"temperature": 0.5}, "`temperature` is about generating"),
+    ],
+)
+def test_impossible_choices_say_what_is_wrong(pipe, choices: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipe(noise(2), text=["What?", "Why?"], choices=choices, **options)
+
+
 # -- parity with the official evaluation ------------------------------------------------------------------------------
 
 

@@ -37,6 +37,9 @@ class VidLaDAScoringMixin:
 
     config: Any
     model: Any
+    scoring_arguments = frozenset(
+        {*VISUAL_INPUTS, *OTHERS, "tokenizer", "normalize", "num_draws", "seed", "end_token_id"}
+    )
 
     @torch.no_grad()
     def score_choices(

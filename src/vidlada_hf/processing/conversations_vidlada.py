@@ -14,6 +14,7 @@ from .options_vidlada import unknown_option
 from .pictures_vidlada import load_picture
 from .sampling_vidlada import check_sampling
 from .video_clip_vidlada import VideoReadingError
+from .video_once_vidlada import VideoOnce
 from .video_processing_vidlada import OneVideo, list_metadata, list_videos
 
 VIDEO_KEYS = ("video", "path", "url")
@@ -38,6 +39,14 @@ class VideoWithOptions(OneVideo):
         """The options of a call with these in place of those that they contradict."""
         chosen = {"num_frames", "fps"} & self.options.keys()
         return {**options, **(dict.fromkeys(("num_frames", "fps")) if chosen else {}), **self.options}
+
+    def is_same(self, other: Any) -> bool:
+        """Whether another is the same object or path, with the same options."""
+        if not isinstance(other, VideoWithOptions) or self.options != other.options:
+            return False
+        mine, theirs = self.source, other.source
+        is_path = isinstance(mine, (str, os.PathLike)) and type(mine) is type(theirs)
+        return mine is theirs or (is_path and mine == theirs)
 
 
 def check_parts(conversation: Any) -> Any:
@@ -115,7 +124,7 @@ def _check_options(kind: str, options: Mapping[str, Any], keys: Sequence[str]) -
 def read_videos(
     sources: Sequence[Any], video_processor: Any, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Reads videos, each by its own options.
+    """Reads videos, each by its own options; one that several parts of messages name once.
 
     Args:
         sources: videos; a `VideoWithOptions` among them brings options of its own.
@@ -126,6 +135,15 @@ def read_videos(
         What the video processor returns, with `video_metadata`; and the options that each video was read by.
     """
     options = {**options, "return_metadata": True}
+    kept = [source for source in sources if isinstance(getattr(source, "source", None), VideoOnce)]
+    if kept and len(sources) == 1:
+        own = kept[0].options
+        return kept[0].source.read(
+            lambda source: read_videos([VideoWithOptions(source, own)], video_processor, options)
+        )
+    places = _first_places(sources)
+    if options.get("video_metadata") is None and places != list(range(len(sources))):
+        return _read_each_once(sources, places, video_processor, options)
     if not any(getattr(source, "options", None) for source in sources):
         return dict(video_processor(list(sources), **options)), [options] * len(sources)
     sampling, read = [], []
@@ -140,6 +158,46 @@ def read_videos(
         "num_frames_per_video": torch.cat([one["num_frames_per_video"] for one in read]),
         "video_metadata": [metadata for one in read for metadata in one["video_metadata"]],
     }, sampling
+
+
+def _first_places(sources: Sequence[Any]) -> list[int]:
+    """Of each video, where it stands first."""
+    alike = [isinstance(source, VideoWithOptions) and source.is_same for source in sources]
+    return [
+        next((i for i, is_same in enumerate(alike[:n]) if is_same and is_same(source)), n)
+        for n, source in enumerate(sources)
+    ]
+
+
+def _read_each_once(
+    sources: Sequence[Any], places: list[int], video_processor: Any, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """As `read_videos`, with what was read of a video again wherever it stands."""
+    wanted = sorted(set(places))
+    read, sampling = read_videos([sources[i] for i in wanted], video_processor, {**options, "return_tensors": "pt"})
+    counts = read["num_frames_per_video"]
+    frames = read["pixel_values_videos"].split(counts.tolist())
+    again = [wanted.index(place) for place in places]
+    return {
+        "pixel_values_videos": torch.cat([frames[i] for i in again]),
+        "num_frames_per_video": counts[again],
+        "video_metadata": [read["video_metadata"][i] for i in again],
+    }, [sampling[i] for i in again]
+
+
+def refuse_text_before_video(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raises a ValueError where a text of a user or an answer stands before the last video or image of a chat."""
+    texts: list[str] = []
+    for message in messages:
+        content = message.get("content") or []
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            if part.get("type") == "text" and message.get("role") != "system" and str(part.get("text")).strip():
+                texts.append(part["text"])
+            elif part.get("type") != "text" and texts:
+                raise ValueError(
+                    f"`share_video` shares all that stands before the end of the video, and the text {texts[0]!r} "
+                    "stands before it: write the video first and the text behind it, or leave `share_video` out."
+                )
 
 
 def load_images(images: Sequence[Any], video_processor: Any, options: Mapping[str, Any]) -> list[Any]:
@@ -163,4 +221,4 @@ def load_images(images: Sequence[Any], video_processor: Any, options: Mapping[st
         raise VideoReadingError(f"Cannot read an image: {error}.") from error.__cause__
 
 
-__all__ = ["VideoWithOptions", "check_parts", "load_images", "read_videos"]
+__all__ = ["VideoWithOptions", "check_parts", "load_images", "read_videos", "refuse_text_before_video"]

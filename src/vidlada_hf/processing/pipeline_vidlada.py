@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Iterator, Sized
+from collections.abc import Collection, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,8 +12,11 @@ from transformers.pipelines.base import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils.chat_template_utils import Chat, is_valid_message
 
-from .options_vidlada import nearest_name, unknown_option
+from .choices_vidlada import check_choices, rank_choices
+from .conversations_vidlada import refuse_text_before_video
+from .options_vidlada import check_choice, nearest_name, unknown_option
 from .prompts_vidlada import TEMPLATE_OPTIONS
+from .video_once_vidlada import VISUAL_INPUTS, VideoOnce
 
 # Options of the processor that `generate` or the base class understands in another way.
 _NOT_FOR_PROCESSOR = {"return_tensors", "return_metadata", "device"}
@@ -25,11 +28,17 @@ class VideoTextToTextPipeline(Pipeline):
     """Answers questions about videos with a model that has `generate` and a processor with a chat template.
 
     `pipe("clip.mp4", text="What happens?", num_frames=8, max_new_tokens=64)` gives
-    `[{"input_text": "What happens?", "generated_text": "..."}]`.
+    `[{"input_text": "What happens?", "generated_text": "..."}]`. Several questions about one video,
+    `pipe("clip.mp4", text=["What?", "Why?"], batch_size=2)`, read and encode it once.
 
     Options, at construction or in a call:
         what the processor knows about videos (`num_frames`, `fps`, `add_time_instruction`, `think_mode`,
         `sanitize_control_tokens`, ...), and `processor_kwargs`, a dict, for the rest of its options;
+        `share_video`: several questions about one video also share its keys and values. It then does not see the
+        questions, which changes some answers; chats with a text before the video are refused;
+        `choices`: texts, at least two, or a list of them for each question. Nothing is generated: the result holds
+        "choices" and their "log_likelihoods" in nats, the best first, and the best as "generated_text". Options are
+        those of `model.score_choices`;
         `return_full_text`: the conversation with the answer as its last message, in place of the answer alone;
         `skip_special_tokens`: default True;
         everything else goes to `model.generate`, which checks it.
@@ -80,7 +89,16 @@ class VideoTextToTextPipeline(Pipeline):
             raise ValueError(
                 f"Got {len(sources)} videos and {len(questions)} questions: give as many of each, or one of either."
             )
+        if videos is not None and len(sources) == 1 and count > 1:
+            kwargs["video_once"] = sources[0] = VideoOnce(sources[0])
         requests = [{"video": sources[i % len(sources)], "text": questions[i % len(questions)]} for i in range(count)]
+        if _is_nested(kwargs.get("choices")):
+            each = kwargs.pop("choices")
+            if len(each) != count:
+                raise ValueError(
+                    f"Got {count} questions and {len(each)} lists of choices: give one list for each, or one."
+                )
+            requests = [{**requests[i], "choices": check_choices(each[i])} for i in range(count)]
         one_video = videos is None or self.processor.is_one_video(videos)
         several = isinstance(text, (list, tuple)) or not one_video
         return super().__call__(requests if several else requests[0], **kwargs)
@@ -91,13 +109,17 @@ class VideoTextToTextPipeline(Pipeline):
         skip_special_tokens: bool | None = None,
         processor_kwargs: dict[str, Any] | None = None,
         generate_kwargs: dict[str, Any] | None = None,
+        choices: Any = None,
+        share_video: bool | None = None,
+        video_once: VideoOnce | None = None,
         **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sorts the options by the step they belong to; a misspelled one raises with the nearest known name."""
         for_processor = (self.processor.video_options | {*TEMPLATE_OPTIONS, "chat_template"}) - _NOT_FOR_PROCESSOR
         for_generate = _names_of_generate(self.model)
-        own = {"return_full_text", "skip_special_tokens", "processor_kwargs", "generate_kwargs"}
-        known = for_processor | own | for_generate
+        for_scoring = getattr(self.model, "scoring_arguments", frozenset())
+        own = {"return_full_text", "skip_special_tokens", "processor_kwargs", "generate_kwargs", "choices"}
+        known = for_processor | own | for_generate | for_scoring
 
         preprocess: dict[str, Any] = {}
         forward = dict(generate_kwargs or {})
@@ -107,21 +129,45 @@ class VideoTextToTextPipeline(Pipeline):
                 preprocess[name] = value
             elif name in forward:
                 raise ValueError(f"`{name}` is given twice: in `generate_kwargs` and by itself.")
-            elif near is not None and not {name, near} & for_generate:
+            elif near is not None and not {name, near} & (for_generate | for_scoring):
                 raise ValueError(unknown_option(name, "the pipeline", known))
             else:
-                forward[name] = value  # `generate` checks it: it also takes names that cannot be listed here
+                forward[name] = value  # the model checks it: `generate` also takes names that cannot be listed here
         if processor_kwargs is not None:
             preprocess["processor_kwargs"] = processor_kwargs
+        if choices is not None:
+            preprocess["choices"] = check_choices(choices)
+            _refuse_generation(forward, for_scoring)
+        if share_video is not None:
+            check_choice("share_video", share_video, (True, False))
+            if share_video and (forward.get("cfg_scale") or forward.get("cfg")):
+                raise ValueError(
+                    "`cfg_scale` also runs prompts without their video, so `share_video` cannot go with it."
+                )
+            preprocess["share_video"] = forward["share_video"] = share_video
+        if video_once is not None:
+            forward["video_once"] = video_once
 
         postprocess = {"return_full_text": return_full_text, "skip_special_tokens": skip_special_tokens}
         return preprocess, forward, {name: value for name, value in postprocess.items() if value is not None}
 
     def preprocess(
-        self, request: Any, processor_kwargs: dict[str, Any] | None = None, **options: Any
+        self,
+        request: Any,
+        processor_kwargs: dict[str, Any] | None = None,
+        choices: list[str] | None = None,
+        share_video: bool = False,
+        **options: Any,
     ) -> dict[str, Any]:
         """Reads the videos of one request and makes the model's inputs, a batch of one."""
         messages, input_text = _messages_of(request)
+        shown, once = messages, isinstance(request, dict) and isinstance(request.get("video"), VideoOnce)
+        if once:
+            shown, _ = _messages_of({**request, "video": request["video"].source})
+        if isinstance(request, dict) and request.get("choices") is not None:
+            choices = check_choices(request["choices"])
+        if share_video:
+            refuse_text_before_video(messages)
         template = {"chat_template": options.pop("chat_template", None)}
         inputs = self.processor.apply_chat_template(
             messages,
@@ -132,12 +178,36 @@ class VideoTextToTextPipeline(Pipeline):
             processor_kwargs={**(processor_kwargs or {}), **options},
             **template,
         ).to(dtype=self.dtype)
-        return {**inputs, "request": _Request(messages, input_text)}
+        visual = {name: inputs.pop(name) for name in VISUAL_INPUTS if once and name in inputs}
+        return {**inputs, "request": _Request(shown, input_text, choices, visual)}
 
-    def _forward(self, model_inputs: dict[str, Any], **generate_kwargs: Any) -> dict[str, Any]:
-        """Generates, and keeps what follows the prompts, which all end at the same position: they are padded left."""
+    def _forward(
+        self,
+        model_inputs: dict[str, Any],
+        share_video: bool = False,
+        video_once: VideoOnce | None = None,
+        **generate_kwargs: Any,
+    ) -> dict[str, Any]:
+        """Generates, and keeps what follows the prompts, which all end at the same position: they are padded left.
+        Or scores choices."""
         requests = model_inputs.pop("request")
+        all_requests = requests if isinstance(requests, list) else [requests]
         generate_kwargs.setdefault("tokenizer", self.processor.tokenizer)  # for stops and suffixes given as text
+        if video_once is not None:
+            model_inputs = video_once.encode(self.model, model_inputs, all_requests[0].visual, share_video)
+        elif share_video:
+            generate_kwargs["share_video"] = share_video
+        choices = [request.choices for request in all_requests]
+        if None not in choices:
+            known = self.model.scoring_arguments
+            defaults = [name for name in self._forward_params if name not in known]  # of answers that are generated
+            arguments = {name: value for name, value in generate_kwargs.items() if name not in defaults}
+            return {
+                "scores": self.model.score_choices(**model_inputs, choices=choices, **arguments),
+                "request": requests,
+            }
+        if any(choices):
+            raise ValueError("Some requests of a batch have choices and others have none: ask them in separate calls.")
         generated = self.model.generate(**model_inputs, **generate_kwargs)
         sequences = getattr(generated, "sequences", generated)
         return {"answer_ids": sequences[:, model_inputs["input_ids"].shape[1] :], "request": requests}
@@ -147,13 +217,21 @@ class VideoTextToTextPipeline(Pipeline):
     ) -> list[dict[str, Any]]:
         """One request's answer as text, without surrounding white space."""
         request = model_outputs["request"]
-        (answer,) = self.processor.post_process_image_text_to_text(
-            model_outputs["answer_ids"], skip_special_tokens=skip_special_tokens
-        )
+        ranked = []
+        if request.choices is not None:
+            ranked = rank_choices(request.choices, model_outputs["scores"][0].tolist())
+            answer = ranked[0][0]
+        else:
+            (answer,) = self.processor.post_process_image_text_to_text(
+                model_outputs["answer_ids"], skip_special_tokens=skip_special_tokens
+            )
         generated: Any = answer.strip()
         if return_full_text:
             generated = [*request.messages, {"role": "assistant", "content": generated}]
-        return [{"input_text": request.input_text, "generated_text": generated}]
+        output = {"input_text": request.input_text, "generated_text": generated}
+        if ranked:
+            output["choices"], output["log_likelihoods"] = map(list, zip(*ranked, strict=True))
+        return [output]
 
     def get_iterator(
         self,
@@ -221,11 +299,19 @@ class _ReadAhead:
 
 
 class _Request:
-    """The conversation. An object, so that moving inputs between devices does not look for tensors in it."""
+    """The conversation. An object, so that moving inputs between devices does not look for tensors in it.
 
-    def __init__(self, messages: list[dict[str, Any]], input_text: Any) -> None:
-        self.messages = messages
-        self.input_text = input_text
+    Args:
+        messages, input_text: see `_messages_of`.
+        choices: among which the answer is looked for.
+        visual: inputs that a `VideoOnce` made of its video.
+    """
+
+    def __init__(
+        self, messages: list[dict[str, Any]], input_text: Any, choices: list[str] | None, visual: dict[str, Any]
+    ) -> None:
+        self.messages, self.input_text = messages, input_text
+        self.choices, self.visual = choices, visual
 
 
 def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -249,11 +335,25 @@ def _messages_of(request: Any) -> tuple[list[dict[str, Any]], Any]:
             'A request is a conversation (a list of messages) or {"video": ..., "text": "question"}, '
             f"got {type(request).__name__}."
         )
-    unknown = set(request) - {"video", "text"}
+    unknown = set(request) - {"video", "text", "choices"}
     if unknown:
-        raise ValueError(f'A request holds "video" and "text", got {", ".join(map(repr, sorted(unknown)))}.')
+        raise ValueError(
+            f'A request holds "video", "text" and perhaps "choices", got {", ".join(map(repr, sorted(unknown)))}.'
+        )
     video = [] if request.get("video") is None else [{"type": "video", "video": request["video"]}]
     return [{"role": "user", "content": [*video, {"type": "text", "text": request["text"]}]}], request["text"]
+
+
+def _is_nested(choices: Any) -> bool:
+    """Whether these are lists of choices, one for each question."""
+    return isinstance(choices, (list, tuple)) and any(isinstance(each, (list, tuple)) for each in choices)
+
+
+def _refuse_generation(options: dict[str, Any], known: Collection[str]) -> None:
+    """Raises a ValueError for an option of `generate` that scoring choices does not have."""
+    for name in options:
+        if name not in known:
+            raise ValueError(f"`choices` are scored, and nothing is generated: leave out `{name}`.")
 
 
 def _names_of_generate(model: Any) -> set[str]:
