@@ -14,7 +14,6 @@ from .options_vidlada import unknown_option
 from .pictures_vidlada import load_picture
 from .sampling_vidlada import check_sampling
 from .video_clip_vidlada import VideoReadingError
-from .video_once_vidlada import VideoOnce
 from .video_processing_vidlada import OneVideo, list_metadata, list_videos
 
 VIDEO_KEYS = ("video", "path", "url")
@@ -135,10 +134,10 @@ def read_videos(
         What the video processor returns, with `video_metadata`; and the options that each video was read by.
     """
     options = {**options, "return_metadata": True}
-    kept = [source for source in sources if isinstance(getattr(source, "source", None), VideoOnce)]
+    kept = [source for source in sources if hasattr(getattr(source, "source", None), "read_once")]
     if kept and len(sources) == 1:
         own = kept[0].options
-        return kept[0].source.read(
+        return kept[0].source.read_once(
             lambda source: read_videos([VideoWithOptions(source, own)], video_processor, options)
         )
     places = _first_places(sources)

@@ -117,9 +117,9 @@ class VideoTextToTextPipeline(Pipeline):
         """Sorts the options by the step they belong to; a misspelled one raises with the nearest known name."""
         for_processor = (self.processor.video_options | {*TEMPLATE_OPTIONS, "chat_template"}) - _NOT_FOR_PROCESSOR
         for_generate = _names_of_generate(self.model)
-        for_scoring = getattr(self.model, "scoring_arguments", frozenset())
+        for_scoring: Collection[str] = getattr(self.model, "scoring_arguments", frozenset())
         own = {"return_full_text", "skip_special_tokens", "processor_kwargs", "generate_kwargs", "choices"}
-        known = for_processor | own | for_generate | for_scoring
+        known = {*for_processor, *own, *for_generate, *for_scoring}
 
         preprocess: dict[str, Any] = {}
         forward = dict(generate_kwargs or {})
@@ -129,7 +129,7 @@ class VideoTextToTextPipeline(Pipeline):
                 preprocess[name] = value
             elif name in forward:
                 raise ValueError(f"`{name}` is given twice: in `generate_kwargs` and by itself.")
-            elif near is not None and not {name, near} & (for_generate | for_scoring):
+            elif near is not None and not {name, near} & {*for_generate, *for_scoring}:
                 raise ValueError(unknown_option(name, "the pipeline", known))
             else:
                 forward[name] = value  # the model checks it: `generate` also takes names that cannot be listed here

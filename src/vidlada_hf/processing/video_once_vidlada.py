@@ -22,7 +22,7 @@ class VideoOnce:
         self._read: Any = None
         self._encoded: dict[str, Any] = {}
 
-    def read(self, read: Callable[[Any], Any]) -> Any:
+    def read_once(self, read: Callable[[Any], Any]) -> Any:
         """What `read(source)` returned the first time."""
         if self._read is None:
             self._read = read(self.source)
