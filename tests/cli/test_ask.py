@@ -80,6 +80,37 @@ def test_stream_without_a_terminal_is_plain_text(vidlada, checkpoint: Path, clip
     assert "\033" not in streamed and "░" not in streamed
 
 
+def test_several_questions(vidlada, checkpoint: Path, clip: Path) -> None:
+    other = "What color is it?"
+    base = ("--model", checkpoint, "--frames", 3, "--max-new-tokens", 16)
+    alone = [vidlada("ask", clip, question, *base)[1].strip() for question in (QUESTION, other)]
+    code, out, _ = vidlada("ask", clip, QUESTION, other, *base)
+    assert (code, out) == (0, f"{QUESTION}\n{alone[0]}\n{other}\n{alone[1]}\n")
+    _, streamed, _ = vidlada("ask", clip, QUESTION, other, *base, "--stream")
+    assert [line.strip() for line in streamed.splitlines() if line.strip()] == [
+        line.strip() for line in out.splitlines() if line.strip()
+    ]
+    _, out, _ = vidlada("ask", clip, QUESTION, other, *base, "--share-video", "--json")
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["question"] for answer in answers] == [QUESTION, other]
+    assert all(answer["share_video"] for answer in answers)
+
+
+def test_choices_are_printed_best_first(vidlada, checkpoint: Path, clip: Path) -> None:
+    base = ("ask", clip, QUESTION, "--model", checkpoint, "--frames", 3)
+    code, out, _ = vidlada(*base, "--choice", "a", "--choice", "two words")
+    lines = [line.split("  ", 1) for line in out.splitlines()]
+    assert code == 0 and {text for _, text in lines} == {"a", "two words"}
+    assert float(lines[0][0]) >= float(lines[1][0])
+    _, out, _ = vidlada(*base, "--choice", "a", "--choice", "two words", "--json")
+    assert json.loads(out)["answer"] == lines[0][1] == json.loads(out)["choices"][0][0]
+    code, _, message = vidlada(*base, "--choice", "a")
+    assert code == 1 and "At least two choices" in message
+    for option in (("--stream",), ("--temperature", 0.5), ("--max-new-tokens", 4)):
+        code, _, message = vidlada(*base, "--choice", "a", "--choice", "b", *option)
+        assert code == 2 and f"leave out {option[0]}" in message
+
+
 def test_contradicting_options(vidlada, checkpoint: Path, clip: Path) -> None:
     ask = ("ask", clip, QUESTION, "--model", checkpoint)
     code, out, message = vidlada(*ask, "--frames", 3, "--fps", 1)
