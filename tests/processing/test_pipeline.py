@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from transformers import pipeline
 
+from vidlada_hf import EMBEDDED_CHECKPOINT
 from vidlada_hf.processing.pipeline_vidlada import VideoTextToTextPipeline
 
 from ..clips import encode, noise
@@ -74,6 +75,7 @@ def test_all_ways_to_ask_are_the_same(pipe: VideoTextToTextPipeline) -> None:
         lambda: pipe(ask(video, "What?"), **GENERATE),
         lambda: pipe(text=ask(video, "What?"), **GENERATE),
         lambda: pipe(video, text="What?", generate_kwargs=GENERATE),
+        lambda: pipe(video=video, text="What?", **GENERATE),
     ]
     for way in ways:
         assert way()[0]["generated_text"] == expected
@@ -88,6 +90,73 @@ def test_full_text_is_the_conversation_with_the_answer(pipe: VideoTextToTextPipe
     (output,) = pipe(chat, return_full_text=True, **GENERATE)
     assert output["generated_text"][:-1] == chat == output["input_text"]
     assert output["generated_text"][-1] == {"role": "assistant", "content": by_hand(pipe, noise(2), "What?")}
+
+
+def continued(pipe: VideoTextToTextPipeline, conversation: Any) -> tuple[list[int], list[int]]:
+    """Prompt and new ids of a conversation that is gone on with, without the pipeline."""
+    inputs = pipe.processor.apply_chat_template(
+        conversation, tokenize=True, return_dict=True, return_tensors="pt", continue_final_message=True
+    )
+    sequences = pipe.model.generate(**inputs, **GENERATE)
+    length = inputs["input_ids"].shape[1]
+    return sequences[0, :length].tolist(), sequences[0, length:].tolist()
+
+
+@pytest.mark.parametrize("begun", ["there are", "there are ", [{"type": "text", "text": "there are"}]])
+def test_a_begun_answer_is_gone_on_with(pipe: VideoTextToTextPipeline, begun: Any) -> None:
+    chat = [*ask(noise(2), "How many?"), {"role": "assistant", "content": begun}]
+    prompt, new = continued(pipe, chat)
+    decode = pipe.processor.tokenizer.decode
+    assert decode(prompt).endswith("<|end_header_id|>\n\nthere are")
+    expected = decode([*prompt, *new], skip_special_tokens=True).removeprefix(decode(prompt, skip_special_tokens=True))
+    (output,) = pipe(chat, **GENERATE)
+    assert output["generated_text"] == expected.rstrip() and output["input_text"] == chat
+    (output,) = pipe(chat, return_full_text=True, **GENERATE)
+    *earlier, last = output["generated_text"]
+    assert earlier == chat[:-1] and last["role"] == "assistant"
+    said = last["content"] if isinstance(begun, str) else last["content"][0]["text"]
+    assert said.split() == ("there are" + expected).split() and "  " not in said.removesuffix(expected.rstrip())
+    assert chat[-1]["content"] == begun
+
+
+def test_begun_answers_and_questions_share_a_batch(pipe: VideoTextToTextPipeline) -> None:
+    chats = [[*ask(noise(2), "How many?"), {"role": "assistant", "content": "there are"}], ask(noise(1), "What?")]
+    alone = [pipe(chat, return_full_text=True, **GENERATE)[0]["generated_text"] for chat in chats]
+    together = pipe(chats, batch_size=2, return_full_text=True, **GENERATE)
+    assert [output[0]["generated_text"] for output in together] == alone
+    assert [len(messages) for messages in alone] == [2, 2]
+
+
+def test_an_answer_that_says_nothing_yet_is_begun_anew(pipe: VideoTextToTextPipeline) -> None:
+    chat = ask(noise(2), "What?")
+    expected = pipe(chat, return_full_text=True, **GENERATE)[0]["generated_text"]
+    for nothing in ("", " ", [{"type": "text", "text": ""}]):
+        begun = [*chat, {"role": "assistant", "content": nothing}]
+        for options in ({}, {"continue_final_message": True}):
+            (output,) = pipe(begun, return_full_text=True, **options, **GENERATE)
+            assert output["generated_text"] == expected
+
+
+def test_a_second_answer_is_given_if_asked_for(pipe: VideoTextToTextPipeline) -> None:
+    chat = [*ask(noise(2), "How many?"), {"role": "assistant", "content": "two"}]
+    (output,) = pipe(chat, continue_final_message=False, return_full_text=True, **GENERATE)
+    assert [message["role"] for message in output["generated_text"]] == ["user", "assistant", "assistant"]
+    with pytest.raises(ValueError, match="`continue_final_message` must be one of True, False, got 'no'"):
+        pipe(chat, continue_final_message="no")
+
+
+def test_words_of_a_decoder_that_joins_them_stay_apart() -> None:
+    pipe = pipeline("video-text-to-text", model=str(EMBEDDED_CHECKPOINT), device="cpu")
+    chat = [*ask(noise(2), "How many shapes are there?"), {"role": "assistant", "content": "there are"}]
+    text = pipe(chat, return_full_text=True, max_new_tokens=4)[0]["generated_text"][-1]["content"]
+    assert text.startswith("there are ") or text == "there are"
+    (output,) = pipe(chat, max_new_tokens=4)
+    assert "there are" + output["generated_text"] == text
+
+
+def test_a_text_longer_than_the_model_is_refused_before_the_video_is_read(pipe: VideoTextToTextPipeline) -> None:
+    with pytest.raises(ValueError, match=r"takes 1\d{5} tokens, and the model has 16384 positions: shorten it"):
+        pipe("absent.mp4", text="x" * 100_000, **GENERATE)
 
 
 def test_options_of_the_processor_reach_it(pipe: VideoTextToTextPipeline) -> None:
@@ -360,6 +429,7 @@ def test_official_names_of_generate_pass_through(pipe: VideoTextToTextPipeline) 
     [
         ((), {}, "Give a video"),
         (("clip.mp4",), {}, "no question"),
+        (("clip.mp4",), {"video": "clip.mp4", "text": "What?"}, "give one of them"),
         ((["clip.mp4"],), {}, "no question"),
         ((["a.mp4", "b.mp4"],), {"text": ["1", "2", "3"]}, "2 videos and 3 questions"),
         (({"video": "a.mp4", "text": "Q?", "txt": ""},), {}, "'txt'"),

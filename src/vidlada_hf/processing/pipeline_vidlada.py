@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Collection, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers.pipelines.base import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils.chat_template_utils import Chat, is_valid_message
 
+from .begun_answers_vidlada import TAIL, complete, decode_behind, drop_empty_beginning, is_begun, refuse_long_text
 from .choices_vidlada import check_choices, rank_choices
 from .conversations_vidlada import refuse_text_before_video
 from .options_vidlada import check_choice, nearest_name, unknown_option
@@ -40,6 +42,8 @@ class VideoTextToTextPipeline(Pipeline):
         "choices" and their "log_likelihoods" in nats, the best first, and the best as "generated_text". Options are
         those of `model.score_choices`;
         `return_full_text`: the conversation with the answer as its last message, in place of the answer alone;
+        `continue_final_message`: default: a conversation that ends with an assistant's message is gone on with, and
+        the text generated is what follows it; False answers it by another message;
         `skip_special_tokens`: default True;
         everything else goes to `model.generate`, which checks it.
     """
@@ -56,7 +60,7 @@ class VideoTextToTextPipeline(Pipeline):
     # take a part of them out first, a different one in each version of transformers.
     _pipeline_calls_generate = False
 
-    def __call__(self, videos: Any = None, text: Any = None, **kwargs: Any) -> Any:
+    def __call__(self, videos: Any = None, text: Any = None, *, video: Any = None, **kwargs: Any) -> Any:
         """Answers one question or many.
 
         Args:
@@ -64,6 +68,7 @@ class VideoTextToTextPipeline(Pipeline):
                 messages), `{"video": ..., "text": ...}`, a list of either, or a dataset or generator of them.
             text: a question, or a list with one a video. One question is asked about every video, and one video is
                 shown to every question.
+            video: another name of `videos`.
             kwargs: `batch_size`, `num_workers` and the options of the class.
 
         Returns:
@@ -73,6 +78,9 @@ class VideoTextToTextPipeline(Pipeline):
         Raises:
             ValueError: for an unknown option, or videos and questions of different number.
         """
+        if videos is not None and video is not None:
+            raise ValueError("`video` is another name of `videos`: give one of them.")
+        videos = video if videos is None else videos
         if text is None:
             if videos is None:
                 raise ValueError("Give a video and `text`, or a conversation.")
@@ -107,6 +115,7 @@ class VideoTextToTextPipeline(Pipeline):
         self,
         return_full_text: bool | None = None,
         skip_special_tokens: bool | None = None,
+        continue_final_message: bool | None = None,
         processor_kwargs: dict[str, Any] | None = None,
         generate_kwargs: dict[str, Any] | None = None,
         choices: Any = None,
@@ -119,7 +128,7 @@ class VideoTextToTextPipeline(Pipeline):
         for_generate = _names_of_generate(self.model)
         for_scoring: Collection[str] = getattr(self.model, "scoring_arguments", frozenset())
         own = {"return_full_text", "skip_special_tokens", "processor_kwargs", "generate_kwargs", "choices"}
-        known = {*for_processor, *own, *for_generate, *for_scoring}
+        known = {*for_processor, *own, "continue_final_message", *for_generate, *for_scoring}
 
         preprocess: dict[str, Any] = {}
         forward = dict(generate_kwargs or {})
@@ -135,6 +144,9 @@ class VideoTextToTextPipeline(Pipeline):
                 forward[name] = value  # the model checks it: `generate` also takes names that cannot be listed here
         if processor_kwargs is not None:
             preprocess["processor_kwargs"] = processor_kwargs
+        if continue_final_message is not None:
+            check_choice("continue_final_message", continue_final_message, (True, False))
+            preprocess["continue_final_message"] = continue_final_message
         if choices is not None:
             preprocess["choices"] = check_choices(choices)
             _refuse_generation(forward, for_scoring)
@@ -155,31 +167,36 @@ class VideoTextToTextPipeline(Pipeline):
         self,
         request: Any,
         processor_kwargs: dict[str, Any] | None = None,
+        continue_final_message: bool | None = None,
         choices: list[str] | None = None,
         share_video: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """Reads the videos of one request and makes the model's inputs, a batch of one."""
         messages, input_text = _messages_of(request)
-        shown, once = messages, isinstance(request, dict) and isinstance(request.get("video"), VideoOnce)
-        if once:
-            shown, _ = _messages_of({**request, "video": request["video"].source})
         if isinstance(request, dict) and request.get("choices") is not None:
             choices = check_choices(request["choices"])
         if share_video:
             refuse_text_before_video(messages)
-        template = {"chat_template": options.pop("chat_template", None)}
+        asked = messages if continue_final_message is False else drop_empty_beginning(messages)
+        goes_on = is_begun(asked) if continue_final_message is None else continue_final_message
+        goes_on = goes_on and len(asked) == len(messages)
+        template = {
+            "chat_template": options.pop("chat_template", None),
+            "add_generation_prompt": not goes_on,
+            "continue_final_message": goes_on,
+            "processor_kwargs": {**(processor_kwargs or {}), **options},
+        }
+        refuse_long_text(self.processor, asked, _positions_of(self.model), **template)
         inputs = self.processor.apply_chat_template(
-            messages,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=True,
-            processor_kwargs={**(processor_kwargs or {}), **options},
-            **template,
+            asked, tokenize=True, return_dict=True, return_tensors="pt", **template
         ).to(dtype=self.dtype)
-        visual = {name: inputs.pop(name) for name in VISUAL_INPUTS if once and name in inputs}
-        return {**inputs, "request": _Request(shown, input_text, choices, visual)}
+        shown, visual = asked, {}
+        if isinstance(request, dict) and isinstance(request.get("video"), VideoOnce):
+            shown, _ = _messages_of({**request, "video": request["video"].source})
+            visual = {name: inputs.pop(name) for name in VISUAL_INPUTS if name in inputs}
+        begun = inputs["input_ids"][0, -TAIL:].tolist() if goes_on else None
+        return {**inputs, "request": _Request(shown, input_text, begun, choices, visual)}
 
     def _forward(
         self,
@@ -215,7 +232,7 @@ class VideoTextToTextPipeline(Pipeline):
     def postprocess(
         self, model_outputs: dict[str, Any], return_full_text: bool = False, skip_special_tokens: bool = True
     ) -> list[dict[str, Any]]:
-        """One request's answer as text, without surrounding white space."""
+        """One request's answer as text, without surrounding white space; what goes on keeps that before it."""
         request = model_outputs["request"]
         ranked = []
         if request.choices is not None:
@@ -226,7 +243,12 @@ class VideoTextToTextPipeline(Pipeline):
                 model_outputs["answer_ids"], skip_special_tokens=skip_special_tokens
             )
         generated: Any = answer.strip()
-        if return_full_text:
+        if request.begun is not None and not ranked:
+            answer_ids = model_outputs["answer_ids"][0].tolist()
+            generated = decode_behind(self.processor, request.begun, answer_ids, skip_special_tokens)
+        if return_full_text and request.begun is not None:
+            generated = complete(request.messages, generated)
+        elif return_full_text:
             generated = [*request.messages, {"role": "assistant", "content": generated}]
         output = {"input_text": request.input_text, "generated_text": generated}
         if ranked:
@@ -298,20 +320,22 @@ class _ReadAhead:
                 yield batch
 
 
+@dataclass
 class _Request:
     """The conversation. An object, so that moving inputs between devices does not look for tensors in it.
 
     Args:
         messages, input_text: see `_messages_of`.
+        begun: the last ids of the answer that is gone on with; None: a new one is given.
         choices: among which the answer is looked for.
         visual: inputs that a `VideoOnce` made of its video.
     """
 
-    def __init__(
-        self, messages: list[dict[str, Any]], input_text: Any, choices: list[str] | None, visual: dict[str, Any]
-    ) -> None:
-        self.messages, self.input_text = messages, input_text
-        self.choices, self.visual = choices, visual
+    messages: list[dict[str, Any]]
+    input_text: Any
+    begun: list[int] | None
+    choices: list[str] | None
+    visual: dict[str, Any]
 
 
 def _only_item(items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -354,6 +378,10 @@ def _refuse_generation(options: dict[str, Any], known: Collection[str]) -> None:
     for name in options:
         if name not in known:
             raise ValueError(f"`choices` are scored, and nothing is generated: leave out `{name}`.")
+
+
+def _positions_of(model: Any) -> int | None:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def _names_of_generate(model: Any) -> set[str]:
