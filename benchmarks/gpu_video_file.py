@@ -67,7 +67,7 @@ class AnswerFromFile:
                 "pixels", lambda: self.processor(made["clip"], do_sample_frames=False)["pixel_values_videos"]
             ),
             "upload": timed("uploaded", lambda: made["pixels"].to(device, session.dtype)),
-            "tower": timed("features", lambda: self.encoder.get_video_features(made["uploaded"])),
+            "tower": timed("features", lambda: self.encoder.get_video_features(made["uploaded"]).pooler_output),
         }
         batch = EncodedBatch(session.question.inputs, made["features"])
         steps = time_steps(session.runner(session.size.steps[-1], WAYS["captured"]), batch, DecodingSetup("mars"))

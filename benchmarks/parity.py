@@ -38,7 +38,7 @@ def measure() -> dict[str, float | str]:
     model, frames = golden_model(GOLDEN), pixels(GOLDEN, "fa")
     tower = model.model.vision_tower(frames).last_hidden_state
     model.config.newline_position = "no_token"
-    pooled = torch.stack(model.model.get_video_features(frames, [1] * len(frames)))
+    pooled = torch.stack(model.model.get_video_features(frames, [1] * len(frames)).pooler_output)
     differences = {
         "vision tower": recorded_difference(tower, GOLDEN, "vision", "fa.tower_out"),
         "pooled video features": recorded_difference(pooled, GOLDEN, "vision", "fa.pooled_bilinear"),

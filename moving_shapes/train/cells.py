@@ -164,7 +164,7 @@ def normalize_pixels(pixels: torch.Tensor) -> torch.Tensor:
 
 def encode_cells(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Pixels (frames, 3, side, side) -> features of the cells (frames, 4, 4, hidden), without newlines."""
-    tokens = model.get_video_features(pixels, vision_batch_size=None)[0]
+    tokens = model.get_video_features(pixels, vision_batch_size=None).pooler_output[0]
     return tokens.unflatten(0, (len(pixels), GRID, GRID + 1))[:, :, :GRID]
 
 

@@ -31,7 +31,7 @@ TOWER, HIDDEN, NOISE = 2e-4, 2e-3, 2e-4  # tolerances of the golden README; floa
 def test_pooled_features_are_the_recorded_ones(golden, name):
     model = golden_model(golden).model
     with torch.no_grad():
-        pooled = model._encode(pixels(golden, name), pool=True, vision_batch_size=None)
+        pooled = model._encode(pixels(golden, name), pool=True, vision_batch_size=None).pooler_output
     assert_recorded(pooled.flatten(1, 2), golden, "vision", f"{name}.pooled_bilinear", TOWER)
 
 
@@ -162,8 +162,9 @@ def test_features_computed_before_replace_pixels(position):
     inputs = batch(example(model, 3), example(model, 2, seed=2))
     expected = model(**inputs).logits
     features = model.get_video_features(inputs.pop("pixel_values_videos"), inputs.pop("num_frames_per_video"))
-    assert [len(f) for f in features] == [n * model.model.tokens_per_frame + (position == "one_token") for n in (3, 2)]
-    for given in (features, torch.cat(features)):
+    pooled = features.pooler_output
+    assert [len(f) for f in pooled] == [n * model.model.tokens_per_frame + (position == "one_token") for n in (3, 2)]
+    for given in (features, features.to_tuple(), pooled, torch.cat(pooled)):
         torch.testing.assert_close(model(**inputs, video_features=given).logits, expected, atol=NOISE, rtol=0)
 
 
@@ -171,10 +172,10 @@ def test_features_computed_before_replace_pixels(position):
 @torch.no_grad()
 def test_encoding_in_chunks_is_encoding_at_once(model, vision_batch_size):
     frames = torch.randn(7, 3, 56, 56)
-    (whole,) = model.get_video_features(frames, vision_batch_size=7)
+    (whole,) = model.get_video_features(frames, vision_batch_size=7).pooler_output
     seen = []
     hook = model.model.vision_tower.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
-    (chunked,) = model.get_video_features(frames, vision_batch_size=vision_batch_size)
+    (chunked,) = model.get_video_features(frames, vision_batch_size=vision_batch_size).pooler_output
     hook.remove()
     assert max(seen) == (vision_batch_size or 7)
     torch.testing.assert_close(chunked, whole, atol=NOISE, rtol=0)
@@ -183,10 +184,8 @@ def test_encoding_in_chunks_is_encoding_at_once(model, vision_batch_size):
 @torch.no_grad()
 def test_videos_of_one_length_may_come_stacked(model):
     frames = torch.randn(2, 3, 3, 56, 56)
-    for stacked, flat in zip(
-        model.get_video_features(frames), model.get_video_features(frames.flatten(0, 1), [3, 3]), strict=True
-    ):
-        torch.testing.assert_close(stacked, flat)
+    stacked, flat = model.get_video_features(frames), model.get_video_features(frames.flatten(0, 1), [3, 3])
+    torch.testing.assert_close(stacked.pooler_output, flat.pooler_output)
 
 
 @torch.no_grad()
@@ -251,7 +250,7 @@ def test_every_parameter_that_asks_for_a_gradient_gets_one():
 @torch.no_grad()
 def test_images_take_all_patches_and_one_newline(model):
     image = torch.randn(2, 3, 56, 56)
-    first, second = model.get_image_features(image)
+    first, second = model.get_image_features(image).pooler_output
     assert first.shape == second.shape == (17, 32)
     torch.testing.assert_close(first[-1], model.model.image_newline.weight)
     words = torch.tensor([5, 6])

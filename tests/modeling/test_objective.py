@@ -39,7 +39,7 @@ def merged_inputs(golden, case: dict) -> dict:
         text = model.get_input_embeddings()
         parts = [text(torch.tensor(before, dtype=torch.long))]
         if PLACEHOLDER in ids:
-            parts += model.get_video_features(pixels(golden, frames))
+            parts += model.get_video_features(pixels(golden, frames)).pooler_output
         rows.append(torch.cat([*parts, text(torch.tensor(after, dtype=torch.long))]))
     embeddings = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     if case["config_overrides"].get("train_pad_token"):

@@ -199,7 +199,8 @@ def test_a_batch_shares_the_video_that_it_is_about(model, name):
     finally:
         hook.remove()
     assert towers == [4, 4]  # the frames of one video
-    for given in (features, features * 3, features[0][None]):
+    pooled = features.pooler_output
+    for given in (features, pooled, pooled * 3, pooled[0][None]):
         shared = model.generate(**ids_of(chats), video_features=given, share_video=True, **settings)
         assert torch.equal(shared, expected)
 
@@ -320,7 +321,7 @@ def test_features_are_as_good_as_pixels(model):
     cache = model.encode_video(chat["input_ids"], video_features=features)
     expected = model.generate(**chat, video_cache=model.encode_video(**chat), **SETTINGS)
     assert torch.equal(model.generate(**chat, video_cache=cache, **SETTINGS), expected)
-    others = [feature + 1 for feature in features]
+    others = [feature + 1 for feature in features.pooler_output]
     with pytest.raises(ValueError, match="of another video"):
         model.generate(chat["input_ids"], video_features=others, video_cache=cache, **SETTINGS)
 

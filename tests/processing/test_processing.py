@@ -300,7 +300,7 @@ def test_placeholders_are_as_many_as_the_models_features(newline_position, pooli
     config = VidLaDAConfig(vision_config={**vision, "image_size": 70, "patch_size": 14}, text_config=text, **layout)
     model = VidLaDAModel(config)
     processor = small_processor(image_size=70, **layout)
-    (features,) = model.get_video_features(torch.zeros(3, 3, 70, 70))
+    (features,) = model.get_video_features(torch.zeros(3, 3, 70, 70)).pooler_output
     assert len(features) == processor.count_video_tokens(3, 70, 70)
-    (image,) = model.get_image_features(torch.zeros(1, 3, 70, 70))
+    (image,) = model.get_image_features(torch.zeros(1, 3, 70, 70)).pooler_output
     assert len(image) == count_image_tokens(70, 70, 14)

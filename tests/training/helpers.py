@@ -66,7 +66,7 @@ class BrightnessTask(Task):
         return {"pixels": pixels, "light": (gray > 0).long()}
 
     def forward(self, *, pixels: torch.Tensor, light: torch.Tensor) -> dict[str, Any]:  # type: ignore[override]
-        features = self.model.get_video_features(pixels)[0].unflatten(0, (len(pixels), -1)).mean(1)
+        features = self.model.get_video_features(pixels).pooler_output[0].unflatten(0, (len(pixels), -1)).mean(1)
         return {"loss": nn.functional.cross_entropy(self.heads["light"](features), light)}
 
 

@@ -217,7 +217,8 @@ class DecodingRunner:
         batch = prepare_inputs(self.processor, questions, self.num_frames).to(self.model.device, self.model.dtype)
         inputs = dict(batch)
         pixels = inputs.pop("pixel_values_videos")
-        return EncodedBatch(inputs, self.model.get_video_features(pixels, inputs["num_frames_per_video"]))
+        features = self.model.get_video_features(pixels, inputs["num_frames_per_video"], return_dict=True)
+        return EncodedBatch(inputs, features.pooler_output)
 
     def generate(
         self,

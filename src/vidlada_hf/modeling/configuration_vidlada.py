@@ -100,7 +100,7 @@ class VidLaDAConfig(PreTrainedConfig):
     model_type = "vidlada"
     # Both transformers 5.17 (`sub_configs`) and 5.23 (`sub_configs_defaults`) read this attribute.
     sub_configs = {"text_config": VidLaDATextConfig, "vision_config": SiglipVisionConfig}
-    keys_to_ignore_at_inference = ["hidden_states", "attentions"]  # `Trainer` collects the others
+    keys_to_ignore_at_inference = ["hidden_states", "attentions", "image_outputs", "video_outputs"]  # by `Trainer`
 
     text_config: Any = None
     vision_config: Any = None

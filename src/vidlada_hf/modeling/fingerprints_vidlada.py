@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from .outputs_vidlada import pooled_features
+
 SAMPLED_WEIGHTS, SAMPLED_PIXELS = 16, 4096  # values of a tensor that are looked at, at least
 CONFIGURED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "rope_parameters", "rms_norm_eps")
 
@@ -56,7 +58,7 @@ def fingerprint_visual(visual: dict[str, Any]) -> str | None:
         visual: visual arguments of `generate`. Values are looked at in bfloat16, which is the same in half precision.
     """
     pixels = [visual[name] for name in ("pixel_values", "pixel_values_videos") if visual.get(name) is not None]
-    features = visual.get("video_features")
+    features = pooled_features(visual.get("video_features"))
     kind, tensors = ("pixels", pixels) if pixels or features is None else ("features", list(features))
     if not tensors:
         return None

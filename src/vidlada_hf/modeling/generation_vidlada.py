@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from transformers.generation import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from .arguments_vidlada import check_ids, refuse_unknown
@@ -66,7 +66,7 @@ class VidLaDAGenerationMixin:
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         num_frames_per_video: torch.Tensor | None = None,
-        video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        video_features: BaseModelOutputWithPooling | Sequence[torch.Tensor] | torch.Tensor | None = None,
         vision_batch_size: int | None = 16,
         video_cache: VideoCache | None = None,
         share_video: bool = False,

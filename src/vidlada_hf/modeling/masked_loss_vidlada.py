@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import torch_compilable_check
 
 from .labeled_prompts_vidlada import attended_tokens
 from .objective_vidlada import IGNORED, TimeSampling, check_labels, check_masks, complete_masks, diffusion_loss
+from .outputs_vidlada import VidLaDAMultimodalOutput
 from .text_model_vidlada import require_one
 
 SAMPLED = 16  # values of a frame that seed the masks of its example
 
 
 @dataclass
-class VidLaDALossOutput(ModelOutput):
+class VidLaDALossOutput(VidLaDAMultimodalOutput):
     """What `VidLaDAForConditionalGeneration` returns with `labels`. It has no `logits`: see the error of that name.
 
     Args:
@@ -32,6 +33,7 @@ class VidLaDALossOutput(ModelOutput):
         masked_logits (`torch.FloatTensor` of shape `(masked tokens, vocabulary)`): otherwise, in the row-major order of
             `masked`.
         hidden_states, attentions: one a layer, where asked for, of the input with its masks.
+        image_outputs, video_outputs: as of `VidLaDAOutput`.
     """
 
     loss: torch.Tensor | None = None
@@ -39,6 +41,8 @@ class VidLaDALossOutput(ModelOutput):
     masked_logits: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
+    video_outputs: BaseModelOutputWithPooling | None = None
 
     @property
     def logits(self) -> torch.Tensor:
@@ -82,7 +86,7 @@ class VidLaDALossMixin:
         """What `forward` returns with labels (batch, tokens).
 
         Args:
-            inputs: arguments of `merge_features`; or `inputs_embeds`.
+            inputs: `input_ids` and arguments of `encode_visual`; or `inputs_embeds`.
             kwargs: other arguments of `VidLaDAModel.forward`.
         """
         if num_items_in_batch is not None:
@@ -90,7 +94,7 @@ class VidLaDALossMixin:
                 "VidLaDA's loss is a mean over examples, which `num_items_in_batch` cannot scale: leave it out, and "
                 "average over accumulated batches, as `Trainer` does for a model with `accepts_loss_kwargs = False`."
             )
-        embeddings = self._embed_labeled(labels, inputs, given)
+        embeddings, towers = self._embed_labeled(labels, inputs, given)
         is_evaluation = not self.training and not torch.is_grad_enabled() and given.are_open
         generator = given.generator
         if is_evaluation:
@@ -101,28 +105,36 @@ class VidLaDALossMixin:
         mask = self.get_input_embeddings()(labels.new_tensor(self.config.mask_token_id))
 
         def run(masked: torch.Tensor) -> tuple[torch.Tensor, Any]:
-            outputs = self.model(inputs_embeds=torch.where(masked[..., None], mask, embeddings), **kwargs)
+            inputs_embeds = torch.where(masked[..., None], mask, embeddings)
+            outputs = self.model(inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
             return self.lm_head(outputs.last_hidden_state[masked]), outputs
 
         logits, outputs = run(masked)
         loss = diffusion_loss(logits, labels, masked, probabilities, given.example_weights)
-        result = VidLaDALossOutput(loss, None, logits, outputs.hidden_states, outputs.attentions)
-        if is_evaluation:
-            # Not from those logits: they saw part of the answer, at most places the very token that is asked for.
-            predictions = torch.full_like(labels, IGNORED)
-            predictions[labels != IGNORED] = run(labels != IGNORED)[0].argmax(-1)
-            result = VidLaDALossOutput(loss, predictions, None, outputs.hidden_states, outputs.attentions)
-        return result
+        states = (outputs.hidden_states, outputs.attentions, *towers)
+        if not is_evaluation:
+            return VidLaDALossOutput(loss, None, logits, *states)
+        # Not from those logits: they saw part of the answer, at most places the very token that is asked for.
+        predictions = torch.full_like(labels, IGNORED)
+        predictions[labels != IGNORED] = run(labels != IGNORED)[0].argmax(-1)
+        return VidLaDALossOutput(loss, predictions, None, *states)
 
-    def _embed_labeled(self: Any, labels: torch.Tensor, inputs: dict[str, Any], given: GivenMasks) -> torch.Tensor:
-        """Embeddings (batch, tokens, hidden) of inputs that these labels and masks fit."""
-        embeddings, visual = inputs["inputs_embeds"], {k: v for k, v in inputs.items() if k != "inputs_embeds"}
-        require_one(inputs["input_ids"], embeddings)
-        tokens = inputs["input_ids"] if embeddings is None else embeddings
+    def _embed_labeled(
+        self: Any, labels: torch.Tensor, inputs: dict[str, Any], given: GivenMasks
+    ) -> tuple[torch.Tensor, tuple[Any, Any]]:
+        """Embeddings (batch, tokens, hidden) of inputs that fit labels and masks, and what the tower made of images and
+        videos."""
+        visual = dict(inputs)
+        ids, embeddings = visual.pop("input_ids"), visual.pop("inputs_embeds")
+        require_one(ids, embeddings)
+        tokens = ids if embeddings is None else embeddings
         placeholders = (self.config.video_token_id, self.config.image_token_id)
         check_labels(labels, tokens, self.config.text_config.vocab_size, placeholders)
         check_masks(labels, given.masked, given.probabilities, given.example_weights)
-        return self.model.merge_features(**visual) if embeddings is None else embeddings
+        if embeddings is not None:
+            return embeddings, (None, None)
+        towers = self.model.encode_visual(**visual)
+        return self.model.embed(ids, *towers), towers
 
     def _fixed_generators(
         self: Any, labels: torch.Tensor, inputs: dict[str, Any], attention_mask: torch.Tensor | None

@@ -5,15 +5,15 @@ Facts and figures: arXiv 2601.17868 and the official code (repository ziHoHe/Vid
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
+from transformers.utils.import_utils import is_tracing
 
 from .arguments_vidlada import refuse_unknown
 from .configuration_vidlada import VidLaDAConfig
@@ -21,40 +21,18 @@ from .generation_vidlada import VidLaDAGenerationMixin
 from .masked_loss_vidlada import GivenMasks, VidLaDALossMixin, VidLaDALossOutput, check_is_masked
 from .objective_vidlada import TimeSampling
 from .official_checkpoint_vidlada import WEIGHT_RENAMINGS
+from .outputs_vidlada import VidLaDAModelOutput, VidLaDAOutput, join_outputs, pooled_features
 from .scoring_vidlada import VidLaDAScoringMixin
 from .text_model_vidlada import VidLaDAPreTrainedModel, VidLaDATextModel, require_one
 from .video_cache_vidlada import VISUAL_INPUTS, ChatBeginning, VideoCache
-from .vision_vidlada import VidLaDANewline, VidLaDAProjector, VidLaDAVisionTower, pool_patches, scatter_features
-
-
-@dataclass
-class VidLaDAModelOutput(ModelOutput):
-    """What `VidLaDAModel` returns.
-
-    Args:
-        last_hidden_state (`torch.FloatTensor` of shape `(batch, tokens, hidden)`): after the final norm.
-        hidden_states, attentions: one a layer, where asked for (`hidden_states[0]` is the embeddings).
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class VidLaDAOutput(ModelOutput):
-    """What `VidLaDAForConditionalGeneration` returns without `labels` (with them a `VidLaDALossOutput`).
-
-    Args:
-        logits (`torch.FloatTensor` of shape `(batch, tokens kept, vocabulary)`): at the positions of
-            `logits_to_keep`. Position i predicts its own token, not the next one.
-        hidden_states, attentions: one a layer, where asked for.
-    """
-
-    loss: None = None
-    logits: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
+from .vision_vidlada import (
+    VidLaDANewline,
+    VidLaDAProjector,
+    VidLaDAVisionTower,
+    frame_counts,
+    pool_patches,
+    scatter_features,
+)
 
 
 class VidLaDAModel(VidLaDAPreTrainedModel):
@@ -87,31 +65,50 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         side = math.ceil(side) if self.config.pooling_mode == "bilinear" else math.floor(side)
         return side * side + {"grid": side, "frame": 1}.get(self.config.newline_position, 0)
 
-    def _encode(self, pixels: torch.Tensor, pool: bool, vision_batch_size: int | None) -> torch.Tensor:
-        """Pixels (frames, 3, side, side) -> (frames, height, width, hidden), so many frames at a time."""
-        chunks = []
-        for chunk in pixels.split(vision_batch_size or max(len(pixels), 1)):
-            features = self.vision_tower(chunk.to(self.vision_tower.dtype)).last_hidden_state
-            features = self.multi_modal_projector(features)
-            stride = self.config.pooling_stride if pool else 1
-            chunks.append(pool_patches(features, stride, self.config.pooling_mode))
-        return torch.cat(chunks)
+    def _encode(
+        self, pixels: torch.Tensor, pool: bool, vision_batch_size: int | None, **asked: bool | None
+    ) -> BaseModelOutputWithPooling:
+        """Runs tower, projector and pooling over so many frames at a time.
 
+        Args:
+            pixels: (frames, 3, side, side).
+            asked: `output_hidden_states` and `output_attentions`; None: as the config says.
+
+        Returns:
+            The tower's output, with `pooler_output` (frames, height, width, hidden).
+        """
+        at_once = vision_batch_size is None or is_tracing(pixels)  # a graph would hold the tower once a part
+        parts, asked = [], {name: value for name, value in asked.items() if value is not None}
+        for chunk in [pixels] if at_once else pixels.split(vision_batch_size):
+            part = self.vision_tower(chunk.to(self.vision_tower.dtype), return_dict=True, **asked)
+            features = self.multi_modal_projector(part.last_hidden_state)
+            stride = self.config.pooling_stride if pool else 1
+            pooled = pool_patches(features, stride, self.config.pooling_mode)
+            parts.append(BaseModelOutputWithPooling(**part, pooler_output=pooled))
+        return join_outputs(parts)
+
+    @can_return_tuple
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
         num_frames_per_video: torch.Tensor | Sequence[int] | None = None,
         vision_batch_size: int | None = 16,
-    ) -> list[torch.Tensor]:
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
         """Encodes videos once, for any number of questions (pass the result as `video_features`).
 
         Args:
             pixel_values_videos: (frames of all videos, 3, side, side), or (videos, frames, 3, side, side).
             num_frames_per_video: (videos,), how many of the frames belong to each video; one video by default.
-            vision_batch_size: frames encoded at a time, which bounds the tower's activations; None for all at once.
+            vision_batch_size: frames encoded at a time, which bounds the tower's activations; None for all at once, as
+                when the model is compiled or exported.
+            output_hidden_states, output_attentions: return those of the tower's layers too.
+            return_dict: False for a tuple.
 
         Returns:
-            A tensor (tokens, hidden) for each video, `tokens` = frames x `tokens_per_frame` (+ 1 for "one_token").
+            `pooler_output`: a list with a tensor (tokens, hidden) for each video, `tokens` = frames x
+            `tokens_per_frame` (+ 1 for "one_token"); `last_hidden_state`: of the tower, (frames, patches, tower width).
 
         Raises:
             ValueError: the counts do not add up to the frames given, or a video has no frames.
@@ -120,57 +117,103 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
             if num_frames_per_video is None:
                 num_frames_per_video = [pixel_values_videos.shape[1]] * pixel_values_videos.shape[0]
             pixel_values_videos = pixel_values_videos.flatten(0, 1)
-        counts = [len(pixel_values_videos)] if num_frames_per_video is None else [int(n) for n in num_frames_per_video]
-        if sum(counts) != len(pixel_values_videos) or min(counts, default=0) < 1:
-            raise ValueError(
-                f"`num_frames_per_video` is {counts} (sum {sum(counts)}) but `pixel_values_videos` holds "
-                f"{len(pixel_values_videos)} frames; each video needs at least one, and all must add up. (The batching "
-                "of transformers' own pipelines cuts frames off: use batch_size=1 there, or the pipeline "
-                "'video-text-to-text'.)"
-            )
-        frames = self._encode(pixel_values_videos, pool=True, vision_batch_size=vision_batch_size)
-        position = self.config.newline_position
-        return [self.image_newline(video, position) for video in frames.split(counts)]
+        counts = frame_counts(num_frames_per_video, len(pixel_values_videos))
+        outputs = self._encode(
+            pixel_values_videos,
+            True,
+            vision_batch_size,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
+        position, videos = self.config.newline_position, outputs.pooler_output.split(counts)
+        outputs.pooler_output = [self.image_newline(video, position) for video in videos]
+        return outputs
 
-    def get_image_features(self, pixel_values: torch.Tensor, vision_batch_size: int | None = 16) -> list[torch.Tensor]:
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        vision_batch_size: int | None = 16,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
         """Encodes images, one base view each: all patches without pooling, then one newline.
 
         Args:
             pixel_values: (images, 3, side, side).
-            vision_batch_size: images encoded at a time.
+            vision_batch_size, output_hidden_states, output_attentions, return_dict: as of `get_video_features`.
 
         Returns:
-            A tensor (patches + 1, hidden) for each image (730 tokens for the 8B model).
+            `pooler_output`: a list with a tensor (patches + 1, hidden) for each image (730 tokens for the 8B model);
+            `last_hidden_state`: of the tower, (images, patches, tower width).
         """
-        images = self._encode(pixel_values, pool=False, vision_batch_size=vision_batch_size)
-        return [self.image_newline(image[None], "one_token") for image in images]
+        outputs = self._encode(
+            pixel_values,
+            False,
+            vision_batch_size,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
+        outputs.pooler_output = [self.image_newline(image[None], "one_token") for image in outputs.pooler_output]
+        return outputs
 
-    def merge_features(
+    def encode_visual(
         self,
-        input_ids: torch.LongTensor,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         num_frames_per_video: torch.Tensor | Sequence[int] | None = None,
-        video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        video_features: BaseModelOutputWithPooling | Sequence[torch.Tensor] | torch.Tensor | None = None,
         vision_batch_size: int | None = 16,
+    ) -> tuple[BaseModelOutputWithPooling | None, BaseModelOutputWithPooling | None]:
+        """What the tower makes of images and of videos, each as its `get_..._features` returns it; None without any.
+
+        Args: as of `VidLaDAForConditionalGeneration.forward`.
+
+        Raises:
+            ValueError: pixels and features of videos.
+        """
+        if pixel_values_videos is not None and video_features is not None:
+            raise ValueError("Give `pixel_values_videos` or `video_features`, not both: they say the same twice.")
+        images = videos = None
+        if pixel_values is not None:
+            images = self.get_image_features(pixel_values, vision_batch_size, return_dict=True)
+        if pixel_values_videos is not None:
+            videos = self.get_video_features(
+                pixel_values_videos, num_frames_per_video, vision_batch_size, return_dict=True
+            )
+        elif video_features is not None:
+            videos = BaseModelOutputWithPooling(pooler_output=pooled_features(video_features))
+        return images, videos
+
+    def embed(
+        self,
+        input_ids: torch.LongTensor,
+        images: BaseModelOutputWithPooling | None,
+        videos: BaseModelOutputWithPooling | None,
     ) -> torch.Tensor:
-        """Token embeddings (batch, tokens, hidden) with the visual features at their placeholders.
+        """Token embeddings (batch, tokens, hidden) with what `encode_visual` returned at its placeholders.
 
         Raises:
             ValueError: placeholders without features, features without placeholders, or their numbers differ.
         """
-        if pixel_values_videos is not None and video_features is not None:
-            raise ValueError("Give `pixel_values_videos` or `video_features`, not both: they say the same twice.")
-        if pixel_values_videos is not None:
-            video_features = self.get_video_features(pixel_values_videos, num_frames_per_video, vision_batch_size)
-        image_features = None if pixel_values is None else self.get_image_features(pixel_values, vision_batch_size)
-
         is_video, is_image = input_ids == self.config.video_token_id, input_ids == self.config.image_token_id
         # The placeholders' own embeddings are never used, and their ids may lie outside the vocabulary.
         embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_video | is_image, 0))
-        for what, marked, features in (("video", is_video, video_features), ("image", is_image, image_features)):
+        for what, marked, outputs in (("video", is_video, videos), ("image", is_image, images)):
+            features = None if outputs is None else outputs.pooler_output
             embeddings = scatter_features(embeddings, marked, features, what)
         return embeddings
+
+    def merge_features(self, input_ids: torch.LongTensor, **visual: Any) -> torch.Tensor:
+        """Token embeddings (batch, tokens, hidden) with visual features at their placeholders, for `inputs_embeds`.
+
+        Args:
+            visual: of `encode_visual`.
+
+        Raises:
+            ValueError: placeholders without features, features without placeholders, or their numbers differ.
+        """
+        return self.embed(input_ids, *self.encode_visual(**visual))
 
     def frame_index(
         self, input_ids: torch.LongTensor, num_frames_per_video: torch.Tensor | Sequence[int] | None = None
@@ -219,7 +262,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         num_frames_per_video: torch.Tensor | None = None,
-        video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        video_features: BaseModelOutputWithPooling | Sequence[torch.Tensor] | torch.Tensor | None = None,
         vision_batch_size: int | None = 16,
         **kwargs: Any,
     ) -> VidLaDAModelOutput:
@@ -229,19 +272,25 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         # models gives them away.
         if self._belongs_to_head and "use_cache" in kwargs:
             self.check_training_ids(input_ids, kwargs.get("output_hidden_states"))
+        images = videos = None
         if input_ids is not None:
-            inputs_embeds = self.merge_features(
-                input_ids, pixel_values, pixel_values_videos, num_frames_per_video, video_features, vision_batch_size
+            images, videos = self.encode_visual(
+                pixel_values, pixel_values_videos, num_frames_per_video, video_features, vision_batch_size
             )
+            inputs_embeds = self.embed(input_ids, images, videos)
         elif any(given is not None for given in (pixel_values, pixel_values_videos, video_features)):
             raise ValueError(
                 "Visual inputs need `input_ids`, whose placeholders say where they go. Pass `input_ids`, or merge them "
                 "yourself with `merge_features` and pass the result as `inputs_embeds`."
             )
         outputs = self.language_model(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, **kwargs
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            return_dict=True,
+            **kwargs,
         )
-        return VidLaDAModelOutput(outputs.last_hidden_state, outputs.hidden_states, outputs.attentions)
+        return VidLaDAModelOutput(**outputs, image_outputs=images, video_outputs=videos)
 
 
 class VidLaDAForConditionalGeneration(
@@ -267,10 +316,12 @@ class VidLaDAForConditionalGeneration(
         """Replaces the text model's token embeddings."""
         self.model.set_input_embeddings(value)
 
-    def get_video_features(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
+    def get_video_features(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """As `VidLaDAModel.get_video_features`."""
         return self.model.get_video_features(*args, **kwargs)
 
-    def get_image_features(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
+    def get_image_features(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """As `VidLaDAModel.get_image_features`."""
         return self.model.get_image_features(*args, **kwargs)
 
     @torch.no_grad()
@@ -311,7 +362,7 @@ class VidLaDAForConditionalGeneration(
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         num_frames_per_video: torch.Tensor | None = None,
-        video_features: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        video_features: BaseModelOutputWithPooling | Sequence[torch.Tensor] | torch.Tensor | None = None,
         vision_batch_size: int | None = 16,
         logits_to_keep: int | torch.Tensor = 0,
         labels: torch.LongTensor | None = None,
@@ -332,7 +383,7 @@ class VidLaDAForConditionalGeneration(
             pixel_values: (images, 3, side, side), in the order of the image placeholders over the batch.
             pixel_values_videos: (frames of all videos, 3, side, side), videos in the order of their placeholders.
             num_frames_per_video: (videos,), frames of each video.
-            video_features: instead of pixels, what `get_video_features` returned.
+            video_features: instead of pixels, what `get_video_features` returned, or its `pooler_output`.
             vision_batch_size: frames that the tower encodes at a time; None for all at once.
             logits_to_keep: compute the head only at the last so many positions (0 for all), or at these (1-d tensor).
             labels: (batch, tokens), the tokens to learn, -100 elsewhere. Some of them are masked in the input, and the
@@ -366,10 +417,11 @@ class VidLaDAForConditionalGeneration(
                 "`masked`, `mask_probabilities` and `example_weights` belong to training: give `labels` too."
             )
         self.model.check_training_ids(input_ids, kwargs.get("output_hidden_states"))
-        outputs = self.model(input_ids=input_ids, inputs_embeds=inputs_embeds, **visual, **kwargs)
+        outputs = self.model(input_ids=input_ids, inputs_embeds=inputs_embeds, return_dict=True, **visual, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        return VidLaDAOutput(None, logits, outputs.hidden_states, outputs.attentions)
+        towers = {"image_outputs": outputs.image_outputs, "video_outputs": outputs.video_outputs}
+        return VidLaDAOutput(None, logits, outputs.hidden_states, outputs.attentions, **towers)
 
 
 register_checkpoint_conversion_mapping(

@@ -17,6 +17,7 @@ from .arguments_vidlada import check_choice, check_ids, check_whole, refuse_unkn
 from .cache_vidlada import DenoisingStep
 from .generation_config_vidlada import VidLaDAGenerationConfig
 from .objective_vidlada import draw_mask_probabilities
+from .outputs_vidlada import pooled_features
 from .video_cache_vidlada import VISUAL_INPUTS, ChatBeginning, choose_shared
 
 # What else of `generate` makes sense where nothing is generated.
@@ -188,7 +189,8 @@ class Prompts:
             pixels = features = counts = images = None
             tokens = [0] * len(tokens)
         if pixels is not None:
-            features = model.get_video_features(pixels, counts, rest.get("vision_batch_size", 16))
+            features = model.get_video_features(pixels, counts, rest.get("vision_batch_size", 16), return_dict=True)
+        features = pooled_features(features)
         features = [] if features is None else list(features)
         frames = [len(each) // model.tokens_per_frame for each in features] if counts is None else counts.tolist()
         shares = deal([len(each) for each in features], tokens, "video")

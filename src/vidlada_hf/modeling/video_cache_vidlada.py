@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from .cache_vidlada import DenoisingStep, SequenceLayout
 from .fingerprints_vidlada import fingerprint_model, fingerprint_visual
 from .kv_cache_vidlada import SelectiveKVCache
+from .outputs_vidlada import pooled_features
 
 VISUAL_INPUTS = ("pixel_values", "pixel_values_videos", "num_frames_per_video", "video_features")
 
@@ -219,9 +220,10 @@ def visual_of_one(model: Any, input_ids: torch.Tensor, visual: Mapping[str, Any]
         ValueError: the prompts' videos or images differ.
     """
     config, given = model.config, 0
+    visual = {**visual, "video_features": pooled_features(visual.get("video_features"))}
     if visual.get("pixel_values_videos") is not None:
         given += visual["pixel_values_videos"].shape[:-3].numel() * model.tokens_per_frame
-    if visual.get("video_features") is not None:
+    if visual["video_features"] is not None:
         given += sum(len(features) for features in visual["video_features"])
     if visual.get("pixel_values") is not None:
         given += len(visual["pixel_values"]) * (config.vision_grid**2 + 1)

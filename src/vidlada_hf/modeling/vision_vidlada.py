@@ -12,6 +12,9 @@ from torch import nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import torch_compilable_check
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_vidlada import VidLaDAConfig
 
@@ -24,6 +27,8 @@ class VidLaDAVisionTower(SiglipVisionModel):
         # In every checkpoint, and never used: without this it would count as a parameter without a gradient.
         self.post_layernorm.requires_grad_(False)
 
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutput:
         """Pixels (frames, 3, side, side) -> last_hidden_state (frames, patches, hidden)."""
         return self.encoder(inputs_embeds=self.embeddings(pixel_values), **kwargs)
@@ -99,6 +104,27 @@ class VidLaDANewline(nn.Module):
         return add_newlines(frames, self.weight.to(frames), position)
 
 
+def frame_counts(given: torch.Tensor | Sequence[int] | None, frames: int) -> list[int]:
+    """How many of so many frames belong to each video.
+
+    Args:
+        given: (videos,); None: there is one.
+
+    Raises:
+        ValueError: they do not add up to the frames, or a video has none.
+    """
+    counts = torch.as_tensor([frames] if given is None else given, dtype=torch.long)
+    torch_compilable_check(
+        (counts.sum() == frames) & (counts > 0).all() & (len(counts) > 0),
+        lambda: (
+            f"`num_frames_per_video` is {counts.tolist()} (sum {int(counts.sum())}) but `pixel_values_videos` holds "
+            f"{frames} frames; each video needs at least one, and all must add up. (The batching of transformers' own "
+            "pipelines cuts frames off: use batch_size=1 there, or the pipeline 'video-text-to-text'.)"
+        ),
+    )
+    return [frames] if len(counts) == 1 else counts.tolist()
+
+
 def scatter_features(
     embeddings: torch.Tensor,
     placeholders: torch.Tensor,
@@ -119,19 +145,27 @@ def scatter_features(
     if features is not None:
         features = features if isinstance(features, torch.Tensor) else torch.cat([*features])
         features = features.flatten(0, -2)
-    given, wanted = 0 if features is None else len(features), int(placeholders.sum())
-    if given != wanted:
+    given, wanted = 0 if features is None else features.shape[0], placeholders.sum()
+
+    def message() -> str:
         remedy = (
             f"pass the pixels of the {what} that the processor returned along with the ids"
             if given == 0
             else "build `input_ids` with the processor that belongs to this checkpoint, from the same frames"
         )
-        raise ValueError(
-            f"`input_ids` holds {wanted} {what} placeholders, but there are {given} {what} features: {remedy}."
-        )
+        return f"`input_ids` holds {wanted} {what} placeholders, but there are {given} {what} features: {remedy}."
+
+    torch_compilable_check(wanted == given, message)
     if features is None:
         return embeddings
     return embeddings.masked_scatter(placeholders[..., None], features.to(embeddings))
 
 
-__all__ = ["VidLaDANewline", "VidLaDAProjector", "VidLaDAVisionTower", "pool_patches", "scatter_features"]
+__all__ = [
+    "VidLaDANewline",
+    "VidLaDAProjector",
+    "VidLaDAVisionTower",
+    "frame_counts",
+    "pool_patches",
+    "scatter_features",
+]

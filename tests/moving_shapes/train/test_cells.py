@@ -19,7 +19,7 @@ def test_cells_are_the_visual_tokens_without_newlines():
     model, _ = build_tiny()
     pixels = torch.randn(3, 3, 64, 64)
     cells = encode_cells(model, pixels)
-    tokens = model.get_video_features(pixels)[0].view(3, 4, 5, -1)
+    tokens = model.get_video_features(pixels).pooler_output[0].view(3, 4, 5, -1)
     assert cells.shape == (3, 4, 4, 128) and torch.allclose(cells, tokens[:, :, :4], atol=1e-5)
     assert torch.equal(tokens[:, :, 4], model.model.image_newline.weight.expand(3, 4, -1))
 
