@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import app, refuse, user_errors
+from ..hub.locate import find_checkpoint
+from .common import app, refuse, require_video, user_errors
 
 
 @app.command()
@@ -63,6 +64,8 @@ def ask(
         option = generating[0].replace("_", "-")
         refuse(f"--choice scores answers and generates none: leave out --{option}.", 2)
     with user_errors():
+        find_checkpoint(model)
+        require_video(video)
         from ..inference.ask import ask_each
 
         options: dict[str, Any] = {

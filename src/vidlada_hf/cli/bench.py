@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..hub.locate import find_checkpoint
 from .common import app, user_errors
 
 
@@ -67,17 +68,16 @@ def bench(
         "max_denoising_steps": max_denoising_steps,
     }
     with user_errors("eval"):
+        find_checkpoint(model)
         import matplotlib.figure  # noqa: F401  # where it is missing, nothing is measured
 
         from ..evaluation.bench import BenchOptions, run_bench
         from ..evaluation.decoding import DecodingRunner, combine_setups
         from ..evaluation.questions import load_questions
         from ..evaluation.report import bench_table, draw_bench
-        from ..hub.locate import find_checkpoint
 
         if output.suffix == ".png":
             raise ValueError(f"The results are JSON, and {output} is where their plot goes: name another file.")
-        find_checkpoint(model)
         options = BenchOptions(rounds, timed_questions, batch_size)
         setups = combine_setups(cache_strategy, unmasking)
         asked = load_questions(questions, count, videos, allow_urls)

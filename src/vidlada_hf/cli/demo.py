@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..hub.locate import find_checkpoint
 from .common import app, user_errors
 
 
@@ -17,6 +18,7 @@ def demo(
 ) -> None:
     """Ask the embedded checkpoint about a short video that comes with it."""
     with user_errors("demo"):
+        find_checkpoint(model)
         from ..evaluation.demo import run_demo
 
         done = run_demo(output, model)
