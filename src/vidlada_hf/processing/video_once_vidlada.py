@@ -44,7 +44,8 @@ class VideoOnce:
             else:
                 counts = visual["num_frames_per_video"]
                 with torch.no_grad():
-                    self._encoded["video_features"] = model.get_video_features(visual["pixel_values_videos"], counts)
+                    outputs = model.get_video_features(visual["pixel_values_videos"], counts, return_dict=True)
+                self._encoded["video_features"] = outputs.pooler_output
                 self._encoded["num_frames_per_video"] = counts
         if share_video:
             return {**inputs, **self._encoded}
