@@ -66,6 +66,9 @@ def test_it_is_the_same_model(official: Path, converted: Path, golden: Path) -> 
         fields_before.pop(name, None), fields_after.pop(name, None)
     assert fields_before == fields_after
     assert before.generation_config.to_dict() == after.generation_config.to_dict()
+    tokenizer, config = AutoTokenizer.from_pretrained(converted), after.config
+    named = (tokenizer.image_token_id, tokenizer.video_token_id)
+    assert named == (config.image_token_id, config.video_token_id)
 
 
 def test_recorded_logits_and_ids(converted: Path, golden: Path) -> None:

@@ -447,6 +447,7 @@ def test_a_damaged_generation_config_file_is_not_passed_over(model, tmp_path):
     [
         ({"max_new_token": 8}, "Unknown generation argument `max_new_token`. Did you mean `max_new_tokens`"),
         ({"blok_length": 8}, "Did you mean `block_length`"),
+        ({"max_length": 80}, "`max_length=80` counts the prompt.* give `max_new_tokens`"),
         ({"pixel_value_videos": None}, "Did you mean `pixel_values_videos`"),
         ({"max_new_tokens": 12, "block_length": 5}, r"`block_length` \(5\) does not divide `max_new_tokens` \(12\)"),
         ({"max_new_tokens": 12, "block_length": 4, "max_denoising_steps": 7}, r"\(7\) is not a multiple"),

@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
+from vidlada_hf import EMBEDDED_CHECKPOINT
 from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAModel
 from vidlada_hf.processing.processing_vidlada import (
@@ -281,6 +283,20 @@ def test_tokenizer_is_not_extended_twice() -> None:
     small_processor(tokenizer)
     small_processor(tokenizer)
     assert len(tokenizer) == size + 2
+
+
+@pytest.mark.parametrize("source", ["made", "embedded"])
+def test_the_tokenizer_names_the_placeholders_before_and_after_saving(processor, source, tmp_path) -> None:
+    if source == "embedded":
+        named = [AutoTokenizer.from_pretrained(EMBEDDED_CHECKPOINT)]
+    else:
+        processor.save_pretrained(tmp_path)
+        named = [processor.tokenizer, AutoTokenizer.from_pretrained(tmp_path)]
+    for tokenizer in named:
+        assert (tokenizer.image_token, tokenizer.video_token) == ("<image>", "<video>")
+        ids = tokenizer.convert_tokens_to_ids(["<image>", "<video>"])
+        assert [tokenizer.image_token_id, tokenizer.video_token_id] == ids
+        assert tokenizer("a<video>b").input_ids[1] == ids[1]
 
 
 def test_answers_are_decoded_clean(processor: VidLaDAProcessor) -> None:

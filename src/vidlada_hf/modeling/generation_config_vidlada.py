@@ -132,6 +132,7 @@ class VidLaDAGenerationConfig(GenerationConfig):
             setattr(self, name, kwargs.pop(name, default))
         self.transformers_version = kwargs.pop("transformers_version", None)
         self._from_model_config = kwargs.pop("_from_model_config", False)
+        refuse_max_length(kwargs.pop("max_length", None))
         refuse_unknown([name for name in kwargs if not name.startswith("_")], self.FIELDS, "generation argument")
         self.validate()
 
@@ -230,15 +231,25 @@ class VidLaDAGenerationConfig(GenerationConfig):
         return self.to_dict()
 
 
+def refuse_max_length(value: Any) -> None:
+    """Refuses a length that counts the prompt."""
+    if value is not None:
+        raise ValueError(
+            f"`max_length={value!r}` counts the prompt, whose visual tokens nobody counts: give `max_new_tokens`, the "
+            "length of the canvas for the answer."
+        )
+
+
 def rename_aliases(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Official argument names -> ours. `modalities` goes: what the inputs are shows in the inputs.
 
     Raises:
-        ValueError: two names of one argument with different values.
+        ValueError: two names of one argument with different values, or `max_length`.
     """
+    refuse_max_length(kwargs.get("max_length"))
     renamed: dict[str, Any] = {}
     for name, value in kwargs.items():
-        if name == "modalities":
+        if name in ("modalities", "max_length"):
             continue
         ours = ALIASES.get(name, name)
         if ours in renamed and renamed[ours] is not value and renamed[ours] != value:

@@ -15,7 +15,6 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
-from transformers.tokenization_utils_base import AddedToken
 from transformers.utils import PROCESSOR_NAME
 
 from .conversations_vidlada import check_parts, load_images, read_videos
@@ -32,6 +31,7 @@ from .prompts_vidlada import (
     VIDEO_TOKEN,
     VidLaDAPromptKwargs,
     drop_after_placeholders,
+    name_placeholders,
     time_instruction,
 )
 from .user_text_vidlada import check_characters, encode_texts, escape, escape_conversation, typed
@@ -156,8 +156,7 @@ class VidLaDAProcessor(ProcessorMixin):
             check_choice(name, getattr(self, name), choices)
 
         self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
-        placeholders = [AddedToken(token, special=True, normalized=False) for token in (IMAGE_TOKEN, VIDEO_TOKEN)]
-        tokenizer.add_tokens(placeholders, special_tokens=True)
+        name_placeholders(tokenizer)
         tokenizer.padding_side = "left"
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)

@@ -7,6 +7,7 @@ trained or measured with it needs, `official_prompt` reproduces it; nothing does
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
+from transformers.tokenization_utils_base import AddedToken
 from transformers.video_utils import VideoMetadata
 
 from .sampling_vidlada import frame_stride, frame_timestamps
@@ -167,6 +168,18 @@ def time_sentence(duration: float, times: Sequence[float], space: str = " ") -> 
         f"These frames are located at {located}.{space}"
         "Please answer the following questions related to this video."
     )
+
+
+def name_placeholders(tokenizer: Any) -> None:
+    """Makes `<image>` and `<video>` special tokens of a tokenizer, which it names, and saves, as its `image_token` and
+    `video_token`."""
+    placeholders = {
+        "image_token": AddedToken(IMAGE_TOKEN, special=True, normalized=False),
+        "video_token": AddedToken(VIDEO_TOKEN, special=True, normalized=False),
+    }
+    named = tokenizer.SPECIAL_TOKENS_ATTRIBUTES
+    tokenizer.SPECIAL_TOKENS_ATTRIBUTES = [*named, *(name for name in placeholders if name not in named)]
+    tokenizer.add_special_tokens(placeholders)
 
 
 def drop_after_placeholders(data: dict[str, list[list[int]]], placeholders: Collection[int]) -> dict[str, Any]:
