@@ -26,6 +26,7 @@ from .generation_config_vidlada import ALIASES, AUTOREGRESSIVE_ONLY, VidLaDAGene
 from .labeled_prompts_vidlada import cut_before_labels
 from .layer_functions_vidlada import compiled_layers, pack_weights
 from .observers_vidlada import GenerationObservers, StepOutput
+from .padded_visual_vidlada import flatten_visual
 from .stopping_vidlada import StopRules
 from .unmasking_vidlada import UnmaskingStrategy, is_own, resolve_unmasking
 from .video_cache_vidlada import ChatBeginning, VideoCache, choose_shared
@@ -159,6 +160,7 @@ class VidLaDAGenerationMixin:
         stops = StopRules.build(request.settings, official_stops, tokenizer)
         observers = GenerationObservers(streamer, step_callback, request.settings.return_dict_in_generate)
         # 1.b, 1.c
+        visual = flatten_visual(visual, request.input_ids, self.config)
         started = self._denoising(request, visual, vision_batch_size, may_stop=bool(stops or criteria))
         with closing(observers), started as (run, graphs):
             stops.update(run.canvas)

@@ -16,6 +16,7 @@ from transformers.utils import torch_compilable_check
 from .labeled_prompts_vidlada import attended_tokens
 from .objective_vidlada import IGNORED, TimeSampling, check_labels, check_masks, complete_masks, diffusion_loss
 from .outputs_vidlada import VidLaDAMultimodalOutput
+from .padded_visual_vidlada import count_images, flatten_visual
 from .text_model_vidlada import require_one
 
 SAMPLED = 16  # values of a frame that seed the masks of its example
@@ -133,20 +134,22 @@ class VidLaDALossMixin:
         check_masks(labels, given.masked, given.probabilities, given.example_weights)
         if embeddings is not None:
             return embeddings, (None, None)
-        towers = self.model.encode_visual(**visual)
+        towers = self.model.encode_visual(ids, **visual)
         return self.model.embed(ids, *towers), towers
 
     def _fixed_generators(
         self: Any, labels: torch.Tensor, inputs: dict[str, Any], attention_mask: torch.Tensor | None
     ) -> list[torch.Generator]:
-        ids, pixels = inputs["input_ids"], []
-        patches = self.config.vision_grid**2
-        for name, token, size in (
-            ("pixel_values_videos", self.config.video_token_id, self.model.tokens_per_frame),
-            ("pixel_values", self.config.image_token_id, patches + 1),
-        ):
-            if ids is not None and inputs[name] is not None:
-                pixels.append((inputs[name].flatten(0, -4), ((ids == token).sum(-1) // size).tolist()))
+        ids = inputs["input_ids"]
+        if ids is None:
+            return fixed_generators(labels, None, attention_mask)
+        visual = flatten_visual(inputs, ids, self.config)
+        frames = (ids == self.config.video_token_id).sum(-1) // self.model.tokens_per_frame
+        counted = (
+            (visual["pixel_values_videos"], frames.tolist()),
+            (visual["pixel_values"], count_images(ids, self.config)),
+        )
+        pixels = [(each, counts) for each, counts in counted if each is not None]
         return fixed_generators(labels, ids, attention_mask, pixels)
 
 

@@ -22,6 +22,7 @@ from .masked_loss_vidlada import GivenMasks, VidLaDALossMixin, VidLaDALossOutput
 from .objective_vidlada import TimeSampling
 from .official_checkpoint_vidlada import WEIGHT_RENAMINGS
 from .outputs_vidlada import VidLaDAModelOutput, VidLaDAOutput, join_outputs, pooled_features
+from .padded_visual_vidlada import flatten_frames, flatten_visual
 from .scoring_vidlada import VidLaDAScoringMixin
 from .text_model_vidlada import VidLaDAPreTrainedModel, VidLaDATextModel, require_one
 from .video_cache_vidlada import VISUAL_INPUTS, ChatBeginning, VideoCache
@@ -99,8 +100,8 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         """Encodes videos once, for any number of questions (pass the result as `video_features`).
 
         Args:
-            pixel_values_videos: (frames of all videos, 3, side, side), or (videos, frames, 3, side, side).
-            num_frames_per_video: (videos,), how many of the frames belong to each video; one video by default.
+            pixel_values_videos, num_frames_per_video: as of `VidLaDAForConditionalGeneration.forward`; one video by
+                default, or one a row.
             vision_batch_size: frames encoded at a time, which bounds the tower's activations; None for all at once, as
                 when the model is compiled or exported.
             output_hidden_states, output_attentions: return those of the tower's layers too.
@@ -113,11 +114,8 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         Raises:
             ValueError: the counts do not add up to the frames given, or a video has no frames.
         """
-        if pixel_values_videos.dim() == 5:
-            if num_frames_per_video is None:
-                num_frames_per_video = [pixel_values_videos.shape[1]] * pixel_values_videos.shape[0]
-            pixel_values_videos = pixel_values_videos.flatten(0, 1)
-        counts = frame_counts(num_frames_per_video, len(pixel_values_videos))
+        pixel_values_videos, num_frames_per_video = flatten_frames(pixel_values_videos, num_frames_per_video)
+        counts = frame_counts(num_frames_per_video, len(pixel_values_videos), getattr(self, "_is_replica", False))
         outputs = self._encode(
             pixel_values_videos,
             True,
@@ -159,6 +157,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
 
     def encode_visual(
         self,
+        input_ids: torch.LongTensor,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         num_frames_per_video: torch.Tensor | Sequence[int] | None = None,
@@ -172,6 +171,9 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         Raises:
             ValueError: pixels and features of videos.
         """
+        given = {"pixel_values": pixel_values, "pixel_values_videos": pixel_values_videos}
+        flat = flatten_visual(given | {"num_frames_per_video": num_frames_per_video}, input_ids, self.config)
+        pixel_values, pixel_values_videos, num_frames_per_video = flat.values()
         if pixel_values_videos is not None and video_features is not None:
             raise ValueError("Give `pixel_values_videos` or `video_features`, not both: they say the same twice.")
         images = videos = None
@@ -213,7 +215,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         Raises:
             ValueError: placeholders without features, features without placeholders, or their numbers differ.
         """
-        return self.embed(input_ids, *self.encode_visual(**visual))
+        return self.embed(input_ids, *self.encode_visual(input_ids, **visual))
 
     def frame_index(
         self, input_ids: torch.LongTensor, num_frames_per_video: torch.Tensor | Sequence[int] | None = None
@@ -275,7 +277,7 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         images = videos = None
         if input_ids is not None:
             images, videos = self.encode_visual(
-                pixel_values, pixel_values_videos, num_frames_per_video, video_features, vision_batch_size
+                input_ids, pixel_values, pixel_values_videos, num_frames_per_video, video_features, vision_batch_size
             )
             inputs_embeds = self.embed(input_ids, images, videos)
         elif any(given is not None for given in (pixel_values, pixel_values_videos, video_features)):
@@ -347,6 +349,7 @@ class VidLaDAForConditionalGeneration(
             ValueError: not one chat, or one without a video or an image; placeholders and features that do not match.
         """
         refuse_unknown(visual, VISUAL_INPUTS, "argument of `encode_video`:")
+        visual = flatten_visual(visual, input_ids, self.config)
         if len(input_ids) != 1:
             raise ValueError(f"`encode_video` takes one chat, got a batch of {len(input_ids)}: call it for each video.")
         beginning = ChatBeginning.of(self.config, input_ids, attention_mask)
@@ -382,7 +385,8 @@ class VidLaDAForConditionalGeneration(
             position_ids: (batch, tokens); by default counted over the tokens that are not padded.
             pixel_values: (images, 3, side, side), in the order of the image placeholders over the batch.
             pixel_values_videos: (frames of all videos, 3, side, side), videos in the order of their placeholders.
-            num_frames_per_video: (videos,), frames of each video.
+            num_frames_per_video: (videos,), frames of each video. Both may also come as a row for each example, padded
+                (see `padded_visual_vidlada`): pixels (batch, frames or images, 3, side, side), counts (batch, videos).
             video_features: instead of pixels, what `get_video_features` returned, or its `pooler_output`.
             vision_batch_size: frames that the tower encodes at a time; None for all at once.
             logits_to_keep: compute the head only at the last so many positions (0 for all), or at these (1-d tensor).

@@ -18,6 +18,7 @@ from .cache_vidlada import DenoisingStep
 from .generation_config_vidlada import VidLaDAGenerationConfig
 from .objective_vidlada import draw_mask_probabilities
 from .outputs_vidlada import pooled_features
+from .padded_visual_vidlada import flatten_visual
 from .video_cache_vidlada import VISUAL_INPUTS, ChatBeginning, choose_shared
 
 # What else of `generate` makes sense where nothing is generated.
@@ -176,6 +177,7 @@ class Prompts:
         cls, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, arguments: dict[str, Any]
     ) -> "Prompts":
         """Runs the vision tower, where that was not done: `arguments` are those of `generate`."""
+        arguments = flatten_visual(arguments, input_ids, model.config)
         rest = dict(arguments)
         pixels, features = rest.pop("pixel_values_videos", None), rest.pop("video_features", None)
         counts, images = rest.pop("num_frames_per_video", None), rest.pop("pixel_values", None)
@@ -192,7 +194,9 @@ class Prompts:
             features = model.get_video_features(pixels, counts, rest.get("vision_batch_size", 16), return_dict=True)
         features = pooled_features(features)
         features = [] if features is None else list(features)
-        frames = [len(each) // model.tokens_per_frame for each in features] if counts is None else counts.tolist()
+        frames = (
+            [len(each) // model.tokens_per_frame for each in features] if counts is None else [int(n) for n in counts]
+        )
         shares = deal([len(each) for each in features], tokens, "video")
         split_images = None
         if images is not None:

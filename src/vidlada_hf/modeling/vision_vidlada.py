@@ -17,6 +17,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_vidlada import VidLaDAConfig
+from .padded_visual_vidlada import explain_cut
 
 
 class VidLaDAVisionTower(SiglipVisionModel):
@@ -104,11 +105,12 @@ class VidLaDANewline(nn.Module):
         return add_newlines(frames, self.weight.to(frames), position)
 
 
-def frame_counts(given: torch.Tensor | Sequence[int] | None, frames: int) -> list[int]:
+def frame_counts(given: torch.Tensor | Sequence[int] | None, frames: int, is_replica: bool = False) -> list[int]:
     """How many of so many frames belong to each video.
 
     Args:
         given: (videos,); None: there is one.
+        is_replica: see `explain_cut`.
 
     Raises:
         ValueError: they do not add up to the frames, or a video has none.
@@ -118,8 +120,8 @@ def frame_counts(given: torch.Tensor | Sequence[int] | None, frames: int) -> lis
         (counts.sum() == frames) & (counts > 0).all() & (len(counts) > 0),
         lambda: (
             f"`num_frames_per_video` is {counts.tolist()} (sum {int(counts.sum())}) but `pixel_values_videos` holds "
-            f"{frames} frames; each video needs at least one, and all must add up. (The batching of transformers' own "
-            "pipelines cuts frames off: use batch_size=1 there, or the pipeline 'video-text-to-text'.)"
+            f"{frames} frames; each video needs at least one, and all must add up. "
+            f"({explain_cut(frames, len(counts), is_replica)})"
         ),
     )
     return [frames] if len(counts) == 1 else counts.tolist()

@@ -80,13 +80,7 @@ def test_excluded_words_are_not_unlearned(task, batch, kind):
 
 
 def test_it_learns(task, batch):
-    few = {
-        name: value[:4] for name, value in batch.items() if name not in ("pixel_values_videos", "num_frames_per_video")
-    }
-    few |= {
-        "pixel_values_videos": batch["pixel_values_videos"][:16],
-        "num_frames_per_video": batch["num_frames_per_video"][:4],
-    }
+    few = {name: value[:4] for name, value in batch.items()}
     losses = losses_of(task, few, 12, 3e-3)
     assert sum(losses[-3:]) < sum(losses[:3]) / 2
 

@@ -128,7 +128,7 @@ def test_control_tokens_in_an_answer_are_learned_as_text(processor):
 def test_videos_stay_exact_and_padding_is_masked(processor):
     examples = [conversation("Why?", "Because.", frames=3), conversation("What do you see?", "A dot.", frames=1)]
     batch = DiffusionCollator(processor)(examples)
-    assert batch["num_frames_per_video"].tolist() == [3, 1] and len(batch["pixel_values_videos"]) == 4
+    assert batch["num_frames_per_video"].tolist() == [[3], [1]] and batch["pixel_values_videos"].shape[:2] == (2, 3)
     for i, example in enumerate(examples):
         alone = DiffusionCollator(processor)([example])
         length = alone["input_ids"].shape[1]

@@ -95,7 +95,9 @@ class DiffusionCollator:
     errors name it by, and "processor_kwargs" of its own; or what `encode` made of these. It returns what the model's
     forward takes: `input_ids` (batch, tokens), `labels` (batch, tokens) with -100 where nothing is learned,
     `attention_mask` where something is masked ((batch, tokens), or (batch, 1, tokens, tokens) with
-    `conversation_mask`), and the visual inputs.
+    `conversation_mask`), and the visual inputs, a row for each example, which tools may cut between examples:
+    `pixel_values_videos` (batch, frames, 3, side, side) with `num_frames_per_video` (batch, videos), and `pixel_values`
+    (batch, images, 3, side, side), padded with zeros.
 
     Raises:
         ValueError: an unknown preset.
@@ -120,8 +122,8 @@ class DiffusionCollator:
         ]
         batch = self._pad(encoded)
         for name in ("pixel_values_videos", "num_frames_per_video", "pixel_values"):
-            if tensors := [example[name] for example in encoded if name in example]:
-                batch[name] = torch.cat(tensors)
+            if any(name in example for example in encoded):
+                batch[name] = pad_rows([example.get(name) for example in encoded])
         return batch
 
     def encode(self, example: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,6 +213,13 @@ class DiffusionCollator:
         fitting = [length for length in self.options.canvas if answer <= length <= room]
         tokens = torch.cat([example["input_ids"] for example in examples]).numpy().tobytes()
         return max(prompts) + fitting[zlib.crc32(tokens) % len(fitting)] if fitting else least
+
+
+def pad_rows(rows: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """Tensors (length, ...) -> (batch, longest, ...), padded with zeros; None for nothing, at least one is not."""
+    like = next(row for row in rows if row is not None)
+    filled = [like[:0] if row is None else row for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(filled, batch_first=True)
 
 
 def conversation_mask(turns: torch.Tensor, attend_padding: bool = False) -> torch.Tensor:
