@@ -51,7 +51,7 @@ def flatten_visual(visual: Mapping[str, Any], input_ids: torch.Tensor, config: V
         flat["pixel_values_videos"], flat["num_frames_per_video"] = flatten_frames(
             visual["pixel_values_videos"], visual.get("num_frames_per_video")
         )
-        if not len(flat["pixel_values_videos"]):  # rows without a video, cut from others
+        if visual["pixel_values_videos"].dim() == 5 and not len(flat["pixel_values_videos"]):  # rows without a video
             flat["pixel_values_videos"] = flat["num_frames_per_video"] = None
     if images is not None and images.dim() == 5:
         counts = count_images(input_ids, config)
