@@ -347,6 +347,25 @@ def test_ten_minutes_decode_less_than_a_tenth(ten_minutes):
     assert np.array_equal(frames, expected)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("h264.mp4", {"bf": "0"}), ("h264.mkv", {}), ("vp9.webm", {})])
+def test_six_hours_with_a_single_key_frame_pass_every_limit(tmp_path, name, options):
+    """A frame a second: every one up to the last that is sampled must be decoded."""
+    count = 6 * 3600
+    some = list(clips.pictures(40, 48, 64))
+    pictures = [some[i % 40] for i in range(count)]
+    only_first = {"g": "1000000"} | ({"sc_threshold": "0"} if name.startswith("h264") else {})
+    path = clips.encode(tmp_path / name, name.split(".")[0], pictures, fps=1, **only_first, **options)
+    with av.open(str(path)) as container:
+        assert sum(packet.is_keyframe for packet in container.demux(video=0) if packet.size) == 1
+    indices = np.linspace(0, count - 1, 64, dtype=int)
+    expected, total = clips.decode_some(path, indices)
+    frames, metadata = read_video(path, lambda _: indices)
+    assert total == metadata.total_num_frames == count
+    assert metadata.duration == pytest.approx(6 * 3600, abs=1)
+    assert np.array_equal(frames, expected)
+
+
 def test_only_the_sampled_frames_are_kept(tmp_path):
     path = clips.encode(tmp_path / "large.mp4", frames=list(clips.pictures(60, 480, 640)))
     tracemalloc.start()
