@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 
@@ -75,6 +77,29 @@ def test_answers_are_those_that_users_get(tiny, questions):
     assert runner.decode(ids) == texts
     one_by_one = list(answer_questions(*tiny, questions, 8, batch_size=1, max_new_tokens=8))
     assert one_by_one == [[text] for text in texts]
+
+
+@pytest.mark.parametrize("step", ["generate", "get_video_features"])
+def test_the_next_videos_are_read_while_the_model_works(tiny, questions, monkeypatch, step):
+    model, processor = tiny
+    read, work = [threading.Event() for _ in range(2)], getattr(model, step)
+
+    def read_and_tell(messages, **options):
+        next(event for event in read if not event.is_set()).set()
+        return type(processor).apply_chat_template(processor, messages, **options)
+
+    def wait_and_work(*args, **options):
+        assert read[1].wait(20), "the second batch waits for the first"
+        return work(*args, **options)
+
+    monkeypatch.setattr(processor, "apply_chat_template", read_and_tell)
+    monkeypatch.setattr(model, step, wait_and_work)
+    two = list(questions[:2])
+    if step == "generate":
+        batches = answer_questions(model, processor, two, 8, batch_size=1, max_new_tokens=8)
+    else:
+        batches = DecodingRunner(model, processor, 8).encode_all([[question] for question in two])
+    assert len(list(batches)) == 2
 
 
 def test_a_checkpoint_by_its_name():

@@ -151,6 +151,15 @@ def test_addresses_of_images(processor, tmp_path):
                 inputs_of(processor, about({"type": "image", **part}))
 
 
+def test_limits_hold_for_images_too(processor, tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("1", (600, 400)).save(path)
+    message = about({"type": "image", "path": str(path)})
+    with pytest.raises(VideoReadingError, match=r"Cannot read an image: .* 600x400 has more than 100000 pixels"):
+        inputs_of(processor, message, limits={"max_pixels": 100_000})
+    assert len(inputs_of(processor, message)["pixel_values"]) == 1
+
+
 def test_frames_behind_addresses(processor):
     (checked,) = check_parts(about({"type": "video", "url": ["https://a.b/1.png", "https://a.b/2.png"]}))
     assert all(type(frame) is AllowedAddress for frame in checked["content"][0]["video"].source)

@@ -122,6 +122,7 @@ def test_bad_files_raise_one_error(tmp_path, kind):
         (b"", "empty"),
         (io.BytesIO(), "empty"),
         (io.StringIO("text"), "text mode"),
+        (io.TextIOWrapper(io.BytesIO(b"\x8f" * 9)), "text mode"),
         (42, "a int is not a video"),
         (None, "NoneType"),
         ({}, "a dict is not a video"),

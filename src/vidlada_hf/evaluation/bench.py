@@ -175,14 +175,13 @@ def answer_with_each(
     for setup in setups:
         for key in ("ids", "texts"):
             results.setdefault(setup.name, {}).setdefault(key, [])
-    missing = sum(len(questions) - len(results[setup.name]["ids"]) for setup in setups)
-    with tqdm(total=missing, desc="answers", unit="answer") as bar:
-        for start in range(0, len(questions), batch_size):
-            end = min(start + batch_size, len(questions))
+    counts = [len(results[setup.name]["ids"]) for setup in setups]
+    spans = [(start, min(start + batch_size, len(questions))) for start in range(0, len(questions), batch_size)]
+    spans = [(start, end) for start, end in spans if min(counts) < end]
+    batches = runner.encode_all(questions[start:end] for start, end in spans)
+    with tqdm(total=sum(len(questions) - count for count in counts), desc="answers", unit="answer") as bar:
+        for (start, end), batch in zip(spans, batches, strict=True):
             due = [setup for setup in setups if len(results[setup.name]["ids"]) < end]
-            if not due:
-                continue
-            batch = runner.encode(questions[start:end])
             for setup in due:
                 bar.set_postfix_str(setup.name)
                 ids = runner.cut_answers(runner.generate(batch, *setup.build()))

@@ -1,7 +1,7 @@
 """How questions are answered: by one cache strategy and one unmasking rule, on one model, in one setting."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..modeling.observers_vidlada import StepOutput
 from ..modeling.unmasking_vidlada import UNMASKING_STRATEGIES, UnmaskingStrategy, resolve_unmasking
 from ..processing.processing_vidlada import VidLaDAProcessor
+from ..processing.read_ahead_vidlada import ReadAhead
 from .questions import VideoQuestion
 
 STOP_AFTER = ("answer", "block", "canvas")
@@ -131,11 +132,13 @@ def answer_questions(
 ) -> Iterator[list[str]]:
     """Answers questions as users get them: yields the texts of one batch after the other, in the questions' order.
 
+    The next batch's videos are read meanwhile.
+
     Args:
         settings: arguments of `generate`.
     """
-    for start in range(0, len(questions), batch_size):
-        inputs = prepare_inputs(processor, questions[start : start + batch_size], num_frames)
+    batches = (questions[start : start + batch_size] for start in range(0, len(questions), batch_size))
+    for inputs in ReadAhead(prepare_inputs(processor, batch, num_frames) for batch in batches):
         inputs = inputs.to(model.device, model.dtype)
         with torch.no_grad():
             output = model.generate(**inputs, **settings)
@@ -211,11 +214,17 @@ class DecodingRunner:
         ids = [self.config.eos_token_id, self.config.pad_token_id, text.eos_token_id, text.pad_token_id]
         return {i for each in ids if each is not None for i in (each if isinstance(each, list) else [each])}
 
-    @torch.no_grad()
     def encode(self, questions: Sequence[VideoQuestion]) -> EncodedBatch:
         """Reads and encodes the videos of a batch of questions, once for all set-ups."""
-        batch = prepare_inputs(self.processor, questions, self.num_frames).to(self.model.device, self.model.dtype)
-        inputs = dict(batch)
+        return self._encode(prepare_inputs(self.processor, questions, self.num_frames))
+
+    def encode_all(self, batches: Iterable[Sequence[VideoQuestion]]) -> Iterator[EncodedBatch]:
+        """`encode` of each batch when it is asked for; the next one's videos are read meanwhile."""
+        return map(self._encode, ReadAhead(prepare_inputs(self.processor, each, self.num_frames) for each in batches))
+
+    @torch.no_grad()
+    def _encode(self, prepared: Any) -> EncodedBatch:
+        inputs = dict(prepared.to(self.model.device, self.model.dtype))
         pixels = inputs.pop("pixel_values_videos")
         features = self.model.get_video_features(pixels, inputs["num_frames_per_video"], return_dict=True)
         return EncodedBatch(inputs, features.pooler_output)

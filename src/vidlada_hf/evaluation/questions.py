@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..hub.locate import EMBEDDED_CHECKPOINT
-from ..processing.addresses_vidlada import AllowedAddress, protocol_of
+from ..processing.addresses_vidlada import AllowedAddress, is_address
 
 KEYS = ("video", "question", "answer", "answers", "type")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -175,7 +175,7 @@ def _find_video(value: Any, folder: Path, location: str, allow_urls: bool) -> Pa
         value = value.get("path")
     if not isinstance(value, str):
         raise ValueError(f"{location}: `video` must be a text, got {value!r}.")
-    if protocol_of(value) not in (None, "file"):
+    if is_address(value):
         if not allow_urls:
             raise ValueError(
                 f"{location}: the video {value!r} is an address, and questions fetch nothing by themselves. Allow it"

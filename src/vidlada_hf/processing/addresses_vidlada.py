@@ -41,6 +41,11 @@ def protocol_of(source: Any) -> str | None:
     return match[1].lower() if match else None
 
 
+def is_address(source: Any) -> bool:
+    """Whether a source is a text that only a download could read: it has a protocol, and that is not `file`."""
+    return protocol_of(source) not in (None, "file")
+
+
 def allow_addresses(source: Any) -> Any:
     """A source, or a list of them, with each text that has a protocol as an `AllowedAddress`."""
     if isinstance(source, (list, tuple)):
@@ -219,4 +224,4 @@ def _save(response: HTTPResponse, connection: _Connection, max_bytes: int, max_s
         raise
 
 
-__all__ = ["AllowedAddress", "allow_addresses", "fetch", "protocol_of"]
+__all__ = ["AllowedAddress", "allow_addresses", "fetch", "is_address", "protocol_of"]

@@ -14,7 +14,7 @@ from .options_vidlada import unknown_option
 from .pictures_vidlada import load_picture
 from .sampling_vidlada import check_sampling
 from .video_clip_vidlada import VideoReadingError
-from .video_processing_vidlada import OneVideo, list_metadata, list_videos
+from .video_processing_vidlada import OneVideo, list_metadata, list_videos, resolve_limits
 
 VIDEO_KEYS = ("video", "path", "url")
 IMAGE_KEYS = ("image", "path", "url", "base64")
@@ -204,16 +204,25 @@ def load_images(images: Sequence[Any], video_processor: Any, options: Mapping[st
 
     Args:
         images: a flat list.
-        video_processor, options: as in `read_videos`: whether addresses may be fetched is asked once for all visuals.
+        video_processor, options: as in `read_videos`: consent to addresses, and limits, hold for all visuals.
     """
 
-    def is_allowed(name: str) -> bool:
-        return bool(options.get(name, getattr(video_processor, name, False)))
+    def option(name: str) -> Any:
+        return options.get(name, getattr(video_processor, name, None))
 
-    download = partial(fetch, allow_urls=is_allowed("allow_urls"), allow_private=is_allowed("allow_private_urls"))
+    limits = resolve_limits(option("limits"))
+    download = partial(
+        fetch,
+        allow_urls=bool(option("allow_urls")),
+        allow_private=bool(option("allow_private_urls")),
+        max_bytes=limits.max_download_bytes,
+        max_seconds=limits.max_download_seconds,
+    )
     try:
         return [
-            Image.fromarray(load_picture(image, download)) if isinstance(image, (str, os.PathLike)) else image
+            Image.fromarray(load_picture(image, download, limits.max_pixels))
+            if isinstance(image, (str, os.PathLike))
+            else image
             for image in images
         ]
     except VideoReadingError as error:

@@ -2,8 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Collection, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from .choices_vidlada import check_choices, rank_choices
 from .conversations_vidlada import refuse_text_before_video
 from .options_vidlada import check_choice, nearest_name, unknown_option
 from .prompts_vidlada import TEMPLATE_OPTIONS
+from .read_ahead_vidlada import ReadAhead
 from .video_once_vidlada import VISUAL_INPUTS, VideoOnce
 
 # Options of the processor that `generate` or the base class understands in another way.
@@ -279,7 +279,7 @@ class VideoTextToTextPipeline(Pipeline):
             collate_fn=_only_item if batch_size == 1 else self.collate,
         )
         if num_workers == 0 and dataset_class is PipelineDataset:
-            loader = _ReadAhead(loader)
+            loader = ReadAhead(loader)
         outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
@@ -300,24 +300,6 @@ class VideoTextToTextPipeline(Pipeline):
         """Saves the model and the processor (the base class leaves the processor out) into a folder."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
-
-
-class _ReadAhead:
-    """The batches of a loader, the next one made in a thread while one is used."""
-
-    def __init__(self, loader: DataLoader) -> None:
-        self.loader = loader
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        batches = iter(self.loader)
-        with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
-            ahead = thread.submit(next, batches, None)
-            while (batch := ahead.result()) is not None:
-                ahead = thread.submit(next, batches, None)
-                yield batch
 
 
 @dataclass

@@ -283,7 +283,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
             choose,
             allow_urls=bool(settings["allow_urls"]),
             allow_private_urls=bool(settings["allow_private_urls"]),
-            limits=_limits(settings["limits"]),
+            limits=resolve_limits(settings["limits"]),
             transform=None if size is None else _Resize(size, settings["resample"]),
             size=size if settings["resize"] == "fast" else None,
         )
@@ -384,7 +384,7 @@ def _check_choices(options: Mapping[str, Any]) -> None:
             check_choice(name, options[name], choices)
 
 
-def _limits(given: Any) -> ReadingLimits:
+def resolve_limits(given: Any) -> ReadingLimits:
     """`limits` as given in a call, or None for the defaults."""
     if isinstance(given, ReadingLimits):
         return given
@@ -445,6 +445,7 @@ __all__ = [
     "is_one_video",
     "list_metadata",
     "list_videos",
+    "resolve_limits",
     "sample_frame_indices",
     "sample_frames_by_time",
 ]

@@ -184,7 +184,7 @@ class _Opener:
 
     def _open_file(self, file: BinaryIO) -> Clip:
         file.seek(0)
-        start = file.read(1)
+        start = "" if isinstance(file, io.TextIOBase) else file.read(1)
         if isinstance(start, str):
             raise _is_text()
         if not start:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
-from ...processing.addresses_vidlada import protocol_of
+from ...processing.addresses_vidlada import is_address, protocol_of
 from ...processing.containers_vidlada import open_container
 from ...processing.video_clip_vidlada import ClipMetadata
 from ...processing.video_reading_vidlada import VideoReadingError
@@ -212,7 +212,7 @@ class VideoRecords(Dataset):
 def check_addresses(records: Records, allow_urls: bool) -> None:
     """Raises a RecordError for the first record whose video is an address, unless addresses may be fetched."""
     videos = records.videos
-    address = next((video for video in videos if protocol_of(video) not in (None, "file")), None)
+    address = next((video for video in videos if is_address(video)), None)
     if address is not None and not allow_urls:
         origin = records[videos.index(address)]["origin"]
         raise RecordError(
