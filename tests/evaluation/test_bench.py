@@ -166,3 +166,18 @@ def test_runs_are_timed_in_turn_counted_once_and_summarized():
     del results["fast"]["counts"], results["fast"]["summary"]  # as after a change that costs other operations
     measure_costs(runs, "exact", 2, results, lambda: None)
     assert log == ["count"] and results["fast"]["summary"]["flops_saving"] == 100
+
+
+def test_a_shared_video_stands_beside_exact_decoding_by_its_name(runner, questions, tmp_path):
+    first, second, third = questions
+    asked = [first, second, VideoQuestion(first.video, "Which shape?", third.answers, "shape")]
+    path = tmp_path / "results.json"
+    setups = combine_setups(["none", "mars"], ["quota"], share_video=True)
+    data = run_bench(runner, asked, setups, path, "tiny", BenchOptions(rounds=1, timed_questions=3, batch_size=2))
+    names = ["none + quota", "none, shared video + quota", "mars, shared video + quota"]
+    assert list(data["results"]) == names and "not exact" in data["setup"]["videos"]
+    assert [question["question"] for question in data["questions"]] == ["What color?", "Which shape?", second.question]
+    exact, shared, _ = (entry["summary"] for entry in data["results"].values())
+    assert shared["flops"] < exact["flops"] / 2 and shared["flops_planned"] is None
+    assert exact["agreement"]["tokens"] == 1 and shared["accuracy"]["all"]["questions"] == 3
+    assert all(name in bench_table(data) for name in names) and draw_bench(data, tmp_path / "plot.png").is_file()

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from tests.clips import encode
+from tests.clips import encode, noise
 from vidlada_hf import DualCache, MARSCache, ThresholdUnmasking, read_video
 from vidlada_hf.evaluation.decoding import (
     EXACT,
@@ -12,8 +12,11 @@ from vidlada_hf.evaluation.decoding import (
     DecodingSetup,
     answer_questions,
     combine_setups,
+    group_by_video,
     parse_cache,
     parse_unmasking,
+    prepare_inputs,
+    split_batches,
 )
 from vidlada_hf.evaluation.questions import VideoQuestion
 from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
@@ -100,6 +103,38 @@ def test_the_next_videos_are_read_while_the_model_works(tiny, questions, monkeyp
     else:
         batches = DecodingRunner(model, processor, 8).encode_all([[question] for question in two])
     assert len(list(batches)) == 2
+
+
+@pytest.fixture
+def about_two_videos():
+    first, second = noise(8), noise(6, seed=1)
+    return [VideoQuestion(video, text) for video, text in ((first, "A?"), (second, "B?"), (first, "C?"), (first, "D"))]
+
+
+def test_questions_about_one_video_are_grouped(about_two_videos):
+    grouped = group_by_video(about_two_videos)
+    assert [question.question for question in grouped] == ["A?", "C?", "D", "B?"]
+    assert split_batches(grouped, 2) == [slice(0, 2), slice(2, 4)]
+    assert split_batches(grouped, 2, share_video=True) == [slice(0, 2), slice(2, 3), slice(3, 4)]
+    assert split_batches(about_two_videos, 8, share_video=True) == [slice(0, 1), slice(1, 2), slice(2, 4)]
+
+
+def test_a_shared_video_gives_what_each_question_gets_by_it_alone(tiny, about_two_videos):
+    model, processor = tiny
+    expected = []
+    for question in about_two_videos:
+        inputs = prepare_inputs(processor, [question], 8)
+        output = model.generate(**inputs, share_video=True, max_new_tokens=8)
+        expected.append(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())
+    found = [
+        text for texts in answer_questions(*tiny, about_two_videos, 8, 3, True, max_new_tokens=8) for text in texts
+    ]
+    assert found == expected
+    runner, setup = DecodingRunner(*tiny, 8, settings={"max_new_tokens": 8}), DecodingSetup(share_video=True)
+    batch = runner.encode(about_two_videos[2:], share_video=True)
+    ids = runner.cut_answers(runner.generate(batch, *setup.build(), share_video=True))
+    assert runner.decode(ids) == expected[2:] and setup.name == "none, shared video + quota"
+    assert batch.features[0] is batch.features[1]  # encoded once
 
 
 def test_a_checkpoint_by_its_name():

@@ -321,6 +321,11 @@ def test_features_are_as_good_as_pixels(model):
     cache = model.encode_video(chat["input_ids"], video_features=features)
     expected = model.generate(**chat, video_cache=model.encode_video(**chat), **SETTINGS)
     assert torch.equal(model.generate(**chat, video_cache=cache, **SETTINGS), expected)
+    shared = model.generate(chat["input_ids"], video_features=features, share_video=True, **SETTINGS)
+    assert torch.equal(shared, expected)
+    assert torch.equal(
+        model.generate(chat["input_ids"], video_features=features, video_cache=cache, **SETTINGS), expected
+    )
     others = [feature + 1 for feature in features.pooler_output]
     with pytest.raises(ValueError, match="of another video"):
         model.generate(chat["input_ids"], video_features=others, video_cache=cache, **SETTINGS)

@@ -42,6 +42,14 @@ def bench(
         list[str] | None,
         typer.Option(help="A rule, or with its number such as threshold:0.8; may be repeated.", show_default="all"),
     ] = None,
+    share_video: Annotated[
+        bool,
+        typer.Option(
+            "--share-video",
+            help="Questions about one video share its keys and values, for which it does not see them: their answers "
+            "are not exact, and stand beside exact decoding.",
+        ),
+    ] = False,
     frames: Annotated[int, typer.Option(help="Frames of each video.", min=1)] = 8,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the canvas, in tokens.")] = 128,
     block_length: Annotated[int | None, typer.Option(help="Denoise the canvas in blocks of so many tokens.")] = None,
@@ -79,7 +87,7 @@ def bench(
         if output.suffix == ".png":
             raise ValueError(f"The results are JSON, and {output} is where their plot goes: name another file.")
         options = BenchOptions(rounds, timed_questions, batch_size)
-        setups = combine_setups(cache_strategy, unmasking)
+        setups = combine_setups(cache_strategy, unmasking, share_video)
         asked = load_questions(questions, count, videos, allow_urls)
         given = {name: value for name, value in settings.items() if value is not None}
         runner = DecodingRunner.from_pretrained(model, frames, dtype, stop_after=stop_after, settings=given)

@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .cost_model import Machine
-from .decoding import EXACT, DecodingRunner, DecodingSetup, unique_setups
+from .decoding import EXACT, DecodingRunner, DecodingSetup, group_by_video, split_batches, unique_setups
 from .measure import Measurable, TimedDecoding, count_each, describe_machine, measure_machine, time_in_turns
 from .questions import VideoQuestion, are_right
 from .record import Record
@@ -68,8 +68,15 @@ def run_bench(
         ValueError: a file with results of another set-up.
     """
     options, setups = options or BenchOptions(), unique_setups([EXACT, *setups])
+    shared = any(each.share_video for each in setups)
+    questions = group_by_video(questions) if shared else questions
     timed = list(questions[: options.timed_questions])
     setup = describe_setup(runner, model_name) | describe_questions(questions, len(timed), options.batch_size)
+    if shared:
+        setup["videos"] += (
+            "; where a set-up is named 'shared video' also their keys and values, for which a video does not see its "
+            "questions: these answers are not exact"
+        )
     record = Record(path, setup)
     record.data.setdefault("questions", [_describe(question) for question in questions])
     if "machine" not in record.data:
@@ -81,7 +88,7 @@ def run_bench(
     answer_with_each(runner, questions, setups, results, record.save, options.batch_size)
     if any("counts" not in results[s.name] or len(results[s.name].get("seconds", [])) < options.rounds for s in setups):
         size, machine = options.batch_size, Machine(**record.data["machine"])
-        batches = [runner.encode(timed[start : start + size]) for start in range(0, len(timed), size)]
+        batches = [runner.encode(timed[part], shared) for part in split_batches(timed, size, shared)]
         runs = {each.name: TimedDecoding(runner, batches, each, machine) for each in setups}
         measure_costs(runs, EXACT.name, options.rounds, results, record.save, len(timed))
     for entry in results.values():
@@ -164,7 +171,8 @@ def answer_with_each(
     save: Callable[[], None],
     batch_size: int,
 ) -> None:
-    """All set-ups answer all questions, batch by batch; a batch's videos are encoded once.
+    """All set-ups answer all questions, batch by batch; a batch's videos are encoded once. Where one of them shares a
+    video, a batch is of questions about one that follow each other.
 
     Args:
         questions: read a slice at a time, so a sequence may make them when they are asked for.
@@ -176,15 +184,17 @@ def answer_with_each(
         for key in ("ids", "texts"):
             results.setdefault(setup.name, {}).setdefault(key, [])
     counts = [len(results[setup.name]["ids"]) for setup in setups]
-    spans = [(start, min(start + batch_size, len(questions))) for start in range(0, len(questions), batch_size)]
+    shared = any(setup.share_video for setup in setups)
+    parts = split_batches(questions, batch_size, shared)
+    spans = [(part.start, min(part.stop, len(questions))) for part in parts]
     spans = [(start, end) for start, end in spans if min(counts) < end]
-    batches = runner.encode_all(questions[start:end] for start, end in spans)
+    batches = runner.encode_all((questions[start:end] for start, end in spans), shared)
     with tqdm(total=sum(len(questions) - count for count in counts), desc="answers", unit="answer") as bar:
         for (start, end), batch in zip(spans, batches, strict=True):
             due = [setup for setup in setups if len(results[setup.name]["ids"]) < end]
             for setup in due:
                 bar.set_postfix_str(setup.name)
-                ids = runner.cut_answers(runner.generate(batch, *setup.build()))
+                ids = runner.cut_answers(runner.generate(batch, *setup.build(), share_video=setup.share_video))
                 results[setup.name]["ids"][start:] = [" ".join(map(str, answer)) for answer in ids]
                 results[setup.name]["texts"][start:] = runner.decode(ids)
                 bar.update(end - start)

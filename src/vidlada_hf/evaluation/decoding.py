@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..hub.locate import find_checkpoint
@@ -14,6 +15,7 @@ from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..modeling.observers_vidlada import StepOutput
 from ..modeling.unmasking_vidlada import UNMASKING_STRATEGIES, UnmaskingStrategy, resolve_unmasking
+from ..modeling.video_cache_vidlada import VideoCache
 from ..processing.processing_vidlada import VidLaDAProcessor
 from ..processing.read_ahead_vidlada import ReadAhead
 from .questions import VideoQuestion
@@ -29,6 +31,7 @@ class DecodingSetup:
         cache_strategy, cache_config: the strategy's name and its settings.
         unmasking: the rule's name.
         unmasking_value: the rule's number, such as its threshold; None: its default.
+        share_video: the video's keys and values are there, and do not see the question: answers are not exact.
 
     Raises:
         ValueError: a name or a setting that is unknown or impossible.
@@ -38,6 +41,7 @@ class DecodingSetup:
     cache_config: dict[str, Any] = field(default_factory=dict)
     unmasking: str = "quota"
     unmasking_value: float | None = None
+    share_video: bool = False
 
     def __post_init__(self) -> None:
         self.build()
@@ -49,8 +53,9 @@ class DecodingSetup:
 
     @property
     def cache_name(self) -> str:
-        """Such as `mars{"anchors": 8}`."""
-        return self.cache_strategy + (json.dumps(self.cache_config) if self.cache_config else "")
+        """Such as `mars{"anchors": 8}`, or `mars, shared video`."""
+        settings = json.dumps(self.cache_config) if self.cache_config else ""
+        return self.cache_strategy + settings + (", shared video" if self.share_video else "")
 
     @property
     def unmasking_name(self) -> str:
@@ -98,16 +103,47 @@ def parse_unmasking(text: str) -> tuple[str, float | None]:
         raise ValueError(f"{rest!r} in {text!r} is no number: write {name}:0.9, say.") from error
 
 
-def combine_setups(caches: Sequence[str] | None = None, rules: Sequence[str] | None = None) -> list[DecodingSetup]:
+def combine_setups(
+    caches: Sequence[str] | None = None, rules: Sequence[str] | None = None, share_video: bool = False
+) -> list[DecodingSetup]:
     """Every strategy with every rule, both as they are typed; exact decoding first, none twice. None: all of them."""
     parsed_caches = [parse_cache(cache) for cache in caches or CACHE_STRATEGIES]
     parsed_rules = [parse_unmasking(rule) for rule in rules or UNMASKING_STRATEGIES]
-    return unique_setups([EXACT, *(DecodingSetup(*cache, *rule) for cache in parsed_caches for rule in parsed_rules)])
+    combined = [DecodingSetup(*cache, *rule, share_video) for cache in parsed_caches for rule in parsed_rules]
+    return unique_setups([EXACT, *combined])
 
 
 def unique_setups(setups: Sequence[DecodingSetup]) -> list[DecodingSetup]:
     """Each name once, in the order in which they come."""
     return list({setup.name: setup for setup in setups}.values())
+
+
+def video_key(question: VideoQuestion) -> Any:
+    """The same of questions about one video."""
+    video = question.video
+    return id(video) if isinstance(video, np.ndarray) else (type(video), video)
+
+
+def group_by_video(questions: Sequence[VideoQuestion]) -> list[VideoQuestion]:
+    """Questions about one video behind each other, videos in the order in which they come first."""
+    groups: dict[Any, list[VideoQuestion]] = {}
+    for question in questions:
+        groups.setdefault(video_key(question), []).append(question)
+    return [question for group in groups.values() for question in group]
+
+
+def split_batches(questions: Sequence[VideoQuestion], batch_size: int, share_video: bool = False) -> list[slice]:
+    """Batches of at most so many; to share a video, of questions about one that follow each other."""
+    if not share_video:
+        return [slice(start, start + batch_size) for start in range(0, len(questions), batch_size)]
+    batches: list[slice] = []
+    for number, question in enumerate(questions):
+        last = batches[-1] if batches else slice(0, 0)
+        if number and number - last.start < batch_size and video_key(question) == video_key(questions[number - 1]):
+            batches[-1] = slice(last.start, number + 1)
+        else:
+            batches.append(slice(number, number + 1))
+    return batches
 
 
 def prepare_inputs(processor: Any, questions: Sequence[VideoQuestion], num_frames: int) -> Any:
@@ -128,6 +164,7 @@ def answer_questions(
     questions: Sequence[VideoQuestion],
     num_frames: int = 8,
     batch_size: int = 16,
+    share_video: bool = False,
     **settings: Any,
 ) -> Iterator[list[str]]:
     """Answers questions as users get them: yields the texts of one batch after the other, in the questions' order.
@@ -135,13 +172,15 @@ def answer_questions(
     The next batch's videos are read meanwhile.
 
     Args:
+        share_video: a batch is of questions about one video that follow each other, and shares its keys and values:
+            answers are not exact.
         settings: arguments of `generate`.
     """
-    batches = (questions[start : start + batch_size] for start in range(0, len(questions), batch_size))
+    batches = (questions[part] for part in split_batches(questions, batch_size, share_video))
     for inputs in ReadAhead(prepare_inputs(processor, batch, num_frames) for batch in batches):
         inputs = inputs.to(model.device, model.dtype)
         with torch.no_grad():
-            output = model.generate(**inputs, **settings)
+            output = model.generate(**inputs, share_video=share_video, **settings)
         answers = output[:, inputs["input_ids"].shape[1] :]
         yield [text.strip() for text in processor.batch_decode(answers, skip_special_tokens=True)]
 
@@ -153,10 +192,12 @@ class EncodedBatch:
     Args:
         inputs: of `generate`, without pixels.
         features: of each video, (tokens, hidden).
+        video_cache: of the one video that all are about, where it is to be shared.
     """
 
     inputs: dict[str, Any]
     features: list[torch.Tensor]
+    video_cache: VideoCache | None = None
 
 
 @dataclass(frozen=True)
@@ -214,20 +255,39 @@ class DecodingRunner:
         ids = [self.config.eos_token_id, self.config.pad_token_id, text.eos_token_id, text.pad_token_id]
         return {i for each in ids if each is not None for i in (each if isinstance(each, list) else [each])}
 
-    def encode(self, questions: Sequence[VideoQuestion]) -> EncodedBatch:
-        """Reads and encodes the videos of a batch of questions, once for all set-ups."""
-        return self._encode(prepare_inputs(self.processor, questions, self.num_frames))
+    def encode(self, questions: Sequence[VideoQuestion], share_video: bool = False) -> EncodedBatch:
+        """Reads and encodes the videos of a batch of questions, once for all set-ups.
 
-    def encode_all(self, batches: Iterable[Sequence[VideoQuestion]]) -> Iterator[EncodedBatch]:
+        Args:
+            share_video: they are about one video, whose keys and values are computed too.
+        """
+        return self._encode(self._prepare(questions), share_video)
+
+    def encode_all(
+        self, batches: Iterable[Sequence[VideoQuestion]], share_video: bool = False
+    ) -> Iterator[EncodedBatch]:
         """`encode` of each batch when it is asked for; the next one's videos are read meanwhile."""
-        return map(self._encode, ReadAhead(prepare_inputs(self.processor, each, self.num_frames) for each in batches))
+        return (self._encode(prepared, share_video) for prepared in ReadAhead(map(self._prepare, batches)))
+
+    def _prepare(self, questions: Sequence[VideoQuestion]) -> Any:
+        """The inputs of a batch, with the pixels of one video where all are about it."""
+        inputs = prepare_inputs(self.processor, questions, self.num_frames)
+        if len({video_key(question) for question in questions}) == 1:
+            frames = int(inputs["num_frames_per_video"][0])
+            inputs["pixel_values_videos"] = inputs["pixel_values_videos"][:frames]
+        return inputs
 
     @torch.no_grad()
-    def _encode(self, prepared: Any) -> EncodedBatch:
+    def _encode(self, prepared: Any, share_video: bool) -> EncodedBatch:
         inputs = dict(prepared.to(self.model.device, self.model.dtype))
-        pixels = inputs.pop("pixel_values_videos")
-        features = self.model.get_video_features(pixels, inputs["num_frames_per_video"], return_dict=True)
-        return EncodedBatch(inputs, features.pooler_output)
+        pixels, counts = inputs.pop("pixel_values_videos"), inputs["num_frames_per_video"]
+        copies = int(counts.sum()) // len(pixels)
+        given = counts[: len(counts) // copies]
+        features = list(self.model.get_video_features(pixels, given, return_dict=True).pooler_output)
+        if not share_video:
+            return EncodedBatch(inputs, features * copies)
+        ids, mask = (inputs[name][:1] for name in ("input_ids", "attention_mask"))
+        return EncodedBatch(inputs, features * copies, self.model.encode_video(ids, mask, video_features=features))
 
     def generate(
         self,
@@ -236,12 +296,14 @@ class DecodingRunner:
         rule: UnmaskingStrategy,
         step_callback: Callable[[StepOutput], None] | None = None,
         max_steps: int | None = None,
+        share_video: bool = False,
     ) -> torch.Tensor:
         """Denoises the answers of a batch.
 
         Args:
             cache, rule: of `DecodingSetup.build`.
             max_steps: leave the rest of the canvas masked after so many steps; None: run all.
+            share_video: by the batch's video cache.
 
         Returns:
             (batch, tokens), int64; `cut_answers` cuts them at their ends.
@@ -256,7 +318,7 @@ class DecodingRunner:
             criteria.append(CompletedBlock(spans, sorted(self.end_token_ids), self.model.config.mask_token_id))
         sequences = self.model.generate(
             **batch.inputs,
-            video_features=batch.features,
+            **({"video_cache": batch.video_cache} if share_video else {"video_features": batch.features}),
             cache_strategy=cache,
             unmasking=rule,
             step_callback=step_callback,
@@ -320,8 +382,10 @@ __all__ = [
     "EncodedBatch",
     "answer_questions",
     "combine_setups",
+    "group_by_video",
     "parse_cache",
     "parse_unmasking",
     "prepare_inputs",
+    "split_batches",
     "unique_setups",
 ]

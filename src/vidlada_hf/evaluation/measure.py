@@ -75,7 +75,8 @@ class TimedDecoding:
 
     def _run(self) -> None:
         for batch in self.batches:
-            self.runner.generate(batch, *self.setup.build(), max_steps=self.max_steps)
+            share = self.setup.share_video
+            self.runner.generate(batch, *self.setup.build(), max_steps=self.max_steps, share_video=share)
 
 
 @dataclass
@@ -109,6 +110,8 @@ class StepRecorder:
         """What the steps cost on paper, see `cost_of_steps`."""
         if self.layout is None:
             return []
+        if self.layout.shared is not None:  # whose keys it does not count
+            return None
         return cost_of_steps(self.cache, shape, self.layout, self.steps, element_size)
 
 
@@ -133,7 +136,7 @@ def count_decoding(
         cache, rule = setup.build()
         recorder = StepRecorder(cache)
         with LiveBytes() as live, flop_counter() as counter:
-            runner.generate(batch, cache, rule, recorder, max_steps)
+            runner.generate(batch, cache, rule, recorder, max_steps, setup.share_video)
         flops, live_bytes = flops + counter.get_total_flops(), max(live_bytes, live.peak)
         costs = recorder.costs(shape, model.dtype.itemsize)
         planned = None if planned is None or costs is None else planned + costs

@@ -149,7 +149,8 @@ def draw_bench(data: dict[str, Any], path: Path) -> Path:
 
 
 def _names(entry: dict[str, Any]) -> tuple[str, str]:
-    setup = DecodingSetup(entry["cache_strategy"], entry["cache_config"], entry["unmasking"], entry["unmasking_value"])
+    names = ("cache_strategy", "cache_config", "unmasking", "unmasking_value", "share_video")
+    setup = DecodingSetup(**{name: entry[name] for name in names if name in entry})
     return setup.cache_name, setup.unmasking_name
 
 

@@ -203,7 +203,9 @@ def choose_shared(video_cache: VideoCache | None, share_video: bool) -> VideoCac
 
 def split_visual(visual: Mapping[str, Any], copies: int) -> list[dict[str, Any]] | None:
     """The visual arguments of `generate` for each of so many equal prompts; None where they cannot be divided so."""
-    given = {name: value for name, value in visual.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in visual.items() if value is not None}
+    if "video_features" in given:
+        given["video_features"] = pooled_features(given["video_features"])
     if any(len(value) % copies for value in given.values()):
         return None
     sizes = {name: len(value) // copies for name, value in given.items()}
