@@ -8,8 +8,8 @@ features given. An answer is two tokens in two steps, as in the official evaluat
 scratch, then what a shared video costs: the first answer (its keys and values, and the question), one more question
 after another, 19 more in one batch. `choices` are the embedded checkpoint's multiple-choice questions at 8 frames,
 judged by generation and by the score of the letters (one forward pass), each with and without a shared video; and, with
-a shared video alone, by the score of the letters with their options (32 draws of masks, which take minutes without). An
-interrupted run goes on where it was.
+a shared video alone and of every fifth question, by the score of the letters with their options (32 draws of masks for
+each length). An interrupted run goes on where it was.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def measure_speed(record: Record, quick: bool) -> dict[str, Any]:
 # --- choices by score ------------------------------------------------------------------------------------------------
 
 
-def judge(runner: DecodingRunner, question: Any, right: str) -> dict[str, Any]:
+def judge(runner: DecodingRunner, question: Any, right: str, with_options: bool) -> dict[str, Any]:
     """Whether each way is right about a question, and its seconds."""
     model, processor = runner.model, runner.processor
     inputs = prepare_inputs(processor, [question], runner.num_frames).to(model.device, model.dtype)
@@ -135,7 +135,7 @@ def judge(runner: DecodingRunner, question: Any, right: str) -> dict[str, Any]:
             "generation": lambda given=arguments: generate(given),
             "letters": lambda given=arguments: score(given, letters),
         }
-        if video:
+        if video and with_options:
             ways["letters with options"] = lambda given=arguments: score(given, texts)
         for name, way in ways.items():
             verdicts: list[bool] = []
@@ -153,20 +153,18 @@ def measure_choices(record: Record, count: int) -> dict[str, Any]:
     answers = results.setdefault("answers", [])
     for i in tqdm(range(len(answers), count), desc="choices", unit="question"):
         example = examples[i]
-        answers.append(judge(runner, example.as_question(), example.answer))
+        answers.append(judge(runner, example.as_question(), example.answer, i % 5 == 0))
         if len(answers) % 20 == 0 or len(answers) == count:
             record.save()
-    exact = [answer["generation"][0] for answer in answers]
-    results["summary"] = {
-        name: asdict(compare_right([answer[name][0] for answer in answers], exact))
-        | {
-            "seconds": statistics.median(answer[name][1] for answer in answers),
-            "times as fast as generation": round(
-                statistics.median(answer["generation"][1] / answer[name][1] for answer in answers), 2
-            ),
+    results["summary"] = {}
+    for name in answers[0]:
+        asked = [answer for answer in answers if name in answer]
+        right, generated = ([answer[way][0] for answer in asked] for way in (name, "generation"))
+        ratios = [answer["generation"][1] / answer[name][1] for answer in asked]
+        results["summary"][name] = asdict(compare_right(right, generated)) | {
+            "seconds": statistics.median(answer[name][1] for answer in asked),
+            "times as fast as generation": round(statistics.median(ratios), 2),
         }
-        for name in answers[0]
-    }
     return results["summary"]
 
 

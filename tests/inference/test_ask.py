@@ -67,7 +67,7 @@ def test_several_questions_read_and_encode_the_video_once(checkpoint, clip, monk
     monkeypatch.setattr(
         VidLaDAForConditionalGeneration,
         "get_video_features",
-        lambda self, *arguments: towers.append(1) or encode(self, *arguments),
+        lambda self, *arguments, **options: towers.append(1) or encode(self, *arguments, **options),
     )
     answers = list(ask_each(clip, QUESTIONS, checkpoint, **SETTINGS))
     assert [answer.answer for answer in answers] == alone and len(towers) == 1
