@@ -14,6 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from vidlada_hf.hub.checksums import CHECKSUMS
 from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
 from vidlada_hf.training.run import HEADS
 
@@ -39,7 +40,7 @@ def ship(run: Path, checkpoint: Path = EMBEDDED_CHECKPOINT, benchmarks: Path = B
     """
     stages = sorted((folder for folder in run.iterdir() if (folder / "log.json").is_file()), key=stage_number)
     model = stages[-1] / "model"
-    files = [file for file in model.iterdir() if file.name != HEADS and file.suffix != ".py"]
+    files = [file for file in model.iterdir() if file.name not in (HEADS, CHECKSUMS) and file.suffix != ".py"]
     size = sum(file.stat().st_size for file in files)
     if size > LIMIT:
         raise ValueError(f"{model} takes {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} that may be embedded.")

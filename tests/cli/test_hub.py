@@ -16,3 +16,15 @@ def test_convert_then_export(vidlada, golden: Path, tmp_path: Path) -> None:
     assert code == 0 and str(tmp_path / "exported") in out and "- c/d\n" in card and "# b\n" in card
     code, _, message = vidlada(*export)
     assert code == 1 and "not an empty folder" in message
+
+    for folder in (tmp_path / "converted", tmp_path / "exported"):
+        code, out, _ = vidlada("verify", folder)
+        assert code == 0 and "All files" in out
+    (folder / "extra.safetensors").touch()
+    shard = next(folder.glob("model*.safetensors"))
+    shard.write_bytes(b"")
+    code, out, message = vidlada("verify", folder)
+    assert code == 1 and "2 files of" in message
+    assert out.splitlines() == [f"{shard.name}: is damaged or was changed", "extra.safetensors: is not in SHA256SUMS"]
+    code, _, message = vidlada("verify", tmp_path)
+    assert code == 1 and "holds no SHA256SUMS" in message

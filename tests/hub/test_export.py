@@ -13,6 +13,7 @@ import vidlada_hf  # noqa: F401  # registers
 from tests.tiny_models import write_tiny_checkpoint
 from tests.without_package import QUESTION, REMOTE_CLASSES, VIDEO, answer_of, run_without_package
 from vidlada_hf import export_checkpoint, modeling, processing
+from vidlada_hf.hub.checksums import find_damage, find_extra
 
 # What a process without the package makes of an export: it loads, answers, and saves it again.
 USE = """
@@ -167,6 +168,14 @@ def test_impossible_exports_write_nothing(checkpoint: Path, exported: Path, gold
     with pytest.raises(FileNotFoundError, match="safetensors"):
         export_checkpoint(bare, out_dir)
     assert [path.name for path in tmp_path.iterdir()] == ["bare"]
+
+
+def test_what_a_killed_export_left_is_removed(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / ".out.partial" / "folder").mkdir(parents=True)
+    (tmp_path / ".out.partial" / "stale.safetensors").touch()
+    exported = export_checkpoint(checkpoint, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [exported] and not (exported / "stale.safetensors").exists()
+    assert find_damage(exported) == find_extra(exported) == []
 
 
 def test_a_failure_leaves_nothing_behind(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
-"""Which tensors a checkpoint may lack."""
+"""Which tensors a checkpoint may lack, and which it may not hold."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration, VidLaDAModel
 from vidlada_hf.modeling.text_model_vidlada import VidLaDAPreTrainedModel
 
@@ -131,3 +133,46 @@ def test_a_config_without_a_class_is_the_usual_ones(checkpoint):
     drop(checkpoint, "lm_head.weight")
     with pytest.raises(ValueError, match=r"lacks 1 tensors .*: lm_head.weight"):
         VidLaDAForConditionalGeneration.from_pretrained(checkpoint, config=tiny_config())
+
+
+@pytest.mark.parametrize(
+    ("part", "layers"), [("text_config", 3), ("vision_config", 1)], ids=["a text layer fewer", "a tower's layer fewer"]
+)
+def test_a_config_with_fewer_layers_than_the_checkpoint_is_refused(checkpoint, part, layers):
+    edit_config(checkpoint, lambda config: config[part].update(num_hidden_layers=layers))
+    for cls in (VidLaDAForConditionalGeneration, VidLaDAModel, *NEW_HEADS):
+        with pytest.raises(
+            ValueError, match=rf"holds \d+ tensors that its config.json has no place for: .*layers.{layers}"
+        ):
+            cls.from_pretrained(checkpoint)
+    _, info = VidLaDAForConditionalGeneration.from_pretrained(checkpoint, output_loading_info=True)
+    assert info["unexpected_keys"]
+
+
+def test_another_classes_head_may_be_left_out(checkpoint):
+    assert VidLaDAModel.from_pretrained(checkpoint).language_model.layers
+    tensors = load_file(checkpoint / "model.safetensors")
+    save_file(tensors | {"score.weight": torch.ones(1, 32)}, checkpoint / "model.safetensors", {"format": "pt"})
+    VidLaDAForConditionalGeneration.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("part", [None, "text_config", "vision_config"])
+def test_a_config_of_another_model_is_refused(checkpoint, part):
+    edit_config(checkpoint, lambda config: (config[part] if part else config).update(model_type="llava"))
+    where = f"`{part}` of config.json" if part else "config.json"
+    with pytest.raises(ValueError, match=f"`model_type` in {where} is 'llava'"):
+        VidLaDAForConditionalGeneration.from_pretrained(checkpoint)
+
+
+def test_a_config_class_of_ones_own_reads_our_folders(checkpoint):
+    class MyConfig(VidLaDAConfig):
+        model_type = "mine"
+
+    assert MyConfig.from_pretrained(checkpoint).text_config.num_hidden_layers == 4
+
+
+def edit_config(checkpoint, change):
+    """Changes the fields of a config.json."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    change(config)
+    (checkpoint / "config.json").write_text(json.dumps(config))

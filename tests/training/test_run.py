@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from tests.llava_files import write_llava
 from tests.training.helpers import DATA, TINY, Killed, dying, recipe, weights
+from vidlada_hf.hub.checksums import find_damage, find_extra
 from vidlada_hf.training import run
 from vidlada_hf.training.model_loading import load_model
 from vidlada_hf.training.recipe import Recipe, Stage
@@ -59,6 +60,21 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(finished, tmp_path, mo
     resumed = weights(run.train(recipe(tmp_path)))
     for name, tensor in weights(finished).items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_damaged_model_of_the_stage_before_is_refused(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished.parents[1] / "1-vision", tmp_path / "1-vision")
+    (tmp_path / "2-answers").mkdir()
+    (tmp_path / "2-answers" / "unfinished-model").mkdir()  # a run that was killed left it
+    (tmp_path / "2-answers" / "unfinished-model" / "stale.safetensors").touch()
+    weights = tmp_path / "1-vision" / "model" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match="1-vision/model, is not whole .model.safetensors: is damaged"):
+        run.train(recipe(tmp_path))
+    weights.write_bytes(whole)
+    model = run.train(recipe(tmp_path))
+    assert find_damage(model) == find_extra(model) == [] and not (model / "stale.safetensors").exists()
 
 
 def test_what_a_stage_draws_is_drawn_again_after_a_kill(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from tests.tiny_models import example, tiny_model
 from tests.training.helpers import KillAt, Killed
+from vidlada_hf.hub.checksums import write_checksums
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from vidlada_hf.training import trainer as trainer_module
 from vidlada_hf.training.checkpointing import last_checkpoint
@@ -89,6 +90,7 @@ def test_seconds_are_counted_on_after_a_kill(tmp_path):
     state = json.loads((checkpoint / "trainer_state.json").read_text())
     state["log_history"][-1]["seconds"] = 1000.0
     (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    write_checksums(checkpoint)
     resumed = trainer(tmp_path, logging_steps=1)
     resumed.train(resume_from_checkpoint=str(checkpoint))
     seconds = [line["seconds"] for line in resumed.state.log_history[len(state["log_history"]) :]]

@@ -1,11 +1,11 @@
-"""`vidlada convert` and `vidlada export`."""
+"""`vidlada convert`, `vidlada export` and `vidlada verify`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .common import app, user_errors
+from .common import app, refuse, user_errors
 
 
 @app.command()
@@ -44,3 +44,17 @@ def export(
 
         export_checkpoint(model_dir, out_dir, name, base_model, license)
     typer.echo(f"Exported {model_dir} to {out_dir}. To upload it: hf upload REPO_ID {out_dir}")
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="Folder that was exported, converted or trained.")]) -> None:
+    """Check the files of a checkpoint against its SHA256SUMS."""
+    from ..hub.checksums import find_damage, find_extra
+
+    with user_errors():
+        problems = find_damage(folder) + find_extra(folder)
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        refuse(f"{len(problems)} files of {folder} are not as its SHA256SUMS says: copy them again.", 1)
+    typer.echo(f"All files of {folder} are as its SHA256SUMS says.")

@@ -5,6 +5,7 @@ front of plain data, so a shard is converted by writing a new header and copying
 read into memory, whatever the shard's size.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from ..modeling.official_checkpoint_vidlada import (
 from ..processing.processing_vidlada import VidLaDAProcessor
 from ..processing.prompts_vidlada import DEFAULT_SYSTEM_PROMPT
 from ..processing.video_processing_vidlada import VidLaDAVideoProcessor
+from .checksums import write_checksums
 
 logger = logging.get_logger(__name__)
 
@@ -50,7 +52,7 @@ def convert_official_checkpoint(
 
     Everything is checked before the first byte is written. A conversion that was interrupted continues when it is
     called again: shards that are there and equal to what would be written are kept. config.json is written last, so
-    that an unfinished folder cannot be mistaken for a checkpoint.
+    that an unfinished folder cannot be mistaken for a checkpoint; then the checksums (see `checksums`).
 
     Args:
         official_dir: folder with the official config.json and *.safetensors, one file or many.
@@ -82,12 +84,15 @@ def convert_official_checkpoint(
     check_output(out_dir, names)
 
     out_dir.mkdir(parents=True, exist_ok=True)
+    for partial in out_dir.glob(".model*.safetensors.partial"):  # of a conversion that was killed
+        partial.unlink()
+    digests = {}
     total = sum(shard.data_bytes for shard in shards)
     with tqdm(total=total, unit="B", unit_scale=True, desc="Converting", disable=not progress) as bar:
         for shard, name in zip(shards, names, strict=True):
             bar.set_postfix_str(name)
             if not shard.is_converted(out_dir / name):
-                shard.convert(out_dir / name, bar)
+                digests[name] = shard.convert(out_dir / name, bar)
             else:
                 bar.update(shard.data_bytes)
     if len(shards) > 1:
@@ -98,6 +103,7 @@ def convert_official_checkpoint(
     processor.save_pretrained(out_dir)
     VidLaDAGenerationConfig.from_model_config(config).save_pretrained(out_dir)
     config.save_pretrained(out_dir)
+    write_checksums(out_dir, digests)
     return out_dir
 
 
@@ -324,8 +330,13 @@ class Shard:
                 a == b for a, b in zip(chunks_of(source), chunks_of(file), strict=True)
             )
 
-    def convert(self, target: Path, bar: Any) -> None:
-        """Writes the converted file under another name, and gives it its own when it is complete."""
+    def convert(self, target: Path, bar: Any) -> str:
+        """Writes the converted file under another name, and gives it its own when it is complete.
+
+        Returns:
+            The SHA-256 of what was to be written, hexadecimal.
+        """
+        digest = hashlib.sha256(self.converted_header)
         partial = target.with_name(f".{target.name}.partial")
         try:
             with open(self.path, "rb") as source, open(partial, "wb") as file:
@@ -333,12 +344,14 @@ class Shard:
                 source.seek(self.data_start)
                 for chunk in chunks_of(source):
                     file.write(chunk)
+                    digest.update(chunk)
                     bar.update(len(chunk))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
+        return digest.hexdigest()
 
 
 def chunks_of(file: BinaryIO) -> Iterator[bytes]:

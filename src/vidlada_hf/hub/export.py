@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ..modeling.configuration_vidlada import VidLaDAConfig
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.official_checkpoint_vidlada import is_official_config
 from ..processing.processing_vidlada import VidLaDAProcessor
+from .checksums import sync_folder, write_checksums
 from .model_card import fill_model_card
 
 
@@ -24,7 +24,7 @@ def export_checkpoint(
     base_models: Sequence[str] | None = None,
     license: str = "apache-2.0",
 ) -> Path:
-    """Writes the folder, all of it or nothing.
+    """Writes the folder, all of it or nothing, with its checksums (see `checksums`).
 
     Only what makes the checkpoint goes along; other files beside it, such as a demo clip, do not. Weights are copied
     and not read. (They are not hard-linked: a later `save_pretrained` into one of the two folders would then change
@@ -52,8 +52,9 @@ def export_checkpoint(
     processor = VidLaDAProcessor.from_pretrained(model_dir)
 
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=f".{out_dir.name}.") as scratch:
-        partial = Path(scratch) / out_dir.name
+    partial = out_dir.with_name(f".{out_dir.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+    try:
         processor.save_pretrained(partial)
         save_generation_config(model_dir, config, partial)
         config.save_pretrained(partial)
@@ -64,7 +65,11 @@ def export_checkpoint(
             config, processor, count_parameters(weights), size, name or out_dir.name, base_models, license
         )
         card.save(partial / "README.md")
+        write_checksums(partial)
         os.replace(partial, out_dir)
+        sync_folder(out_dir.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return out_dir
 
 

@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
 from transformers.activations import ACT2FN
 
+from .loading_vidlada import refuse_other_type
 from .official_checkpoint_vidlada import (
     SIGLIP2_WITHOUT_LAST_LAYER,
     is_official_config,
@@ -70,7 +71,8 @@ class VidLaDATextConfig(LlamaConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in the parent class; see `forget_model_code`."""
+        """As in the parent class, of this model's fields only; see also `forget_model_code`."""
+        refuse_other_type(config_dict, cls, VidLaDATextConfig)
         return super().from_dict(forget_model_code(config_dict, cls), **kwargs)
 
     def to_json_file(self, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -198,8 +200,16 @@ class VidLaDAConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Reads an official config.json too; see also `forget_model_code`."""
+        """Reads an official config.json too. See also `forget_model_code`.
+
+        Raises:
+            ValueError: the fields of another model, or of a part that is not this model's.
+        """
         config_dict = translate_config(config_dict) if is_official_config(config_dict) else config_dict
+        refuse_other_type(config_dict, cls, VidLaDAConfig)
+        for name, part in cls.sub_configs.items():
+            if isinstance(fields := config_dict.get(name), dict):
+                refuse_other_type(fields, part, part, f"`{name}` of config.json")
         return super().from_dict(forget_model_code(config_dict, cls), **kwargs)
 
     def to_json_file(self, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:

@@ -1,7 +1,10 @@
-"""What a checkpoint must hold: all tensors of the class that wrote it. Others may be new, such as another head's."""
+"""What a checkpoint must hold: all tensors of the class that wrote it, and no more of the parts that a model has.
+
+Others may be new, such as another head's.
+"""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -32,6 +35,39 @@ def required_names(model: Any, family: Any) -> set[str]:
     return {name for name in names if name.removeprefix(prefix) in bare}
 
 
+def surplus_names(model: Any, unexpected: Iterable[str]) -> set[str]:
+    """Of the tensors that a model has no place for, those of its own parts, such as a layer that its config lacks.
+
+    A head of another class may be left out.
+
+    Args:
+        model: as it was loaded.
+        unexpected: names in the checkpoint, ours.
+    """
+    if getattr(model.config, "quantization_config", None) is not None:  # its tensors have companions
+        return set()
+    prefix = f"{model.base_model_prefix}."
+    parts = {name for part in (model, model.base_model) for name, _ in part.named_children()}
+    return {name for name in unexpected if name.removeprefix(prefix).split(".")[0] in parts}
+
+
+def refuse_other_type(fields: Mapping[str, Any], config_class: Any, root: type, what: str = "config.json") -> None:
+    """Raises a ValueError for the fields of another model's config, which transformers would only warn of.
+
+    Args:
+        config_class: that is to be made of the fields.
+        root: the first class of this model's configs: a subclass may have a model type of its own.
+    """
+    given = fields.get("model_type")
+    known = {each.model_type for each in config_class.__mro__ if issubclass(each, root)}
+    if given is not None and given not in known:
+        raise ValueError(
+            f"`model_type` in {what} is {given!r}, and {config_class.__name__} is the config of "
+            f"{config_class.model_type!r}: load another model's folder with its own class or an Auto class, or correct "
+            "the file."
+        )
+
+
 def subclasses(cls: Any) -> Iterator[Any]:
     """All classes below a class."""
     for child in cls.__subclasses__():
@@ -39,4 +75,4 @@ def subclasses(cls: Any) -> Iterator[Any]:
         yield from subclasses(child)
 
 
-__all__ = ["required_names"]
+__all__ = ["refuse_other_type", "required_names", "surplus_names"]

@@ -28,7 +28,7 @@ from .cache_vidlada import DenoisingCache, count_positions
 from .configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
 from .flash_attention_vidlada import FEW_QUERIES, flash_attention, has_flash_attention
 from .layer_functions_vidlada import forget_packed, layer_functions
-from .loading_vidlada import required_names
+from .loading_vidlada import required_names, surplus_names
 from .remote_code_vidlada import copy_model_code
 from .vision_vidlada import VidLaDANewline
 
@@ -172,7 +172,7 @@ class VidLaDAPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: a file of weights is damaged; or the checkpoint lacks tensors that are its own, which
-                transformers would fill with random values.
+                transformers would fill with random values, or holds more of the model's own parts than its config says.
         """
         name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
         try:
@@ -187,6 +187,12 @@ class VidLaDAPreTrainedModel(PreTrainedModel):
                 f"The checkpoint {name} lacks {len(missing)} tensors that {cls.__name__} needs: "
                 f"{', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}. Download it again, or "
                 "convert the official checkpoint with `vidlada convert`."
+            )
+        if surplus := sorted(surplus_names(model, info["unexpected_keys"])):
+            raise ValueError(
+                f"The checkpoint {name} holds {len(surplus)} tensors that its config.json has no place for: "
+                f"{', '.join(surplus[:8])}{', ...' if len(surplus) > 8 else ''}. The two are not of one model "
+                "(it may count fewer layers): copy the right config.json."
             )
         return model
 

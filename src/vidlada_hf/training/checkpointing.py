@@ -3,7 +3,8 @@
 Optimizer, scheduler and random states are nested containers of tensors and plain values. The tensors go into one
 safetensors file, the rest into JSON beside it, where each tensor is named by its path. States are stored whole: those
 that FSDP has cut into shards are gathered first, so that a checkpoint does not depend on the number of processes.
-DeepSpeed keeps its shards in files of its own.
+DeepSpeed keeps its shards in files of its own. SHA256SUMS is written last: it says that all of a checkpoint is there,
+and what is in it.
 """
 
 import json
@@ -11,12 +12,12 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -25,6 +26,11 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from transformers.utils import logging
+
+from ..hub.checksums import find_damage
+
+logger = logging.get_logger(__name__)
 
 TENSOR = "__tensor__"
 STATE_SUFFIXES = (".json", ".safetensors")
@@ -133,43 +139,56 @@ def scatter_weights(model: nn.Module, weights: dict[str, Any]) -> Any:
     return set_model_state_dict(model, weights, options=options)
 
 
-def last_checkpoint(output_dir: str | Path, processes: int = 1) -> str | None:
-    """The newest complete checkpoint of a run, or None. Newer ones, which were being written when the run died, are
-    deleted: `Trainer` would count them among those to keep.
+def last_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest whole checkpoint of a run, or None. All processes call this together.
 
-    Args:
-        processes: of the run that wrote it; each writes a file of its own, and all call this together.
+    Newer ones, which were being written when the run died or are damaged, become "damaged-checkpoint-N", with a
+    warning: `Trainer` would count them among those to keep. Only those of the last time are kept.
     """
-    numbers = (re.fullmatch(r"checkpoint-(\d+)", folder.name) for folder in Path(output_dir).glob("checkpoint-*"))
-    newest_first = sorted((int(match[1]) for match in numbers if match), reverse=True)
-    folders = [Path(output_dir) / f"checkpoint-{number}" for number in newest_first]
-    first = next((i for i, folder in enumerate(folders) if is_complete(folder, processes)), len(folders))
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # half deleted, a folder could look complete to another process
-    if os.environ.get("RANK", "0") == "0":
-        for folder in folders[:first]:
-            shutil.rmtree(folder)
-    return str(folders[first]) if first < len(folders) else None
+    return in_first_process(lambda: _last_whole(Path(output_dir)))
 
 
-def is_complete(checkpoint: Path, processes: int) -> bool:
-    """Whether all files of a checkpoint are there and whole; of tensors only the headers are read."""
-    needed = ["trainer_state.json", *(f"random_{i}{suffix}" for i in range(processes) for suffix in STATE_SUFFIXES)]
-    if not all((checkpoint / name).is_file() for name in needed):
-        return False
+def _last_whole(run: Path) -> str | None:
+    numbers = (re.fullmatch(r"checkpoint-(\d+)", folder.name) for folder in run.glob("checkpoint-*"))
+    damaged: list[tuple[Path, str]] = []
+    whole = None
+    for number in sorted((int(match[1]) for match in numbers if match), reverse=True):
+        folder = run / f"checkpoint-{number}"
+        problems = describe_damage(folder)
+        if not problems:
+            whole = folder
+            break
+        damaged.append((folder, problems))
+    for old in run.glob("damaged-checkpoint-*") if damaged else ():
+        shutil.rmtree(old)
+    for folder, problems in damaged:
+        aside = folder.rename(run / f"damaged-{folder.name}")
+        start = f"from {whole}" if whole else "from the beginning"
+        logger.warning(f"{folder} is not whole ({problems}). It is {aside.name} now, and the run goes on {start}.")
+    return str(whole) if whole else None
+
+
+def describe_damage(checkpoint: str | Path) -> str:
+    """What of a checkpoint is missing or damaged, in words; "" if it is whole. Every file is read, see `checksums`."""
     try:
-        for file in checkpoint.glob("*.json"):
-            json.loads(file.read_text())
-        for file in checkpoint.glob("*.safetensors"):
-            with safe_open(file, framework="pt"):
-                pass
-    except (OSError, ValueError, SafetensorError):
-        return False
-    return True
+        problems = find_damage(checkpoint)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "; ".join(problems[:4]) + ("; ..." if len(problems) > 4 else "")
+
+
+def in_first_process(compute: Callable[[], Any]) -> Any:
+    """What the first process computes, in all of them; they call this together."""
+    result = [compute() if os.environ.get("RANK", "0") == "0" else None]
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(result)
+    return result[0]
 
 
 __all__ = [
+    "describe_damage",
     "gather_optimizer",
+    "in_first_process",
     "last_checkpoint",
     "load_state",
     "random_state",

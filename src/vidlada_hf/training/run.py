@@ -6,6 +6,7 @@ given again.
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments, set_seed
 
+from ..hub.checksums import CHECKSUMS, sync_folder, write_checksums
 from .callbacks import DenoisingEvalCallback
-from .checkpointing import last_checkpoint
+from .checkpointing import describe_damage, in_first_process
 from .launch import exit_with_parent
 from .lora import LoraOptions, add_adapter, load_adapter, save_adapter
 from .model_loading import load_model
@@ -55,9 +57,10 @@ def train_stage(run: StageRun) -> None:
     shared = run.stage.shared_arguments(int(os.environ.get("WORLD_SIZE", 1)))
     # Before the model is loaded: DeepSpeed cuts weights into shards from then on.
     arguments = TrainingArguments(str(run.folder), **(default_arguments() | {"seed": run.seed} | shared))
+    refuse_damaged(run.start)
     task, processor = load_task(run)
     trainer = build_trainer(run, task, arguments)
-    trainer.train(resume_from_checkpoint=last_checkpoint(run.folder, arguments.world_size))
+    trainer.train(resume_from_checkpoint=True)
     weights = trainer.gather_weights()
     if trainer.is_world_process_zero():
         (run.folder / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1) + "\n")
@@ -65,6 +68,15 @@ def train_stage(run: StageRun) -> None:
         for line in task.report():
             print(f"Stage {run.stage.name!r}: {line}")
     trainer.accelerator.wait_for_everyone()
+
+
+def refuse_damaged(start: str) -> None:
+    """A ValueError if a folder has checksums, as a stage's model has, and its files do not fit them."""
+    if (Path(start) / CHECKSUMS).is_file() and (damage := in_first_process(lambda: describe_damage(start))):
+        raise ValueError(
+            f"The model to start from, {start}, is not whole ({damage}). If it was changed on purpose, delete its "
+            f"{CHECKSUMS}; else train or copy it again."
+        )
 
 
 def load_task(run: StageRun) -> tuple[Task, Any]:
@@ -150,11 +162,14 @@ def interpolate(start: dict[str, torch.Tensor], end: dict[str, torch.Tensor], sh
 def write_model(folder: Path, model: Any, processor: Any, weights: dict[str, Any], heads: dict[str, Any]) -> None:
     """Writes a stage's result, all of it or nothing: the folder's being there says that the stage is done."""
     unfinished = folder.with_name("unfinished-model")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
     model.save_pretrained(unfinished, state_dict=weights)
     processor.save_pretrained(unfinished)
     if heads:
         save_file(heads, unfinished / HEADS)
+    write_checksums(unfinished)
     unfinished.rename(folder)
+    sync_folder(folder.parent)
 
 
 def main(recipe_file: str) -> None:

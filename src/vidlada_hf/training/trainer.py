@@ -10,12 +10,17 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import is_torch_tf32_available
 
+from ..hub.checksums import write_checksums
 from ..modeling.objective_vidlada import TimeSampling
 from .callbacks import ElapsedTimeCallback
 from .checkpointing import (
+    describe_damage,
     gather_optimizer,
+    in_first_process,
+    last_checkpoint,
     load_state,
     random_state,
     save_state,
@@ -75,6 +80,23 @@ class DiffusionTrainer(Trainer):
         if self.optimizer is None:
             self.optimizer = build_optimizer(self.model if model is None else model, self.optimizer_options)
         return self.optimizer
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`, but only a whole checkpoint is resumed from, of which every file is read first.
+
+        Args:
+            resume_from_checkpoint: a folder; or True for the newest whole checkpoint, or without one the beginning.
+
+        Raises:
+            ValueError: files of that folder are missing or damaged.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+        elif resume_from_checkpoint:
+            checkpoint = os.fspath(resume_from_checkpoint)
+            if damage := in_first_process(lambda: describe_damage(checkpoint)):
+                raise ValueError(f"{checkpoint} is not whole ({damage}): resume from another checkpoint.")
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, *args: Any, **kwargs: Any
@@ -154,7 +176,7 @@ class DiffusionTrainer(Trainer):
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
         (folder / "training_args.bin").unlink(missing_ok=True)
-        (folder / "training_args.json").write_text(self.args.to_json_string())
+        self._save_arguments(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not self.is_fsdp_enabled:
@@ -181,6 +203,24 @@ class DiffusionTrainer(Trainer):
     def is_sharded(self) -> bool:
         """Whether FSDP or DeepSpeed cuts weights and states into shards."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As in `Trainer`; older checkpoints are deleted only when all of the new one is on the disk."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()  # each process has written its random state
+        if self.args.should_save:
+            run = self._get_output_dir(trial=trial)
+            checkpoint = Path(run) / f"checkpoint-{self.state.global_step}"
+            self._save_arguments(checkpoint)
+            write_checksums(checkpoint)
+            rotate_checkpoints(run, limit, self.state.best_model_checkpoint, use_mtime=True)
+
+    def _save_arguments(self, folder: Path) -> None:
+        (folder / "training_args.json").write_text(self.args.to_json_string())
 
     # DeepSpeed keeps its shards in a format of its own, pickled.
 
