@@ -118,7 +118,7 @@ def assert_equal(one: Path, other: Path, names: tuple[str, ...] = ("one",)) -> N
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("VIDLADA_TEST_DOOM", str(tmp_path_factory.mktemp("doom") / "doom"))
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
@@ -163,7 +163,7 @@ def shared(tmp_path_factory) -> tuple[Path, Path]:
     write_llava(folder, 8)
     next(folder.glob("*color*.mp4")).write_bytes(b"no video")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(REPOSITORY))
+        patch.setenv("PYTHONPATH", f"{REPOSITORY / 'src'}{os.pathsep}{REPOSITORY}")
         patch.setenv("OMP_NUM_THREADS", "1")
         one = train_alone(folder / "one", sharing_stages(folder, is_alone=True))
         two = folder / "two"
