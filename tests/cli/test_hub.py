@@ -20,6 +20,10 @@ def test_convert_then_export(vidlada, golden: Path, tmp_path: Path) -> None:
     for folder in (tmp_path / "converted", tmp_path / "exported"):
         code, out, _ = vidlada("verify", folder)
         assert code == 0 and "All files" in out
+    code, out, _ = vidlada("push", folder, "a/b", "--dry-run")
+    assert code == 0 and "model.safetensors" in out and "Nothing was uploaded" in out
+    code, _, message = vidlada("push", folder, "a/b/c", "--dry-run")
+    assert code == 1 and "'a/b/c' is no id" in message
     (folder / "extra.safetensors").touch()
     shard = next(folder.glob("model*.safetensors"))
     shard.write_bytes(b"")

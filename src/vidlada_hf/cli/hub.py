@@ -1,4 +1,4 @@
-"""`vidlada convert`, `vidlada export` and `vidlada verify`."""
+"""`vidlada convert`, `export`, `verify` and `push`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,13 +37,19 @@ def export(
         list[str] | None, typer.Option(help="A model that it was made from; may be repeated.", show_default=False)
     ] = None,
     license: Annotated[str, typer.Option(help="Of the weights, as the Hub names it.")] = "apache-2.0",
+    results: Annotated[
+        Path | None, typer.Option(help="A file of `vidlada bench`, for the model card.", show_default=False)
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The name of its questions.", show_default="their number and digest")
+    ] = None,
 ) -> None:
     """Make a folder for the Hub, which loads where this package is not installed."""
     with user_errors():
         from ..hub.export import export_checkpoint
 
-        export_checkpoint(model_dir, out_dir, name, base_model, license)
-    typer.echo(f"Exported {model_dir} to {out_dir}. To upload it: hf upload REPO_ID {out_dir}")
+        export_checkpoint(model_dir, out_dir, name, base_model, license, results, dataset)
+    typer.echo(f"Exported {model_dir} to {out_dir}. To upload it: vidlada push {out_dir} USER/NAME")
 
 
 @app.command()
@@ -58,3 +64,21 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder that was exported
     if problems:
         refuse(f"{len(problems)} files of {folder} are not as its SHA256SUMS says: copy them again.", 1)
     typer.echo(f"All files of {folder} are as its SHA256SUMS says.")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder of `vidlada export`.")],
+    repo_id: Annotated[str, typer.Argument(help="USER/NAME on the Hub; made if it is not there.")],
+    private: Annotated[bool, typer.Option(help="Make a new repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Check everything and say what would be uploaded.")] = False,
+) -> None:
+    """Upload an exported folder to the Hub, once its files and its model card are checked."""
+    with user_errors():
+        from ..hub.push import push_checkpoint
+
+        upload = push_checkpoint(folder, repo_id, private or None, dry_run)
+    for name, size in upload.files.items():
+        typer.echo(f"{size:>15,}  {name}")
+    done = "Nothing was uploaded; without --dry-run these go to" if dry_run else "Uploaded to"
+    typer.echo(f"{len(upload.files)} files, {sum(upload.files.values()):,} bytes. {done} {upload.address}")

@@ -14,7 +14,7 @@ from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.official_checkpoint_vidlada import is_official_config
 from ..processing.processing_vidlada import VidLaDAProcessor
 from .checksums import sync_folder, write_checksums
-from .model_card import fill_model_card
+from .model_card import fill_model_card, read_results
 
 
 def export_checkpoint(
@@ -23,6 +23,8 @@ def export_checkpoint(
     name: str | None = None,
     base_models: Sequence[str] | None = None,
     license: str = "apache-2.0",
+    results: str | os.PathLike | None = None,
+    dataset: str | None = None,
 ) -> Path:
     """Writes the folder, all of it or nothing, with its checksums (see `checksums`).
 
@@ -35,6 +37,7 @@ def export_checkpoint(
         out_dir: the folder to make; it may exist if it is empty.
         name: the id that the model will have on the Hub, for the model card; None: `out_dir`'s name.
         base_models, license: for the model card, see `fill_model_card`.
+        results, dataset: a file of `vidlada bench` and the name of its questions, for the model card.
 
     Returns:
         `out_dir`.
@@ -42,7 +45,7 @@ def export_checkpoint(
     Raises:
         FileNotFoundError: `model_dir` lacks config, weights or processor.
         FileExistsError: `out_dir` holds something.
-        ValueError: `model_dir` is an official checkpoint, or another model.
+        ValueError: `model_dir` is an official checkpoint, or another model; or there are no accuracies in `results`.
     """
     model_dir, out_dir = Path(model_dir), Path(out_dir)
     weights = find_weights(model_dir)
@@ -51,6 +54,7 @@ def export_checkpoint(
     config = VidLaDAConfig.from_pretrained(model_dir)
     processor = VidLaDAProcessor.from_pretrained(model_dir)
 
+    measured = () if results is None else read_results(results, dataset)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     partial = out_dir.with_name(f".{out_dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
@@ -62,7 +66,7 @@ def export_checkpoint(
             shutil.copyfile(path, partial / path.name)
         size = sum(path.stat().st_size for path in weights)
         card = fill_model_card(
-            config, processor, count_parameters(weights), size, name or out_dir.name, base_models, license
+            config, processor, count_parameters(weights), size, name or out_dir.name, base_models, license, measured
         )
         card.save(partial / "README.md")
         write_checksums(partial)

@@ -1,10 +1,12 @@
 """The README.md of an exported checkpoint: the template model_card.md, filled with what the checkpoint says."""
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..modeling.configuration_vidlada import VidLaDAConfig
 from ..modeling.official_checkpoint_vidlada import OFFICIAL_VOCAB_SIZE
@@ -24,6 +26,7 @@ def fill_model_card(
     name: str,
     base_models: Sequence[str] | None = None,
     license: str = "apache-2.0",
+    results: Sequence[EvalResult] = (),
 ) -> ModelCard:
     """Fills the template.
 
@@ -35,6 +38,7 @@ def fill_model_card(
         base_models: ids on the Hub of the models it was made from. None: those of the published model if it has that
             model's vocabulary, else none.
         license: its identifier on the Hub.
+        results: for the card's `model-index`, see `read_results`.
     """
     if base_models is None:
         official = config.text_config.vocab_size == OFFICIAL_VOCAB_SIZE
@@ -49,6 +53,8 @@ def fill_model_card(
             base_model=list(base_models) or None,
             language=["en"],
             tags=["vidlada", "video", "diffusion-language-model", "custom_code"],
+            model_name=name.rsplit("/", 1)[-1] if results else None,
+            eval_results=list(results) or None,
         ),
         template_path=str(TEMPLATE),
         name=name.rsplit("/", 1)[-1],
@@ -71,6 +77,39 @@ def fill_model_card(
         max_frames=video.max_frames,
         sampling=describe_sampling(video),
     )
+
+
+def read_results(path: str | os.PathLike, dataset: str | None = None) -> list[EvalResult]:
+    """The accuracies in a file of `vidlada bench`, one for each set-up, in percent.
+
+    Args:
+        dataset: the name of the questions; None: their number and digest, which the file holds.
+
+    Raises:
+        ValueError: no such file, or none of its set-ups has answered all questions and was timed.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        setup, entries = data["setup"], data["results"]
+        dataset = dataset or f"{setup['questions']} questions ({setup['questions_digest']})"
+        found = {name: (entry.get("summary") or {}).get("accuracy") for name, entry in entries.items()}
+        shares = {name: accuracy["all"]["accuracy"] for name, accuracy in found.items() if accuracy}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no file of `vidlada bench` ({error!r}): pass another one.") from error
+    if not shares:
+        raise ValueError(f"{path} holds no accuracies yet: let `vidlada bench` finish it.")
+    what = f"{setup['frames']} frames, {setup['dtype']}"
+    return [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=dataset,
+            dataset_name=dataset,
+            metric_type="accuracy",
+            metric_name=f"accuracy, {name} decoding ({what})",
+            metric_value=round(100 * share, 2),
+        )
+        for name, share in shares.items()
+    ]
 
 
 def describe_sampling(video_processor: Any) -> str:
