@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gpu_tables
+import sharing_tables
 from gpu_tables import Load
 
 from vidlada_hf.evaluation.report import markdown_table
@@ -18,7 +19,7 @@ def percent(score: dict[str, Any]) -> str:
 
 def figures(load: Load) -> str:
     """The figures of the README."""
-    rows = [*quality_rows(load), *mars_rows(load), *reading_rows(load)]
+    rows = [*quality_rows(load), *mars_rows(load), *sharing_tables.readme_rows(load), *reading_rows(load)]
     cells = [(what, figure, f"`python benchmarks/{script}`", f"`{name}.json`") for what, figure, script, name in rows]
     return markdown_table(("what", "figure", "command", "in `benchmarks/`"), cells, "lrll")
 
@@ -169,4 +170,5 @@ TABLES: dict[str, Callable[[Load], str]] = {
     "data_loading": data_loading,
     "loss_variance": loss_variance,
     **gpu_tables.TABLES,
+    **sharing_tables.TABLES,
 }
