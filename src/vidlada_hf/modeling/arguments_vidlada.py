@@ -1,8 +1,11 @@
 """Checks of arguments: each raises one ValueError that names the value and the remedy."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
+
+import torch
 
 
 def refuse_unknown(names: Iterable[Any], known: Collection[str], what: str) -> None:
@@ -51,11 +54,63 @@ def check_ids(name: str, ids: Iterable[int], vocab_size: int) -> None:
             raise ValueError(f"`{name}` holds the id {token}, outside the vocabulary of {vocab_size} tokens.")
 
 
+def prepare_prompts(
+    input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, (batch, tokens), int64, on a device. Refuses another shape of either."""
+    if input_ids is None or input_ids.dim() != 2:
+        shape = None if input_ids is None else tuple(input_ids.shape)
+        raise ValueError(f"`input_ids` must be given with shape (batch, tokens), got {shape}.")
+    if attention_mask is not None and attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"`attention_mask` must have the shape of `input_ids` {tuple(input_ids.shape)}, "
+            f"got {tuple(attention_mask.shape)}."
+        )
+    input_ids = input_ids.to(device)
+    return input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask.to(device).long()
+
+
+def check_positions(attended: torch.Tensor, behind: int, limit: int) -> None:
+    """Refuses prompts that need more positions than a model has.
+
+    Args:
+        attended: (batch, tokens), 0 where padded.
+        behind: tokens that follow each: `max_new_tokens` and the suffix.
+        limit: the model's positions.
+    """
+    if attended.shape[1] + behind <= limit:
+        return
+    longest = int((attended != 0).sum(-1).max())
+    if longest + behind > limit:
+        raise ValueError(
+            f"The prompt takes {longest} tokens and the answer up to {behind} (`max_new_tokens`, with a suffix), and "
+            f"the model has {limit} positions: sample fewer frames, shorten the text, or ask for a shorter answer. "
+            "(`model.config.text_config.max_position_embeddings` says how many; beyond, answers get worse.)"
+        )
+
+
+def text_ids(text: str, tokenizer: Any, what: str, **options: Any) -> list[int]:
+    """The ids of a text that an argument holds.
+
+    Args:
+        what: the text is, such as "The choice".
+        options: of the tokenizer.
+    """
+    if tokenizer is None:
+        raise ValueError(f"{what} {text!r} is a text, which needs `tokenizer=`.")
+    if half := re.search("[\ud800-\udfff]", text):
+        raise ValueError(f"{what} {text!r} holds half a character ({half[0]!r}): repair the text's encoding.")
+    return list(tokenizer(text, add_special_tokens=False, **options).input_ids)
+
+
 __all__ = [
     "check_choice",
     "check_ids",
     "check_interval",
+    "check_positions",
     "check_positive",
     "check_whole",
+    "prepare_prompts",
     "refuse_unknown",
+    "text_ids",
 ]

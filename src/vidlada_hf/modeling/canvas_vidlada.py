@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from .arguments_vidlada import text_ids
 from .cache_vidlada import capturing, upload
+from .devices_vidlada import exact_dtype
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,14 @@ class CanvasView:
         masked: (batch, canvas), bool.
         eligible: (batch, canvas), bool, masked and before the stop, of examples that go on.
         stop: (batch,), int64.
+        broken: (batch,), bool.
     """
 
     ids: torch.Tensor
     masked: torch.Tensor
     eligible: torch.Tensor
     stop: torch.Tensor
+    broken: torch.Tensor
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Canvas:
         masked: (batch, canvas), bool, positions not committed yet. Tracked, never found again by comparing ids.
         stop: (batch,), int64, the column where the answer ends; the canvas' length while no stop was found.
         halted: (batch,), bool, examples that a stopping criterion has ended: they commit nothing more.
+        broken: (batch,), bool, examples for which the model gave no number somewhere.
         committed, forwards: (batch,), int64, tokens committed and forward passes that could commit any.
     """
 
@@ -43,6 +48,7 @@ class Canvas:
     masked: torch.Tensor
     stop: torch.Tensor
     halted: torch.Tensor = field(init=False)
+    broken: torch.Tensor = field(init=False)
     committed: torch.Tensor = field(init=False)
     forwards: torch.Tensor = field(init=False)
     _view: CanvasView | None = field(init=False, default=None)
@@ -50,6 +56,7 @@ class Canvas:
     def __post_init__(self) -> None:
         self.committed, self.forwards = torch.zeros_like(self.stop), torch.zeros_like(self.stop)
         self.halted = torch.zeros_like(self.stop, dtype=torch.bool)
+        self.broken = torch.zeros_like(self.halted)
 
     def eligible(self, columns: slice) -> torch.Tensor:
         """(batch, columns), bool: masked and before the stop, of examples that go on."""
@@ -71,7 +78,7 @@ class Canvas:
         if view is not None and columns.device.type == "cpu":  # no need to look again
             stop = torch.minimum(view.stop, columns)
             before = torch.arange(self.ids.shape[1]) < stop[:, None]
-            self._view = CanvasView(view.ids, view.masked, view.eligible & before, stop)
+            self._view = CanvasView(view.ids, view.masked, view.eligible & before, stop, view.broken)
 
     def halt(self, examples: torch.Tensor) -> None:
         """Ends these examples, (batch,), bool: they commit nothing more."""
@@ -82,9 +89,10 @@ class Canvas:
         """The canvas on the CPU. Waits for the device, once until something changes."""
         if self._view is None:
             length = self.ids.shape[1]
-            states = (self.ids, self.masked.long(), self.eligible(slice(None)).long(), self.stop[:, None])
-            ids, masked, eligible, stop = torch.cat(states, dim=1).cpu().split([length, length, length, 1], dim=1)
-            self._view = CanvasView(ids, masked.bool(), eligible.bool(), stop[:, 0])
+            flags = (self.masked.long(), self.eligible(slice(None)).long())
+            states = torch.cat([self.ids, *flags, self.stop[:, None], self.broken[:, None].long()], dim=1).cpu()
+            ids, masked, eligible, stop, broken = states.split([length, length, length, 1, 1], dim=1)
+            self._view = CanvasView(ids, masked.bool(), eligible.bool(), stop[:, 0], broken[:, 0].bool())
         return self._view
 
     def tokens_per_forward(self) -> torch.Tensor:
@@ -152,17 +160,17 @@ def sample_tokens(
         active: of each example, whether it has something to commit.
 
     Returns:
-        tokens (batch, block), int64, and confidence (batch, block): the token's float64 probability without noise, or
-        uniform draws for "random" remasking.
+        tokens (batch, block), int64, and confidence (batch, block): the token's float64 probability without noise
+        (float32 where the device has no float64), or uniform draws for "random" remasking.
     """
-    noisy = logits
+    noisy, dtype = logits, exact_dtype(logits.device)
     if settings.temperature > 0:
-        uniform = random_source.uniform(*logits.shape[1:], dtype=torch.float64, active=active)
-        noisy = logits.double() - settings.temperature * (-uniform.log()).log()
+        uniform = random_source.uniform(*logits.shape[1:], dtype=dtype, active=active)
+        noisy = logits.to(dtype) - settings.temperature * (-uniform.log()).log()
     tokens = noisy.argmax(-1)
     if settings.remasking == "random":
         return tokens, random_source.uniform(logits.shape[1], dtype=torch.float32, active=active)
-    exact = logits.double()
+    exact = logits.to(dtype)
     return tokens, (exact.gather(-1, tokens[..., None])[..., 0] - exact.logsumexp(-1)).exp()
 
 
@@ -186,4 +194,16 @@ def assemble_sequences(
     return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=float(pad_token_id or 0))
 
 
-__all__ = ["Canvas", "CanvasView", "RandomSource", "assemble_sequences", "sample_tokens"]
+def prepare_suffix(suffix: Any, tokenizer: Any, device: torch.device) -> torch.Tensor:
+    """(suffix,), int64, from text or ids; empty without one."""
+    if isinstance(suffix, str):
+        suffix = text_ids(suffix, tokenizer, "The suffix")
+    if isinstance(suffix, (list, tuple)) and any(isinstance(item, str) for item in suffix):
+        raise ValueError(f"`suffix` is one text for the whole batch, got a list of {len(suffix)}.")
+    ids = torch.as_tensor([] if suffix is None else suffix, dtype=torch.long, device=device)
+    if ids.dim() != 1:
+        raise ValueError(f"`suffix` is one sequence of ids for the whole batch, got the shape {tuple(ids.shape)}.")
+    return ids
+
+
+__all__ = ["Canvas", "CanvasView", "RandomSource", "assemble_sequences", "prepare_suffix", "sample_tokens"]

@@ -148,7 +148,9 @@ class DenoisingRun:
         quota rule commits at least one token a step while there is one."""
         if self._masks is not None:
             return tuple(step_in_block < masks for masks in self._masks[number])
-        return tuple(self.canvas.view().eligible[:, columns].any(-1).tolist())
+        view = self.canvas.view()
+        refuse_broken(view.broken)
+        return tuple(view.eligible[:, columns].any(-1).tolist())
 
     def commit(
         self, targets: StepTargets, tokens: torch.Tensor, confidence: torch.Tensor, logits: torch.Tensor
@@ -163,6 +165,8 @@ class DenoisingRun:
             (batch, block), bool, the positions committed.
         """
         eligible = targets.eligible
+        chosen = logits.gather(-1, tokens[..., None])[..., 0]  # NaN wherever any is: the largest, to argmax
+        self.canvas.broken |= (eligible & ~chosen.isfinite()).any(-1)
         confidence = confidence.masked_fill(~eligible, -torch.inf)
         selected = self.request.unmasking.select(confidence, eligible, targets.quota, logits) & eligible
         committed = eligible if targets.is_last else selected
@@ -171,4 +175,14 @@ class DenoisingRun:
         return committed
 
 
-__all__ = ["DenoisingRun", "GenerationRequest", "StepTargets"]
+def refuse_broken(broken: torch.Tensor) -> None:
+    """Raises a ValueError for examples, (batch,), bool, for which the model gave no number."""
+    if broken.any():
+        raise ValueError(
+            f"The model's logits for example {int(broken.int().argmax())} are not finite (NaN or infinite): weights "
+            "are damaged or were never set, a type such as float16 is too small for them, or a logits processor left "
+            "no token. Look at the weights, and compute in bfloat16 or float32."
+        )
+
+
+__all__ = ["DenoisingRun", "GenerationRequest", "StepTargets", "refuse_broken"]

@@ -12,6 +12,7 @@ from transformers.utils import logging
 from .arguments_vidlada import check_choice, refuse_unknown
 from .cache_strategies_vidlada import resolve_cache_strategy
 from .cache_vidlada import DenoisingStep
+from .stock_arguments_vidlada import is_neutral
 from .unmasking_vidlada import resolve_unmasking
 
 logger = logging.get_logger(__name__)
@@ -24,14 +25,6 @@ ALIASES = {
     "cfg": "cfg_scale",
     "generation_suffix": "suffix",
     "generation_context_ids": "canvas",
-}
-# Arguments of autoregressive decoding, with the one value that describes what happens here anyway.
-AUTOREGRESSIVE_ONLY = {
-    "use_cache": False,
-    "do_sample": False,
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "synced_gpus": False,
 }
 
 
@@ -215,7 +208,8 @@ class VidLaDAGenerationConfig(GenerationConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """From a parsed generation_config.json; fields of autoregressive decoding in it are left out with a warning."""
         foreign = [name for name in GenerationConfig().to_dict() if name in config_dict and name not in cls.FIELDS]
-        set_fields = [name for name in foreign if config_dict[name] and not name.startswith(("_", "transformers_"))]
+        meant = [name for name in foreign if not name.startswith(("_", "transformers_"))]
+        set_fields = [name for name in meant if config_dict[name] and not is_neutral(name, config_dict[name])]
         if set_fields:
             names = ", ".join(set_fields)
             logger.warning("generation_config.json sets %s, which a diffusion model does not use.", names)
@@ -260,4 +254,4 @@ def rename_aliases(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-__all__ = ["ALIASES", "AUTOREGRESSIVE_ONLY", "Block", "VidLaDAGenerationConfig", "rename_aliases"]
+__all__ = ["ALIASES", "Block", "VidLaDAGenerationConfig", "rename_aliases"]

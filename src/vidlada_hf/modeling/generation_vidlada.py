@@ -16,18 +16,20 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
-from .arguments_vidlada import check_ids, refuse_unknown
+from .arguments_vidlada import check_ids, check_positions, prepare_prompts, refuse_unknown
 from .cache_strategies_vidlada import resolve_cache_strategy
 from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, cache_session, count_positions
-from .canvas_vidlada import Canvas, RandomSource, assemble_sequences, sample_tokens
+from .canvas_vidlada import Canvas, RandomSource, assemble_sequences, prepare_suffix, sample_tokens
 from .cuda_graphs_vidlada import StepGraphs, step_graphs
-from .denoising_run_vidlada import DenoisingRun, GenerationRequest, Prompt
-from .generation_config_vidlada import ALIASES, AUTOREGRESSIVE_ONLY, VidLaDAGenerationConfig, rename_aliases
+from .denoising_run_vidlada import DenoisingRun, GenerationRequest, Prompt, refuse_broken
+from .devices_vidlada import execution_device
+from .generation_config_vidlada import ALIASES, VidLaDAGenerationConfig, rename_aliases
 from .labeled_prompts_vidlada import cut_before_labels
 from .layer_functions_vidlada import compiled_layers, pack_weights
 from .observers_vidlada import GenerationObservers, StepOutput
 from .padded_visual_vidlada import flatten_visual
-from .stopping_vidlada import StopRules
+from .stock_arguments_vidlada import drop_neutral, settle_sampling
+from .stopping_vidlada import StopRules, split_criteria
 from .unmasking_vidlada import UnmaskingStrategy, is_own, resolve_unmasking
 from .video_cache_vidlada import ChatBeginning, VideoCache, choose_shared
 
@@ -99,7 +101,7 @@ class VidLaDAGenerationMixin:
         3. Cut each answer at its stop, append the suffix, pad on the right.
 
         Args:
-            input_ids: (batch, tokens), prompts as the processor returns them. Padded prompts need the
+            input_ids: (batch, tokens), prompts as the processor returns them, on any device. Padded prompts need the
                 `attention_mask`; each example's result is the one it has alone.
             attention_mask: (batch, tokens), 0 where padded.
             pixel_values, pixel_values_videos, num_frames_per_video, video_features, vision_batch_size: as in `forward`.
@@ -190,6 +192,7 @@ class VidLaDAGenerationMixin:
                 observers.on_block_end(block.columns, run.canvas)
 
         # 3. Cut each answer at its stop, append the suffix, pad on the right.
+        refuse_broken(run.canvas.broken)
         sequences = assemble_sequences(run.sequences, run.answer, run.canvas.stop, request.settings.pad_token_id)
         if labels is not None:
             sequences = sequences[:, request.input_ids.shape[1] :]
@@ -240,14 +243,8 @@ class VidLaDAGenerationMixin:
         Args:
             video_cache: True: what the prompts begin with is still to be computed.
         """
-        if input_ids is None or input_ids.dim() != 2:
-            shape = None if input_ids is None else tuple(input_ids.shape)
-            raise ValueError(f"`input_ids` must be given with shape (batch, tokens), got {shape}.")
-        if attention_mask is not None and attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"`attention_mask` must have the shape of `input_ids` {tuple(input_ids.shape)}, "
-                f"got {tuple(attention_mask.shape)}."
-            )
+        device = execution_device(self.model.get_input_embeddings())
+        input_ids, attention_mask = prepare_prompts(input_ids, attention_mask, device)
         kwargs = rename_aliases(kwargs)
         canvas_ids, suffix = kwargs.pop("canvas", None), kwargs.pop("suffix", None)
         if canvas_ids is not None:
@@ -259,6 +256,9 @@ class VidLaDAGenerationMixin:
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
         known = [*settings.FIELDS, *ALIASES, "canvas", "suffix", *inspect.signature(self.generate).parameters]
         refuse_unknown(unknown, known, "generation argument")
+        suffix_ids = prepare_suffix(suffix, tokenizer, device)
+        text_config = self.config.get_text_config()
+        check_positions(attention_mask, settings.max_new_tokens + len(suffix_ids), text_config.max_position_embeddings)
         settings.blocks()  # refuses a division that is not exact
         rule = resolve_unmasking(settings.unmasking if unmasking is None else unmasking, settings)
         if settings.remasking == "random" and getattr(rule, "needs_probabilities", False):
@@ -271,7 +271,7 @@ class VidLaDAGenerationMixin:
                 f"`cfg_scale` ({settings.cfg_scale}) also runs the prompt without its video, and what a `video_cache` "
                 "holds, or `share_video` shares, is only that with it: take one of the two."
             )
-        prompt = Prompt(input_ids, torch.ones_like(input_ids) if attention_mask is None else attention_mask.long())
+        prompt = Prompt(input_ids, attention_mask)
         if video_cache is not None:
             shared = ChatBeginning.of(self.config, input_ids, attention_mask) if video_cache is True else video_cache
             prompt = Prompt(*shared.cut_off(input_ids, attention_mask), shared)
@@ -282,8 +282,8 @@ class VidLaDAGenerationMixin:
             cache=resolve_cache_strategy(strategy, settings.cache_config),
             unmasking=rule.start(),
             canvas=self._prepare_canvas(canvas_ids, settings, input_ids),
-            suffix_ids=prepare_suffix(suffix, tokenizer, input_ids.device),
-            random_source=RandomSource(settings.seed, generator, len(input_ids), input_ids.device),
+            suffix_ids=suffix_ids,
+            random_source=RandomSource(settings.seed, generator, len(input_ids), device),
             prompt=prompt,
         )
 
@@ -297,16 +297,12 @@ class VidLaDAGenerationMixin:
         unused = {}
         if kwargs.get("cache_strategy", settings.cache_strategy) != settings.cache_strategy:
             settings.cache_config = None
-        for name, value in kwargs.items():
-            if name in settings.FIELDS:
-                setattr(settings, name, value)
-            elif name in AUTOREGRESSIVE_ONLY and value not in (None, AUTOREGRESSIVE_ONLY[name]):
-                raise ValueError(
-                    f"`{name}={value!r}` belongs to autoregressive decoding. VidLaDA draws with `temperature` above 0, "
-                    "and reuses computation with `cache_strategy`."
-                )
-            elif name not in AUTOREGRESSIVE_ONLY:
+        for name, value in drop_neutral(kwargs, settings.FIELDS).items():
+            if name not in settings.FIELDS:
                 unused[name] = value
+            elif value is not None or settings.FIELDS[name] is None:  # None is what stock callers leave unsaid
+                setattr(settings, name, value)
+        settle_sampling(settings, kwargs)
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             if getattr(settings, name) is None:
                 setattr(settings, name, getattr(self.config.get_text_config(), name))
@@ -464,29 +460,6 @@ def refuse_learned_prompts(model: Any) -> None:
             "`generate` does not take prompts that `peft` has learned (prompt tuning, prefix tuning, P-tuning), and "
             "would answer without them: adapt the layers instead, with `LoraConfig`."
         )
-
-
-def prepare_suffix(suffix: Any, tokenizer: Any, device: torch.device) -> torch.Tensor:
-    """(suffix,), int64, from text or ids; empty without one."""
-    if isinstance(suffix, str):
-        if tokenizer is None:
-            raise ValueError("A `suffix` given as text needs `tokenizer=`.")
-        suffix = tokenizer(suffix, add_special_tokens=False).input_ids
-    if isinstance(suffix, (list, tuple)) and any(isinstance(item, str) for item in suffix):
-        raise ValueError(f"`suffix` is one text for the whole batch, got a list of {len(suffix)}.")
-    ids = torch.as_tensor([] if suffix is None else suffix, dtype=torch.long, device=device)
-    if ids.dim() != 1:
-        raise ValueError(f"`suffix` is one sequence of ids for the whole batch, got the shape {tuple(ids.shape)}.")
-    return ids
-
-
-def split_criteria(
-    criteria: StoppingCriteriaList | Sequence[Any] | None,
-) -> tuple[StoppingCriteriaList, list[str]]:
-    """Callable criteria, and strings (the official code passes its stop strings under this name)."""
-    given = list(criteria) if isinstance(criteria, (list, tuple)) else [] if criteria is None else [criteria]
-    strings = [criterion for criterion in given if isinstance(criterion, str)]
-    return StoppingCriteriaList(c for c in given if not isinstance(c, str)), strings
 
 
 __all__ = ["VidLaDAGenerationMixin", "VidLaDAGenerationOutput"]

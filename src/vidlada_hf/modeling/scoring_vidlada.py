@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 
-from .arguments_vidlada import check_choice, check_ids, check_whole, refuse_unknown
+from .arguments_vidlada import check_choice, check_ids, check_whole, refuse_unknown, text_ids
 from .cache_vidlada import DenoisingStep
+from .denoising_run_vidlada import refuse_broken
+from .devices_vidlada import exact_dtype
 from .generation_config_vidlada import VidLaDAGenerationConfig
 from .objective_vidlada import draw_mask_probabilities
 from .outputs_vidlada import pooled_features
@@ -62,7 +64,7 @@ class VidLaDAScoringMixin:
         Args:
             input_ids, attention_mask: (batch, tokens), prompts as for `generate`.
             choices: texts or lists of ids, the same for all prompts; or a list of these for each prompt, equally long.
-            tokenizer: for texts.
+            tokenizer: for texts, in which control tokens are text.
             normalize: None sums over a choice's tokens and the end of the turn; "token" divides by their number. Of
                 choices that are all one token both give the log-probability of that token.
             num_draws, seed: of the masks, where some choice has several tokens.
@@ -72,7 +74,7 @@ class VidLaDAScoringMixin:
                 each draw as a step.
 
         Returns:
-            (batch, choices), float64.
+            (batch, choices), float64 (float32 on a device that has no float64).
 
         Raises:
             ValueError: no choices, an empty one, or not as many for each prompt; texts without a tokenizer; an argument
@@ -90,8 +92,9 @@ class VidLaDAScoringMixin:
             masks = torch.full((len(input_ids), 1, 2), self.config.mask_token_id)
             (logits,) = self._canvas_logits(prompts, masks)
             wanted = torch.tensor(ids, device=logits.device)[..., 0]
-            return logits[:, 0].double().log_softmax(-1).gather(-1, wanted)
-        scores = torch.zeros(len(ids), len(ids[0]), dtype=torch.float64)
+            scores = logits[:, 0].to(exact_dtype(logits.device)).log_softmax(-1).gather(-1, wanted)
+            return refuse_nan(scores)
+        scores = torch.zeros(len(ids), len(ids[0]), dtype=exact_dtype(input_ids.device))
         lengths = {len(choice) for row in ids for choice in row}
         draws = draw_shared_masks(max(lengths) + 1, num_draws, seed)
         for length in sorted(lengths):  # a canvas has one length
@@ -100,7 +103,7 @@ class VidLaDAScoringMixin:
             bound = self._bound(prompts.take([i for i, _ in rows]), answers, draws)
             examples, columns = torch.tensor(rows).unbind(1)
             scores[examples, columns] = bound / (length + 1 if normalize == "token" else 1)
-        return scores.to(input_ids.device)
+        return refuse_nan(scores).to(input_ids.device)
 
     def _end_token(self: Any, end: int | None) -> int:
         if end is None:
@@ -113,18 +116,19 @@ class VidLaDAScoringMixin:
     def _bound(
         self: Any, prompts: "Prompts", answers: torch.Tensor, draws: tuple[torch.Tensor, torch.Tensor]
     ) -> torch.Tensor:
-        """(prompts,), float64, on the CPU: the mean over draws of the bound on each answer's log-likelihood.
+        """(prompts,), on the CPU: the mean over draws of the bound on each answer's log-likelihood.
 
         Args:
             answers: (prompts, tokens), int64.
             draws: see `draw_shared_masks`.
         """
-        rates, masked = draws[0].double(), draws[1][:, : answers.shape[1]]
+        rates, masked = draws[0], draws[1][:, : answers.shape[1]]
         canvases = torch.where(masked, self.config.mask_token_id, answers[:, None])
-        total = torch.zeros(len(answers), dtype=torch.float64)
+        total: Any = 0.0
         for draw, logits in enumerate(self._canvas_logits(prompts, canvases)):
-            found = logits.double().log_softmax(-1).gather(-1, answers.to(logits.device)[..., None])[..., 0].cpu()
-            total += torch.where(masked[draw], found, 0).sum(-1) / rates[draw]
+            found = logits.to(exact_dtype(logits.device)).log_softmax(-1)
+            found = found.gather(-1, answers.to(logits.device)[..., None])[..., 0].cpu()
+            total += torch.where(masked[draw], found, 0).sum(-1) / rates[draw].to(found.dtype)
         return total / len(rates)
 
     def _canvas_logits(self: Any, prompts: "Prompts", canvases: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -281,13 +285,17 @@ def is_choice(choice: Any) -> bool:
 
 def encode_choice(choice: Any, tokenizer: Any) -> list[int]:
     """The ids of one choice."""
-    if isinstance(choice, str):
-        if tokenizer is None:
-            raise ValueError(f"The choice {choice!r} is a text, which needs `tokenizer=`.")
-        choice = tokenizer(choice, add_special_tokens=False).input_ids
+    if isinstance(choice, str):  # control tokens in it are text
+        choice = text_ids(choice, tokenizer, "The choice", split_special_tokens=True)
     if not choice:
         raise ValueError("A choice is empty: give at least one token.")
     return [int(i) for i in choice]
+
+
+def refuse_nan(scores: torch.Tensor) -> torch.Tensor:
+    """The scores, (batch, choices); raises a ValueError for an example that has none."""
+    refuse_broken(scores.isnan().any(-1))
+    return scores
 
 
 def draw_shared_masks(length: int, draws: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

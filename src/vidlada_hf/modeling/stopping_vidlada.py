@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers.generation import StoppingCriteriaList
 
+from .arguments_vidlada import text_ids
 from .cache_vidlada import upload
 
 
@@ -44,7 +46,7 @@ class StopRules:
             raise ValueError(
                 f"Stop strings ({[*strings, *official_strings]}) need `tokenizer=` to be found in the answer."
             )
-        sequences = [tokenizer(text, add_special_tokens=False).input_ids for text in official_strings]
+        sequences = [text_ids(text, tokenizer, "The stop") for text in official_strings]
         for ids in (settings.eos_token_id, settings.stop_token_ids):
             ids = [ids] if isinstance(ids, int) else ids if ids is not None else []
             sequences += [[stop] if isinstance(stop, int) else [int(i) for i in stop] for stop in ids]
@@ -115,4 +117,13 @@ def begin_of_text(run: list[int], strings: Sequence[str], tokenizer: Any) -> int
     return max(begin for begin in range(end) if holds(run[begin:end]))
 
 
-__all__ = ["StopRules"]
+def split_criteria(
+    criteria: StoppingCriteriaList | Sequence[Any] | None,
+) -> tuple[StoppingCriteriaList, list[str]]:
+    """Callable criteria, and strings (the official code passes its stop strings under this name)."""
+    given = list(criteria) if isinstance(criteria, (list, tuple)) else [] if criteria is None else [criteria]
+    strings = [criterion for criterion in given if isinstance(criterion, str)]
+    return StoppingCriteriaList(c for c in given if not isinstance(c, str)), strings
+
+
+__all__ = ["StopRules", "split_criteria"]

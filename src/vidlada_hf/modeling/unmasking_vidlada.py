@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .arguments_vidlada import check_positive
+from .devices_vidlada import exact_dtype
 
 
 def num_transfer_tokens(masked: torch.Tensor, steps: int) -> torch.Tensor:
@@ -155,7 +156,9 @@ class EntropyBoundUnmasking(FixedQuotaUnmasking):
         self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
     ) -> torch.Tensor:
         """As many as keep the bound (in nats, at least one), and at least the quota of the most confident."""
-        entropy = torch.distributions.Categorical(logits=logits.double(), validate_args=False).entropy()
+        entropy = torch.distributions.Categorical(
+            logits=logits.to(exact_dtype(logits.device)), validate_args=False
+        ).entropy()
         entropy = entropy.masked_fill(~eligible, torch.inf)
         ordered, order = entropy.sort(dim=-1, stable=True)
         within = ordered.cumsum(-1) - ordered <= self.bound  # sorted: the largest of the first k is the k-th
