@@ -17,6 +17,7 @@ from transformers.utils.import_utils import is_tracing
 
 from .arguments_vidlada import refuse_unknown
 from .configuration_vidlada import VidLaDAConfig
+from .devices_vidlada import execution_device, move_to
 from .generation_vidlada import VidLaDAGenerationMixin
 from .masked_loss_vidlada import GivenMasks, VidLaDALossMixin, VidLaDALossOutput, check_is_masked
 from .objective_vidlada import TimeSampling
@@ -80,8 +81,9 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         """
         at_once = vision_batch_size is None or is_tracing(pixels)  # a graph would hold the tower once a part
         parts, asked = [], {name: value for name, value in asked.items() if value is not None}
+        device = execution_device(self.vision_tower, pixels)
         for chunk in [pixels] if at_once else pixels.split(vision_batch_size):
-            part = self.vision_tower(chunk.to(self.vision_tower.dtype), return_dict=True, **asked)
+            part = self.vision_tower(chunk.to(device, self.vision_tower.dtype), return_dict=True, **asked)
             features = self.multi_modal_projector(part.last_hidden_state)
             stride = self.config.pooling_stride if pool else 1
             pooled = pool_patches(features, stride, self.config.pooling_mode)
@@ -198,9 +200,10 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         Raises:
             ValueError: placeholders without features, features without placeholders, or their numbers differ.
         """
-        is_video, is_image = input_ids == self.config.video_token_id, input_ids == self.config.image_token_id
+        ids = input_ids.to(execution_device(self.get_input_embeddings(), input_ids))
+        is_video, is_image = ids == self.config.video_token_id, ids == self.config.image_token_id
         # The placeholders' own embeddings are never used, and their ids may lie outside the vocabulary.
-        embeddings = self.get_input_embeddings()(input_ids.masked_fill(is_video | is_image, 0))
+        embeddings = self.get_input_embeddings()(ids.masked_fill(is_video | is_image, 0))
         for what, marked, outputs in (("video", is_video, videos), ("image", is_image, images)):
             features = None if outputs is None else outputs.pooler_output
             embeddings = scatter_features(embeddings, marked, features, what)
@@ -287,8 +290,8 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
             )
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
+            attention_mask=move_to(inputs_embeds, attention_mask),
+            position_ids=move_to(inputs_embeds, position_ids),
             return_dict=True,
             **kwargs,
         )

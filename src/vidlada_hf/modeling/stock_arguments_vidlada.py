@@ -55,7 +55,6 @@ def drop_neutral(arguments: Mapping[str, Any], own: Collection[str]) -> dict[str
 
 REMEDY = "VidLaDA draws with `temperature` above 0, and reuses computation with `cache_strategy`."
 REMEDIES = {
-    "max_length": "Give `max_new_tokens`, the length of the answer alone.",
     "synced_gpus": "Processes end their answers at different steps, and would wait for each other: generate with whole "
     "weights in each process.",
 }

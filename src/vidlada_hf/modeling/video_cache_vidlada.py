@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from .cache_vidlada import DenoisingStep, SequenceLayout
+from .devices_vidlada import execution_device
 from .fingerprints_vidlada import fingerprint_model, fingerprint_visual
 from .kv_cache_vidlada import SelectiveKVCache
 from .outputs_vidlada import pooled_features
@@ -62,7 +63,7 @@ class ChatBeginning:
             ValueError: they do not show the same, or not as much as the placeholders say.
         """
         visual = visual_of_one(model, self.input_ids, visual, prompts)
-        ids = self.input_ids.to(model.language_model.embed_tokens.weight.device)
+        ids = self.input_ids.to(execution_device(model.language_model.embed_tokens))
         embeddings = model.merge_features(ids[None], **visual, vision_batch_size=vision_batch_size)
         video = fingerprint_visual(visual) or "none"
         return compute_video_cache(model.language_model, self.input_ids, embeddings, video)
@@ -174,10 +175,9 @@ class VideoCache(ChatBeginning):
             raise ValueError(f"The video cache holds {self.keys[0].dtype}, the model {weight.dtype}: {again}.")
         if self.checkpoint != fingerprint_model(model.language_model):
             raise ValueError(f"The video cache was made with another checkpoint: {again}.")
-        if self.keys[0].device != weight.device:
-            raise ValueError(
-                f"The video cache is on {self.keys[0].device}, the model on {weight.device}: move it with `.to`."
-            )
+        device = execution_device(model.language_model.embed_tokens)
+        if self.keys[0].device != device:
+            raise ValueError(f"The video cache is on {self.keys[0].device}, the model on {device}: move it with `.to`.")
         if not self._shows(visual, 1) and not self._shows(visual, prompts):
             raise ValueError(f"The video cache was made of another video, or of other frames of it: {again}.")
         return self
