@@ -15,7 +15,6 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
-from transformers.utils import PROCESSOR_NAME
 
 from .conversations_vidlada import check_parts, load_images, read_videos
 from .options_vidlada import check_choice, unknown_option
@@ -162,14 +161,12 @@ class VidLaDAProcessor(ProcessorMixin):
         self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO_TOKEN)
 
     def to_dict(self) -> dict[str, Any]:
-        """As in the parent class, with the name of this class in the code that is saved."""
-        fields = super().to_dict()
+        fields = super().to_dict()  # and where this class is, in the code that is saved
         return fields | {"auto_map": PROCESSOR_CODE | fields.get("auto_map", {})}
 
     def to_json_file(self, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As in the parent class. Under the name that `save_pretrained` gives it, it brings the code that it names."""
-        if os.path.basename(json_file_path) == PROCESSOR_NAME:
-            copy_processor_code(os.path.dirname(json_file_path))
+        copy_processor_code(json_file_path)
         super().to_json_file(json_file_path, *args, **kwargs)
 
     # -- options ------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import Unpack, VideosKwargs
-from transformers.utils import VIDEO_PROCESSOR_NAME, TensorType
+from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
@@ -157,8 +157,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
 
     def to_json_file(self, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As in the parent class. Under the name that `save_pretrained` gives it, it brings the code that it names."""
-        if os.path.basename(json_file_path) == VIDEO_PROCESSOR_NAME:
-            copy_processor_code(os.path.dirname(json_file_path))
+        copy_processor_code(json_file_path)
         super().to_json_file(json_file_path, *args, **kwargs)
 
     def preprocess(self, videos: Any, **kwargs: Unpack[VidLaDAVideosKwargs]) -> BatchFeature:
