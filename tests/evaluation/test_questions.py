@@ -44,6 +44,7 @@ def test_a_users_own_questions(tmp_path):
         ('["a.mp4"]', "line 2: a question has the keys `video` and `question`"),
         ('{"video": "a.mp4"}', "line 2: a question has the keys"),
         ('{"video": "a.mp4", "question": "?", "anwser": "x"}', "line 2: a question has the keys.*anwser"),
+        ('{"video": "a.mp4", "question": "a\\ud83d?"}', "line 2: `question` holds half a character"),
         ('{"video": "a.mp4", "question": 3}', "line 2: `question` must be a text, got 3"),
         ('{"video": "a.mp4", "question": "?", "answer": 3}', "line 2: `answer` must be a text, got 3"),
         ('{"video": "a.mp4", "question": "?", "answers": "x"}', "line 2: `answers` must be a list of texts, got 'x'"),

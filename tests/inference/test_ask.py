@@ -46,6 +46,11 @@ def test_mistakes_are_found_before_the_weights_are_loaded(checkpoint, clip, monk
         ask(clip, "What?", checkpoint, max_new_tokens=16, block_length=5)
     with pytest.raises(ValueError, match="missing.mp4"):
         ask("missing.mp4", "What?", checkpoint)
+    for question, message in (("a\udc80", "half a character"), ("x" * 100_000, "has 16384 positions: shorten it")):
+        with pytest.raises(ValueError, match=message):
+            ask("missing.mp4", question, checkpoint)
+    with pytest.raises(ValueError, match="answer up to 16384 .* the model has 16384 positions"):
+        ask(clip, "What?", checkpoint, max_new_tokens=16384)
     with pytest.raises(FileNotFoundError, match="no/such/folder is no folder"):
         ask(clip, "What?", "no/such/folder")
 

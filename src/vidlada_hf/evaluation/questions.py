@@ -13,6 +13,7 @@ import numpy as np
 
 from ..hub.locate import EMBEDDED_CHECKPOINT
 from ..processing.addresses_vidlada import AllowedAddress, is_address
+from ..processing.user_text_vidlada import check_characters
 
 KEYS = ("video", "question", "answer", "answers", "type")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -158,6 +159,7 @@ def _parse(record: dict[str, Any], folder: Path, location: str, allow_urls: bool
         value = record.get(key)
         if not isinstance(value, str) and (value is not None or key == "question"):
             raise ValueError(f"{location}: `{key}` must be a text, got {value!r}.")
+        check_characters(value or "", f"{location}: `{key}`")
     answers = record.get("answers")
     if answers is None:
         answers = [] if record.get("answer") is None else [record["answer"]]

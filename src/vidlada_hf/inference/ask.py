@@ -8,9 +8,12 @@ from typing import Any
 import torch
 
 from ..hub.locate import find_checkpoint
+from ..modeling.arguments_vidlada import check_positions
+from ..modeling.configuration_vidlada import VidLaDAConfig
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..processing.addresses_vidlada import allow_addresses
+from ..processing.begun_answers_vidlada import refuse_long_text
 from ..processing.choices_vidlada import check_choices, rank_choices
 from ..processing.processing_vidlada import VidLaDAProcessor
 from ..processing.video_once_vidlada import VISUAL_INPUTS, VideoOnce
@@ -100,7 +103,13 @@ def ask_each(
     sampling: dict[str, Any] = {
         key: value for key, value in (("num_frames", num_frames), ("fps", fps)) if value is not None
     }
-    prepared = [prepare(processor, source, question, sampling) for question in questions]
+    positions = VidLaDAConfig.from_pretrained(name).text_config.max_position_embeddings
+    chats = [ask_about(source, question) for question in questions]
+    for chat in chats:
+        refuse_long_text(processor, chat, positions, add_generation_prompt=True)
+    prepared = [prepare(processor, chat, sampling) for chat in chats]
+    for inputs, _ in prepared:
+        check_positions(inputs["attention_mask"], config.max_new_tokens if choices is None else 0, positions)
     reading = time.perf_counter() - started
 
     network = VidLaDAForConditionalGeneration.from_pretrained(name, dtype="auto")
@@ -129,12 +138,17 @@ def refuse_settings(settings: dict[str, Any], stream: bool) -> None:
         raise ValueError(f"Choices are scored, and nothing is generated: leave out `{given[0]}`.")
 
 
+def ask_about(video: VideoOnce, question: str) -> list[dict[str, Any]]:
+    """The conversation that asks a question."""
+    return [{"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": question}]}]
+
+
 def prepare(
-    processor: VidLaDAProcessor, video: VideoOnce, question: str, sampling: dict[str, Any]
+    processor: VidLaDAProcessor, chat: list[dict[str, Any]], sampling: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The inputs of a question about a video: ids and mask, and what is visual."""
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": question}]}],
+        chat,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
