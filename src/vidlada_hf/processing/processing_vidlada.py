@@ -281,8 +281,8 @@ class VidLaDAProcessor(ProcessorMixin):
 
     # -- text and visuals -----------------------------------------------------------------------------------------
 
-    def __call__(
-        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    def __call__(  # type: ignore[override]  # without `audio`, by which transformers knows who takes any
+        self, images: Any = None, text: Any = None, videos: Any = None, **kwargs: Any
     ) -> BatchFeature:
         """Makes the model's inputs.
 
@@ -291,7 +291,6 @@ class VidLaDAProcessor(ProcessorMixin):
             text: a rendered prompt or a list of them, with one placeholder a visual. Where videos and no images are
                 given, `<image>` stands for a video, as in the official code.
             videos: see `list_videos`; assigned to the placeholders in order.
-            audio: not supported.
             kwargs: options of the tokenizer, the image processor, the video processor (`num_frames`, `fps`, ...) and
                 `VidLaDAPromptKwargs`, flat or in `text_kwargs`, `images_kwargs`, `videos_kwargs`.
 
@@ -304,9 +303,9 @@ class VidLaDAProcessor(ProcessorMixin):
             ValueError: for an unknown option, for counts of visuals and placeholders that differ (before any video
                 is read), or for a time sentence about a video without a known frame rate.
         """
-        self._check_options(kwargs)
-        if audio is not None:
+        if kwargs.pop("audio", None) is not None:
             raise ValueError(f"{type(self).__name__} takes no audio.")
+        self._check_options(kwargs)
         if text is None and images is None and videos is None:
             raise ValueError("Give at least one of `text`, `videos` and `images`.")
         texts = None if text is None else [text] if isinstance(text, str) else list(text)

@@ -11,7 +11,7 @@ from transformers.tokenization_utils_base import AddedToken
 from transformers.video_utils import VideoMetadata
 
 from .sampling_vidlada import frame_stride, frame_timestamps
-from .video_processing_vidlada import VidLaDAVideosKwargs
+from .video_processing_vidlada import VidLaDAVideoProcessorKwargs
 
 IMAGE_TOKEN = "<image>"
 VIDEO_TOKEN = "<video>"
@@ -85,7 +85,7 @@ CHAT_TEMPLATE = """\
 """.replace("SYSTEM_PROMPT", DEFAULT_SYSTEM_PROMPT)
 
 
-class VidLaDAPromptKwargs(VidLaDAVideosKwargs, total=False):  # type: ignore[call-arg]
+class VidLaDAPromptKwargs(VidLaDAVideoProcessorKwargs, total=False):  # type: ignore[call-arg]
     """Options of a call about its videos, besides those of the video processor.
 
     Attributes:

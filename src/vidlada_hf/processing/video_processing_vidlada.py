@@ -38,7 +38,7 @@ _SAMPLING_OPTIONS = ("num_frames", "fps", "max_frames", "force_sample", "do_samp
 _CONSENT = ("allow_urls", "allow_private_urls", "limits")  # the caller's to give: a checkpoint's files cannot
 
 
-class VidLaDAVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
+class VidLaDAVideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """Options of `VidLaDAVideoProcessor` on top of those of every video processor.
 
     max_frames: the most frames that are sampled from one video.
@@ -130,10 +130,10 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
     allow_urls = False
     allow_private_urls = False
     limits = None
-    valid_kwargs = VidLaDAVideosKwargs  # type: ignore[assignment]
+    valid_kwargs = VidLaDAVideoProcessorKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values_videos", "num_frames_per_video"]
 
-    def __init__(self, **kwargs: Unpack[VidLaDAVideosKwargs]) -> None:
+    def __init__(self, **kwargs: Unpack[VidLaDAVideoProcessorKwargs]) -> None:
         _refuse_misspelled(kwargs)
         options = _override({**kwargs}, {"fps": self.fps, "num_frames": self.num_frames})
         check_sampling(options.get("num_frames"), options.get("fps"), options.get("max_frames"))
@@ -160,7 +160,7 @@ class VidLaDAVideoProcessor(BaseVideoProcessor):
         copy_processor_code(json_file_path)
         super().to_json_file(json_file_path, *args, **kwargs)
 
-    def preprocess(self, videos: Any, **kwargs: Unpack[VidLaDAVideosKwargs]) -> BatchFeature:
+    def preprocess(self, videos: Any, **kwargs: Unpack[VidLaDAVideoProcessorKwargs]) -> BatchFeature:
         """See the class. `return_tensors`: "pt" (as None) or "np"."""
         options = dict(kwargs)
         known = self.valid_kwargs.__annotations__
@@ -371,8 +371,9 @@ def is_one_video(videos: Any) -> bool:
 
 def _refuse_misspelled(options: Mapping[str, Any]) -> None:
     """Raises a TypeError for a name close to a sampling option's. Others may be transformers' own, and pass."""
+    known = VidLaDAVideoProcessorKwargs.__annotations__
     for name in options:
-        if name not in VidLaDAVideosKwargs.__annotations__ and nearest_name(name, _SAMPLING_OPTIONS, cutoff=0.8):
+        if name not in known and nearest_name(name, _SAMPLING_OPTIONS, cutoff=0.8):
             raise TypeError(unknown_option(name, "the video processor", _SAMPLING_OPTIONS))
 
 
@@ -437,7 +438,7 @@ def _is_excerpt(given: VideoMetadata, count: int) -> bool:
 __all__ = [
     "OneVideo",
     "VidLaDAVideoProcessor",
-    "VidLaDAVideosKwargs",
+    "VidLaDAVideoProcessorKwargs",
     "check_sampling",
     "frame_stride",
     "frame_timestamps",

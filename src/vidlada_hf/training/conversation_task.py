@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ..modeling.objective_vidlada import TimeSampling
 from ..processing.processing_vidlada import PROMPT_OPTIONS
-from ..processing.video_processing_vidlada import VidLaDAVideosKwargs
+from ..processing.video_processing_vidlada import VidLaDAVideoProcessorKwargs
 from .data.collator import DiffusionCollator, resolve_labels
 from .data.records import Records
 from .data.sources import build_dataset
@@ -91,7 +91,7 @@ class ConversationTask(Task):
         """
         super().check(options, seed)
         resolve_labels(options.get("labels", "answers"))
-        known = [*PROMPT_OPTIONS, *get_type_hints(VidLaDAVideosKwargs)]
+        known = [*PROMPT_OPTIONS, *get_type_hints(VidLaDAVideoProcessorKwargs)]
         refuse_unknown(options.get("processor_options") or {}, known, "`processor_options`")
         cache = options.get("frame_cache")
         if cache is not None:
