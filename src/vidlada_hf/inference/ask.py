@@ -86,14 +86,7 @@ def ask_each(
         ValueError: an impossible setting or a video that cannot be read, found before the weights are loaded.
     """
     name = find_checkpoint(model)
-    config = VidLaDAGenerationConfig.from_pretrained(name)
-    config.update(**settings)
-    config.blocks()  # raises where a division is not exact
-    if share_video and config.cfg_scale > 0:
-        raise ValueError(f"`cfg_scale` ({config.cfg_scale}) also runs prompts without their video: do not share it.")
-    if choices is not None:
-        choices = check_choices(choices)
-        refuse_settings(settings, stream)
+    config = check_wishes(name, settings, stream, share_video, choices)
 
     started = time.perf_counter()
     processor, source = (
@@ -131,11 +124,25 @@ def ask_each(
         yield Answer(question=question, seconds=round(seconds, 3), **about, **found)
 
 
-def refuse_settings(settings: dict[str, Any], stream: bool) -> None:
-    """Raises a ValueError for what only generating has."""
-    given = [*(["stream"] if stream else []), *(name for name in settings if name != "seed")]
-    if given:
-        raise ValueError(f"Choices are scored, and nothing is generated: leave out `{given[0]}`.")
+def check_wishes(
+    name: str, settings: dict[str, Any], stream: bool, share_video: bool, choices: Sequence[str] | None
+) -> VidLaDAGenerationConfig:
+    """The checkpoint's generation config with the settings in it.
+
+    Raises:
+        ValueError: settings or choices that are impossible, by themselves or together.
+    """
+    config = VidLaDAGenerationConfig.from_pretrained(name)
+    config.update(**settings)
+    config.blocks()  # raises where a division is not exact
+    if share_video and config.cfg_scale > 0:
+        raise ValueError(f"`cfg_scale` ({config.cfg_scale}) also runs prompts without their video: do not share it.")
+    if choices is not None:
+        check_choices(choices)
+        given = [*(["stream"] if stream else []), *(name for name in settings if name != "seed")]
+        if given:
+            raise ValueError(f"Choices are scored, and nothing is generated: leave out `{given[0]}`.")
+    return config
 
 
 def ask_about(video: VideoOnce, question: str) -> list[dict[str, Any]]:
@@ -179,7 +186,7 @@ def generate(
 
 
 def score(
-    network: Any, processor: VidLaDAProcessor, inputs: dict[str, Any], choices: list[str], settings: dict[str, Any]
+    network: Any, processor: VidLaDAProcessor, inputs: dict[str, Any], choices: Sequence[str], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """What an `Answer` says of choices."""
     scores = network.score_choices(**inputs, choices=choices, tokenizer=processor.tokenizer, **settings)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -10,6 +10,7 @@ from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, upload
 from .canvas_vidlada import Canvas, RandomSource
 from .generation_config_vidlada import Block, VidLaDAGenerationConfig
 from .unmasking_vidlada import FixedQuotaUnmasking, UnmaskingStrategy, num_transfer_tokens
+from .video_cache_vidlada import ChatBeginning, VideoCache
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,37 @@ class Prompt:
     Args:
         ids: (batch, tokens), int64.
         attention_mask: (batch, tokens), int64, 0 where padded.
-        shared: the video cache; None: there is none.
+        shared: what the video cache holds; None: there is none.
     """
 
     ids: torch.Tensor
     attention_mask: torch.Tensor
-    shared: Any = None
+    shared: ChatBeginning | None = None
+
+    @classmethod
+    def of(
+        cls,
+        config: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        video_cache: VideoCache | Literal[True] | None,
+        cfg_scale: float,
+    ) -> "Prompt":
+        """That of the prompts of `generate`. A `video_cache` of True is still to be made, of what all begin with.
+
+        Raises:
+            ValueError: guidance with a video cache, or prompts that do not begin as it does.
+        """
+        if video_cache is None:
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask.long()
+            return cls(input_ids, mask)
+        if cfg_scale > 0:
+            raise ValueError(
+                f"`cfg_scale` ({cfg_scale}) also runs the prompt without its video, and what a `video_cache` holds, or "
+                "`share_video` shares, is only that with it: take one of the two."
+            )
+        shared = ChatBeginning.of(config, input_ids, attention_mask) if video_cache is True else video_cache
+        return cls(*shared.cut_off(input_ids, attention_mask), shared)
 
     @property
     def begin(self) -> int:

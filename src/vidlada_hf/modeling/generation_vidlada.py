@@ -31,7 +31,7 @@ from .padded_visual_vidlada import flatten_visual
 from .stock_arguments_vidlada import drop_neutral, settle_sampling
 from .stopping_vidlada import StopRules, split_criteria
 from .unmasking_vidlada import UnmaskingStrategy, is_own, resolve_unmasking
-from .video_cache_vidlada import ChatBeginning, VideoCache, choose_shared
+from .video_cache_vidlada import VideoCache, choose_shared
 
 
 @dataclass
@@ -266,15 +266,6 @@ class VidLaDAGenerationMixin:
                 f"{type(rule).__name__} compares probabilities, and `remasking='random'` draws what it compares: take "
                 "`unmasking='quota'`, or `remasking='low_confidence'`."
             )
-        if video_cache is not None and settings.cfg_scale > 0:
-            raise ValueError(
-                f"`cfg_scale` ({settings.cfg_scale}) also runs the prompt without its video, and what a `video_cache` "
-                "holds, or `share_video` shares, is only that with it: take one of the two."
-            )
-        prompt = Prompt(input_ids, attention_mask)
-        if video_cache is not None:
-            shared = ChatBeginning.of(self.config, input_ids, attention_mask) if video_cache is True else video_cache
-            prompt = Prompt(*shared.cut_off(input_ids, attention_mask), shared)
         strategy = settings.cache_strategy if cache_strategy is None else cache_strategy
         return GenerationRequest(
             input_ids=input_ids,
@@ -284,7 +275,7 @@ class VidLaDAGenerationMixin:
             canvas=self._prepare_canvas(canvas_ids, settings, input_ids),
             suffix_ids=suffix_ids,
             random_source=RandomSource(settings.seed, generator, len(input_ids), device),
-            prompt=prompt,
+            prompt=Prompt.of(self.config, input_ids, attention_mask, video_cache, settings.cfg_scale),
         )
 
     def _prepare_generation_config(
