@@ -91,6 +91,19 @@ def test_a_count_of_tokens_is_refused():
         tiny_model().train()(**examples(1)[0], num_items_in_batch=torch.tensor(3))
 
 
+def test_packed_conversations_are_refused():
+    model, (one,) = tiny_model().train(), examples(1)
+    length = one["labels"].shape[1]
+    positions = torch.cat([torch.arange(4), torch.arange(length - 4)])[None]
+    with pytest.raises(ValueError, match="several conversations are packed into it.*packing=False"):
+        model(**one, position_ids=positions)
+    apart = torch.block_diag(torch.ones(4, 4), torch.ones(length - 4, length - 4)).bool()[None, None]
+    model(**one, position_ids=positions, attention_mask=apart)
+    padded = collate(examples(2))
+    counted = padded["attention_mask"].cumsum(-1) - 1
+    model(**padded, position_ids=counted.masked_fill(padded["attention_mask"] == 0, 1))
+
+
 def test_inference_needs_no_masks():
     model = tiny_model()
     inputs = example(model, 1)

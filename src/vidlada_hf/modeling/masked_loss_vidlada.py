@@ -95,6 +95,7 @@ class VidLaDALossMixin:
                 "VidLaDA's loss is a mean over examples, which `num_items_in_batch` cannot scale: leave it out, and "
                 "average over accumulated batches, as `Trainer` does for a model with `accepts_loss_kwargs = False`."
             )
+        check_is_not_packed(labels, kwargs["position_ids"], kwargs["attention_mask"])
         embeddings, towers = self._embed_labeled(labels, inputs, given)
         is_evaluation = not self.training and not torch.is_grad_enabled() and given.are_open
         generator = given.generator
@@ -196,6 +197,27 @@ def check_is_masked(input_ids: torch.Tensor, mask_token_id: int) -> None:
         "`model.eval()` or use `torch.no_grad()`; for a loss of your own mask part of the answer "
         "(`config.mask_token_id`); for a head of your own ask for `output_hidden_states=True` or call `model.model`.",
     )
+
+
+def check_is_not_packed(
+    labels: torch.Tensor, position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None
+) -> None:
+    """Whether each row holds one conversation, or a mask that parts them.
+
+    Raises:
+        ValueError: positions (batch or 1, tokens) begin anew in a row. Causal models take such packing for several
+            examples; here all tokens of a row see each other.
+    """
+    if position_ids is None or (attention_mask is not None and attention_mask.dim() == 4):
+        return
+    attended = attended_tokens(labels, attention_mask)
+    restarts = (position_ids[:, 1:] <= position_ids[:, :-1]) & attended[:, 1:] & attended[:, :-1]
+    if restarts.any():
+        raise ValueError(
+            "`position_ids` begin anew in a row: several conversations are packed into it, and would see each other. "
+            "Set `packing=False` and `padding_free=False`, or give an `attention_mask` (batch, 1, tokens, tokens), "
+            "True where a token sees another."
+        )
 
 
 __all__ = ["GivenMasks", "VidLaDALossMixin", "VidLaDALossOutput", "check_is_masked", "fixed_generators"]
