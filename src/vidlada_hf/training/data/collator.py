@@ -244,7 +244,7 @@ def check_answers(messages: Sequence[dict[str, Any]], origin: str) -> None:
         raise RecordError(f"{origin} does not end with an answer: its last message must be assistant's.")
     for message in messages:
         content = message["content"]
-        text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+        text = content if isinstance(content, str) else "".join(part.get("text") or "" for part in content)
         # Such as a zero-width space is no space, and prints nothing.
         if message["role"] == "assistant" and not any(c.isprintable() and not c.isspace() for c in text):
             raise RecordError(f"{origin} has an empty answer: give it text, or leave it out.")
