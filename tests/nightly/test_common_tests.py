@@ -37,7 +37,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return os.environ | {FOLDER: tests, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-@pytest.mark.parametrize(("suite", "least"), [("model", 90), ("processing", 55)])
+@pytest.mark.parametrize(("suite", "least"), [("model", 110), ("processing", 55)])
 def test_the_common_tests_pass(environment: dict[str, str], suite: str, least: int) -> None:
     """`least`: so many at least are not skipped, or something was not found."""
     options = ["-q", "-rs", "-W", "ignore", "-o", "addopts=", "-p", "no:cacheprovider"]

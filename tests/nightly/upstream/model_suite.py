@@ -19,7 +19,12 @@ configuration = upstream("test_configuration_common")
 parallel = upstream("test_tensor_parallel_mixin")
 parallel.TP_DISTRIBUTED_TEST_MODEL_TYPES = None  # a list of models, to save transformers' own time
 
-IMAGE, VIDEO, IMAGE_TOKENS = 3, 4, 5
+MASK, IMAGE, VIDEO, IMAGE_TOKENS = 1, 3, 4, 5
+VOCABULARY = 99
+
+# Of these tests the inputs are text alone: they draw ids from the whole vocabulary, or replace ids by embeddings, which
+# say nothing of placeholders.
+TEXT_ALONE = ("test_inputs_embeds", "test_model_rope_scaling")
 
 EXCLUDED = {
     "test_causal_lm_loss_honors_shift_labels": "a masked token is predicted at its own position: nothing is shifted",
@@ -37,28 +42,33 @@ class Tester:
     batch_size, seq_length = 7, IMAGE_TOKENS + 9
     hidden_size, num_hidden_layers, num_attention_heads = 32, 2, 4
 
-    def __init__(self, parent: unittest.TestCase) -> None:
-        self.parent = parent
+    def __init__(self, parent: unittest.TestCase, text_alone: bool) -> None:
+        self.parent, self.text_alone = parent, text_alone
 
     def get_config(self) -> VidLaDAConfig:
         """A configuration for images of 2 x 2 patches."""
         text = {
-            "vocab_size": 99,
+            "vocab_size": VOCABULARY,
             "hidden_size": self.hidden_size,
             "num_hidden_layers": self.num_hidden_layers,
             "num_attention_heads": self.num_attention_heads,
             "max_position_embeddings": 512,
         }
-        config = tiny_config(image_token_id=IMAGE, video_token_id=VIDEO, text_config=text)
+        beyond = VOCABULARY if self.text_alone else 0  # placeholders that no test draws
+        ids = {"image_token_id": IMAGE + beyond, "video_token_id": VIDEO + beyond, "mask_token_id": MASK}
+        config = tiny_config(**ids, text_config=text)
         config.vision_config.image_size = 28
         return config
 
     def prepare_config_and_inputs_for_common(self) -> tuple[VidLaDAConfig, dict[str, Any]]:
         """A configuration, and arguments of `forward`."""
-        ids = common.ids_tensor([self.batch_size, self.seq_length], 99).clamp(5)
-        ids[:, 1 : 1 + IMAGE_TOKENS] = IMAGE
-        pixels = common.floats_tensor([self.batch_size, 3, 28, 28])
-        return self.get_config(), {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+        ids = common.ids_tensor([self.batch_size, self.seq_length], VOCABULARY).clamp(5)
+        ids[:, -1] = MASK  # as where a model is trained
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if not self.text_alone:
+            ids[:, 1 : 1 + IMAGE_TOKENS] = IMAGE
+            inputs["pixel_values"] = common.floats_tensor([self.batch_size, 3, 28, 28])
+        return self.get_config(), inputs
 
 
 class ConfigTester(configuration.ConfigTester):
@@ -74,7 +84,7 @@ class ModelTest(common.ModelTesterMixin, parallel.TensorParallelTesterMixin, uni
     model_tester: Any = None
 
     def setUp(self) -> None:
-        self.model_tester = Tester(self)
+        self.model_tester = Tester(self, self._testMethodName.startswith(TEXT_ALONE))
         self.config_tester = ConfigTester(self, config_class=VidLaDAConfig, has_text_modality=False)
 
     def test_config(self) -> None:
@@ -93,7 +103,7 @@ class ModelTest(common.ModelTesterMixin, parallel.TensorParallelTesterMixin, uni
 
     def _get_tp_config(self, tie_word_embeddings: bool | None = None) -> VidLaDAConfig:
         config = super()._get_tp_config(tie_word_embeddings)
-        config.image_token_id, config.video_token_id = 99, 100  # out of the vocabulary that the tests draw from
+        config.image_token_id, config.video_token_id = VOCABULARY, VOCABULARY + 1  # which no test draws
         return config
 
     def test_reverse_loading_mapping(self) -> None:
