@@ -27,7 +27,7 @@ class VidLaDALossOutput(VidLaDAMultimodalOutput):
     """What `VidLaDAForConditionalGeneration` returns with `labels`. It has no `logits`: see the error of that name.
 
     Args:
-        loss (`torch.FloatTensor`, a scalar).
+        loss (`torch.FloatTensor`, a scalar): the masked objective.
         predictions (`torch.LongTensor` of shape `(batch, tokens)`): only in an evaluation (eval mode, no gradients, no
             masks of the caller's): the most probable id at each labeled position where the whole answer is masked, -100
             elsewhere.
