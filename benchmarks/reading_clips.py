@@ -34,15 +34,17 @@ def panning_camera(count: int, width: int, height: int) -> Iterator[np.ndarray]:
         yield scene[:, shift : shift + width] + grain[rows : rows + height]
 
 
-def encode(path: Path, pictures: Iterator[np.ndarray], fps: int, **options: str) -> Path:
-    """H.264 with the encoder's own key frames (every 250) and B-frames, but for `options`."""
+def encode(path: Path, pictures: Iterator[np.ndarray], fps: int, codec: str = "libx264", **options: str) -> Path:
+    """A clip with the encoder's own key frames (H.264: every 250) and B-frames, but for `options`."""
+    pixels = "rgb8" if codec == "gif" else "yuv420p"
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=fps, options=options)
+        stream: Any = container.add_stream(codec, rate=fps, options=options)
         stream.thread_type = "AUTO"
         for i, picture in enumerate(pictures):
             if i == 0:
-                stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], pixels
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame if pixels == "yuv420p" else frame.reformat(format=pixels)))
         container.mux(stream.encode())
     return path
 

@@ -6,6 +6,7 @@
   from its start; the pixels are equal.
 - **To the tensor**: 32 frames of a minute of 1080p, read as before (every frame held at its own size, then resized),
   as now (the same values), and with `resize="fast"`, in turn.
+- **Small**: 8 frames of five seconds of 360p as MP4, WebM, Matroska and GIF, as before and as now, in turn.
 - **Long**: 64 frames of recordings of some hours, each checked; memory is the peak over an idle process's, the
   frames (0.7 MB each) included.
 """
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from vidlada_hf.processing.video_file_vidlada import VideoFile
 from vidlada_hf.processing.video_processing_vidlada import sample_frame_indices
 
 MINUTES, FPS, FRAMES, LONG_FRAMES = 10, 25, 32, 64
+SMALL = {"mp4": "libx264", "webm": "libvpx-vp9", "mkv": "mpeg4", "gif": "gif"}  # suffix -> encoder
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -123,6 +126,35 @@ def measure_tensor(path: Path, rounds: int) -> dict[str, float]:
     }
 
 
+def measure_small(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Ordinary files, as before and as now: milliseconds and CPU milliseconds of each, and the share of before."""
+    processor, results = VidLaDAVideoProcessor(num_frames=8), {}
+    for name, codec in SMALL.items():
+        path = folder / f"small.{name}"
+        encode(path, wandering_square(5 * FPS, 640, 360), FPS, codec=codec)
+        with closing(VideoFile(str(path))) as video:
+            indices = sample_frame_indices(video.metadata.total_num_frames, num_frames=8).tolist()
+        ways = {
+            "before": lambda path=path, indices=indices: pixels_as_before(path, indices, processor),
+            "now": lambda path=path: processor(path)["pixel_values_videos"],
+        }
+        assert torch.equal(*(way() for way in ways.values()))  # which warms up
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        cpu: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(4 * rounds):
+            for way, read in ways.items():
+                begin = time.process_time()
+                seconds[way].append(timed(read)[1])
+                cpu[way].append(time.process_time() - begin)
+        pairs = list(zip(seconds["before"], seconds["now"], strict=True))
+        results[name] = {
+            **{f"ms, {way}": round(1000 * statistics.median(all_), 1) for way, all_ in seconds.items()},
+            **{f"CPU ms, {way}": round(1000 * statistics.median(all_), 1) for way, all_ in cpu.items()},
+            "share of before": round(statistics.median(now / before for before, now in pairs), 2),
+        }
+    return results
+
+
 def compare_answers() -> dict[str, int]:
     """How many answers of the embedded checkpoint about its clip stay the same with `resize="fast"`."""
     questions, answers = load_questions(), {}
@@ -176,6 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=8, help="of the ten-minute clip")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hours", type=int, nargs="*", default=[1, 6])
+    parser.add_argument("--small", action="store_true", help="small files only, and write nothing")
     parser.add_argument("--clips", type=Path, help="a folder that keeps the clips, to be used again")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--read-long", type=Path, nargs=2, help=argparse.SUPPRESS)
@@ -185,10 +218,14 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = args.clips or Path(name)
         ten, minute = folder / "ten.mp4", folder / "minute.mp4"
-        if not ten.exists():
+        if not ten.exists() and not args.small:
             encode(ten, wandering_square(MINUTES * 60 * FPS, 640, 360), FPS)
-        if not minute.exists():
+        if not minute.exists() and not args.small:
             encode(minute, panning_camera(60 * 30, 1920, 1080), 30, preset="veryfast")
+        small = measure_small(Path(name), args.rounds)
+        print(small, flush=True)
+        if args.small:
+            return
         figures = measure_seeking(ten, args.frames, args.rounds)
         print(figures, flush=True)
         long = measure_long(ten, folder, args.hours)
@@ -197,6 +234,7 @@ def main(arguments: list[str] | None = None) -> None:
         tensor |= measure_tensor(minute, args.rounds) | compare_answers()
         print(tensor, flush=True)
     data = {"pyav": av.__version__, "cores": os.cpu_count(), "figures": figures, "tensor": tensor, "long": long}
+    data["small"] = small
     args.output.write_text(json.dumps(data, indent=2) + "\n")
 
 
