@@ -141,6 +141,10 @@ def video_reading(load: Load) -> str:
     rows += [
         (f"{hours}, 64 frames: {name}", value) for hours, one in data["long"].items() for name, value in one.items()
     ]
+    small = data.get("small", {})  # not in files written before they were measured
+    rows += [
+        (f"5 s of 360p, {kind}, 8 frames: {name}", value) for kind, one in small.items() for name, value in one.items()
+    ]
     return markdown_table(("", ""), [(name, f"{value:,}") for name, value in rows])
 
 

@@ -93,6 +93,13 @@ def measure_seeking(path: Path, count: int, rounds: int) -> dict[str, float]:
     }
 
 
+def only_decode(path: Path, indices: list[int]) -> None:
+    """What the frames cost before any is converted: those that they refer to are decoded, and they themselves."""
+    with closing(VideoFile(str(path))) as video:
+        for _ in video.frames(indices):
+            pass
+
+
 def measure_tensor(path: Path, rounds: int) -> dict[str, float]:
     """From a file to the tensor that the model takes: as before, as now, and resized by FFmpeg."""
     processor = VidLaDAVideoProcessor(num_frames=FRAMES)
@@ -106,8 +113,12 @@ def measure_tensor(path: Path, rounds: int) -> dict[str, float]:
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     cpu: dict[str, list[float]] = {name: [] for name in ways}  # which tells more on a machine that is shared
+    cpu["decoding alone"] = []
     for _ in range(rounds):
         made = {}
+        begin = time.process_time()
+        only_decode(path, indices)
+        cpu["decoding alone"].append(time.process_time() - begin)
         for name, way in ways.items():
             begin = time.process_time()
             made[name], took = timed(way)
