@@ -1,15 +1,15 @@
 """One video, many questions: what one more costs, and choices judged by score instead of by generation.
 
     python benchmarks/many_questions.py speed [--threads 2] [--quick]      # 15 minutes on two idle cores
-    python benchmarks/many_questions.py choices [--questions 420] [--quick]  # 20 minutes on one
+    python benchmarks/many_questions.py choices [--questions 210] [--quick]  # 20 minutes on one
 
 `speed` is measured on the CPU set-up of `mars_speed_cpu.py`: random weights, 32 frames x 210 tokens, the video's
 features given. An answer is two tokens in two steps, as in the official evaluation. In each round one answer from
 scratch, then what a shared video costs: the first answer (its keys and values, and the question), one more question
 after another, 19 more in one batch. `choices` are the embedded checkpoint's multiple-choice questions at 8 frames,
 judged by generation and by the score of the letters (one forward pass), each with and without a shared video; and, with
-a shared video alone and of every fifth question, by the score of the letters with their options (32 draws of masks for
-each length). An interrupted run goes on where it was.
+a shared video alone, by the score of the letters with their options (32 draws of masks for each length). An interrupted
+run goes on where it was.
 """
 
 import argparse
@@ -110,7 +110,7 @@ def measure_speed(record: Record, quick: bool) -> dict[str, Any]:
 # --- choices by score ------------------------------------------------------------------------------------------------
 
 
-def judge(runner: DecodingRunner, question: Any, right: str, with_options: bool) -> dict[str, Any]:
+def judge(runner: DecodingRunner, question: Any, right: str) -> dict[str, Any]:
     """Whether each way is right about a question, and its seconds."""
     model, processor = runner.model, runner.processor
     inputs = prepare_inputs(processor, [question], runner.num_frames).to(model.device, model.dtype)
@@ -135,7 +135,7 @@ def judge(runner: DecodingRunner, question: Any, right: str, with_options: bool)
             "generation": lambda given=arguments: generate(given),
             "letters": lambda given=arguments: score(given, letters),
         }
-        if video and with_options:
+        if video:
             ways["letters with options"] = lambda given=arguments: score(given, texts)
         for name, way in ways.items():
             verdicts: list[bool] = []
@@ -153,7 +153,7 @@ def measure_choices(record: Record, count: int) -> dict[str, Any]:
     answers = results.setdefault("answers", [])
     for i in tqdm(range(len(answers), count), desc="choices", unit="question"):
         example = examples[i]
-        answers.append(judge(runner, example.as_question(), example.answer, i % 5 == 0))
+        answers.append(judge(runner, example.as_question(), example.answer))
         if len(answers) % 20 == 0 or len(answers) == count:
             record.save()
     results["summary"] = {}
@@ -171,7 +171,7 @@ def measure_choices(record: Record, count: int) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["speed", "choices"])
-    parser.add_argument("--questions", type=int, default=420, help="of `choices`")
+    parser.add_argument("--questions", type=int, default=210, help="of `choices`")
     parser.add_argument("--threads", type=int, help="2 for `speed`, 1 for `choices` by default")
     parser.add_argument("--quick", action="store_true", help="a tiny model, few questions: to see whether it runs")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))

@@ -12,11 +12,6 @@ def test_one_more_question_and_choices_are_measured(tmp_path):
     data = load(tmp_path, "many_questions")
     assert len(data["speed"]["rounds"]) == 2 and data["speed"]["summary"]["one more / the first"] > 0
     summary = data["choices"]["summary"]
-    assert {name: entry["questions"] for name, entry in summary.items()} == {
-        "generation": 4,
-        "letters": 4,
-        "generation, shared video": 4,
-        "letters, shared video": 4,
-        "letters with options, shared video": 1,
-    }
+    assert {entry["questions"] for entry in summary.values()} == {4}
+    assert "letters with options, shared video" in summary
     assert len(data["choices"]["answers"]) == 4 and summary["letters"]["seconds"] > 0
