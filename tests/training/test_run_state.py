@@ -29,7 +29,7 @@ def test_another_start_seed_or_type_is_another_run(finished):
     for change, difference in (
         ({"seed": 9}, "seed: 0 before, 9 now"),
         ({"dtype": "float32"}, "dtype: 'auto' before, 'float32' now"),
-        ({"model": "elsewhere"}, f"model: '{TINY}' before, 'elsewhere' now"),
+        ({"model": "some/where"}, f"model: '{TINY}' before, 'some/where' now"),
     ):
         other = recipe(finished.parents[1]).as_dict() | change
         with pytest.raises(ValueError, match=rf"begun with other settings \({difference}\)"):
