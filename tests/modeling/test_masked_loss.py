@@ -9,7 +9,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from vidlada_hf.modeling.masked_loss_vidlada import fixed_generators
-from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration, VidLaDAModel
+from vidlada_hf.modeling.modeling_vidlada import LONGEST_UNMASKED, VidLaDAForConditionalGeneration, VidLaDAModel
 from vidlada_hf.modeling.objective_vidlada import IGNORED, complete_masks
 from vidlada_hf.modeling.text_model_vidlada import VidLaDAPreTrainedModel
 
@@ -118,8 +118,36 @@ def test_masks_of_the_callers_own_need_no_labels():
     inputs = example(model, 1)
     ids = inputs["input_ids"].clone()
     ids[:, -2:] = MASK
-    model(**inputs | {"input_ids": ids}).logits.sum().backward()
+    for _ in range(2):
+        model(**inputs | {"input_ids": ids}).logits.sum().backward()
     model(**inputs)  # whoever masks may draw no mask for a batch
+
+
+def test_masks_seen_once_do_not_switch_the_check_off(tmp_path):
+    model = tiny_model().train()
+    inputs = example(model, 1)
+    model(torch.full_like(inputs["input_ids"], MASK), use_cache=False)
+    with pytest.raises(ValueError, match=OTHER_OBJECTIVE):
+        stock_trainer(tmp_path, model, label_smoothing_factor=0.1).train()
+
+
+def test_masks_seen_often_allow_some_batches_without():
+    model = tiny_model().train()
+    ids = example(model, 0)["input_ids"]
+    for _ in range(3 * LONGEST_UNMASKED):
+        model(torch.full_like(ids, MASK))
+    for _ in range(LONGEST_UNMASKED - 1):
+        model(ids)
+    with pytest.raises(ValueError, match=OTHER_OBJECTIVE):
+        model(ids)
+
+
+@pytest.mark.parametrize("part", ["config", "text_config"])
+def test_a_config_does_not_switch_the_check_off(tmp_path, part):
+    model = tiny_model()
+    (model.config if part == "config" else model.config.text_config).output_hidden_states = True
+    with pytest.raises(ValueError, match=OTHER_OBJECTIVE):
+        stock_trainer(tmp_path, model, label_smoothing_factor=0.1).train()
 
 
 class RewardModel(VidLaDAPreTrainedModel):

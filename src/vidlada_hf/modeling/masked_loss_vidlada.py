@@ -182,20 +182,21 @@ def fixed_generators(
     return [torch.Generator().manual_seed(int.from_bytes(seed, "little") >> 1) for seed in seeds]
 
 
-def check_is_masked(input_ids: torch.Tensor, mask_token_id: int) -> None:
+def check_is_masked(is_masked: torch.Tensor | bool) -> None:
     """Whether ids that a model is trained on without labels hold a mask at all.
 
     Raises:
         ValueError: they do not. A loss computed from such logits teaches to copy an answer that the model sees.
     """
     torch_compilable_check(
-        (input_ids == mask_token_id).any(),
+        is_masked,
         "In training, `input_ids` came without `labels` and without a single mask token. A loss computed outside of "
         "the model (label smoothing, `compute_loss_func`, TRL's SFTTrainer, a shifted cross entropy, ...) would teach "
         "it to copy an answer that it sees: another objective than masked diffusion. Pass `labels` to the model's "
         "forward and take its `loss`, as transformers' `Trainer` does without such options. For inference call "
         "`model.eval()` or use `torch.no_grad()`; for a loss of your own mask part of the answer "
-        "(`config.mask_token_id`); for a head of your own ask for `output_hidden_states=True` or call `model.model`.",
+        "(`config.mask_token_id`), and draw again where no token is; for a head of your own pass "
+        "`output_hidden_states=True` or call `model.model`.",
     )
 
 

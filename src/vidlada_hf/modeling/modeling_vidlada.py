@@ -37,12 +37,15 @@ from .vision_vidlada import (
 )
 
 
+LONGEST_UNMASKED = 32  # batches in training without a mask, whatever came before
+
+
 class VidLaDAModel(VidLaDAPreTrainedModel):
     """Tower, projector and text model, without the head."""
 
     _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]
     _belongs_to_head = False
-    _has_seen_masks = False
+    _masked_ahead = 0  # batches in training that held masks of the caller's, less those that held none
 
     def __init__(self, config: VidLaDAConfig) -> None:
         super().__init__(config)
@@ -244,18 +247,23 @@ class VidLaDAModel(VidLaDAPreTrainedModel):
         """Whether the head's logits of these ids can be trained on, where the model is in training.
 
         Args:
-            output_hidden_states: asked for by who trains a head of his own. These ids need no masks.
+            output_hidden_states: the argument of `forward`, which a head of one's own is trained with; the ids need no
+                masks then. The config's is no such sign: it may be set for anything.
 
         Raises:
-            ValueError: none is masked (see `check_is_masked`).
+            ValueError: none is masked, where most batches before were not either (see `check_is_masked`). Who masks by
+                himself may draw no mask for a batch.
         """
-        config = self.config
-        own_head = output_hidden_states or config.output_hidden_states or config.text_config.output_hidden_states
-        # Who masks by himself may draw no mask for a batch.
-        if self._has_seen_masks or own_head or input_ids is None or not (self.training and torch.is_grad_enabled()):
+        if output_hidden_states or input_ids is None or not (self.training and torch.is_grad_enabled()):
             return
-        check_is_masked(input_ids, config.mask_token_id)
-        self._has_seen_masks = True
+        is_masked = (input_ids == self.config.mask_token_id).any()
+        if is_tracing(input_ids):
+            check_is_masked(is_masked)
+        elif is_masked:
+            self._masked_ahead = min(self._masked_ahead + 1, LONGEST_UNMASKED)
+        else:
+            self._masked_ahead -= self._masked_ahead > 0
+            check_is_masked(self._masked_ahead > 0)
 
     @can_return_tuple
     def forward(
@@ -424,6 +432,7 @@ class VidLaDAForConditionalGeneration(
                 "`masked`, `mask_probabilities` and `example_weights` belong to training: give `labels` too."
             )
         self.model.check_training_ids(input_ids, kwargs.get("output_hidden_states"))
+        kwargs.pop("use_cache", None)  # for causal models; the body would take its caller for another head
         outputs = self.model(input_ids=input_ids, inputs_embeds=inputs_embeds, return_dict=True, **visual, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
