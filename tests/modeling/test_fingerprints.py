@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidlada_hf.modeling import fingerprints_vidlada
-from vidlada_hf.modeling.fingerprints_vidlada import fingerprint_model, fingerprint_visual
+from vidlada_hf.modeling.fingerprints_vidlada import fingerprint_checkpoint, fingerprint_model, fingerprint_visual
 
 from ..tiny_models import tiny_model
 
@@ -116,3 +116,41 @@ def test_pixels_and_features_are_told_apart_by_what_they_hold():
     assert fingerprint_visual({"pixel_values_videos": pixels[:3]}) != known
     assert str(fingerprint_visual({"video_features": features})).startswith("features")
     assert fingerprint_visual({"video_features": None}) is None
+
+
+def test_every_pixel_counts_where_it_stands():
+    """Sides that a regular sample of a few thousand values would fall in step with."""
+    black = torch.full((32, 3, 384, 384), -1.0)
+    known, frame = fingerprint_visual({"pixel_values_videos": black}), torch.rand(3, 384, 384)
+    seen = {known}
+    for rows, columns in ((slice(None), slice(40, 340)), (slice(40, 340), slice(None)), (7, 9)):
+        other = black.clone()
+        other[:, :, rows, columns] = frame[:, rows, columns]
+        for turned in (other, other.flip(-1), other.flip(-2)):
+            seen.add(fingerprint_visual({"pixel_values_videos": turned}))
+    assert len(seen) == 10
+    other = black.clone()
+    other[3], other[4] = frame, frame / 2
+    moved = other.clone()
+    moved[3], moved[4] = other[4], other[3]
+    assert fingerprint_visual({"pixel_values_videos": other}) != fingerprint_visual({"pixel_values_videos": moved})
+
+
+def test_features_are_the_same_in_one_tensor_and_in_many():
+    features = [torch.randn(24, 16), torch.randn(24, 16)]
+    forms = (features, torch.cat(features), torch.stack(features))
+    assert len({fingerprint_visual({"video_features": given}) for given in forms}) == 1
+    half = torch.cat(features).bfloat16()
+    odd = torch.cat([half.new_zeros(1), half.flatten()])[1:].view_as(half)  # begins in the middle of eight bytes
+    assert fingerprint_visual({"video_features": odd}) == fingerprint_visual({"video_features": half})
+
+
+@pytest.mark.parametrize("name", ["vision_tower", "multi_modal_projector", "image_newline", "language_model"])
+def test_each_part_that_made_a_cache_counts(name):
+    model = tiny_model().model
+    before = {video: fingerprint_checkpoint(model, video) for video in ("pixels 0", "features 0")}
+    with torch.no_grad():
+        next(getattr(model, name).parameters()).view(-1)[5] += 0.5
+    assert fingerprint_checkpoint(model, "pixels 0") != before["pixels 0"]
+    is_seen = fingerprint_checkpoint(model, "features 0") != before["features 0"]
+    assert is_seen == (name == "language_model")

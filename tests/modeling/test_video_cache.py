@@ -354,3 +354,63 @@ def test_what_does_not_fit_is_refused_by_name(model):
         model.encode_video(torch.tensor([[3, 4]]))
     with pytest.raises(ValueError, match="Did you mean `pixel_values_videos`"):
         model.encode_video(chat["input_ids"], pixel_value_videos=None)
+
+
+@pytest.mark.parametrize("name", ["vision_tower", "multi_modal_projector", "image_newline"])
+def test_a_cache_belongs_to_all_that_made_it(name):
+    model = tiny_model()
+    (chat,) = questions(model, 1)
+    features = model.get_video_features(chat["pixel_values_videos"])
+    cache = model.encode_video(**chat)
+    of_features = model.encode_video(chat["input_ids"], video_features=features)
+    expected = model.generate(chat["input_ids"], video_cache=cache, **SETTINGS)
+    with torch.no_grad():
+        next(getattr(model.model, name).parameters()).add_(0.5)
+    with pytest.raises(ValueError, match="made with another checkpoint"):
+        model.generate(chat["input_ids"], video_cache=cache, **SETTINGS)
+    assert torch.equal(model.generate(chat["input_ids"], video_cache=of_features, **SETTINGS), expected)
+
+
+def test_a_setting_of_the_features_is_part_of_the_checkpoint():
+    model = tiny_model()
+    (chat,) = questions(model, 1)
+    cache = model.encode_video(**chat)
+    model.config.newline_position = "frame"
+    with pytest.raises(ValueError, match="made with another checkpoint"):
+        model.generate(chat["input_ids"], video_cache=cache, **SETTINGS)
+
+
+@pytest.mark.parametrize("absent", ["offloaded", "removed"])
+def test_a_cache_serves_a_model_without_its_tower(absent):
+    model = tiny_model()
+    (chat,) = questions(model, 1)
+    cache = model.encode_video(**chat)
+    expected = model.generate(chat["input_ids"], video_cache=cache, **SETTINGS)
+    if absent == "removed":
+        model.model.vision_tower = None
+    else:
+        model.model.vision_tower.to("meta")
+    assert torch.equal(model.generate(chat["input_ids"], video_cache=cache, **SETTINGS), expected)
+
+
+def test_features_in_one_tensor_are_shared_and_compared(model):
+    chats = questions(model, 2)
+    flat = torch.cat(model.get_video_features(chats[0]["pixel_values_videos"]).pooler_output)
+    cache = model.encode_video(chats[0]["input_ids"], video_features=flat)
+    expected = model.generate(**ids_of(chats), video_cache=cache, **SETTINGS)
+    for given in (flat, torch.cat([flat, flat]), [flat]):
+        assert torch.equal(
+            model.generate(**ids_of(chats), video_features=given, share_video=True, **SETTINGS), expected
+        )
+        assert torch.equal(
+            model.generate(**ids_of(chats), video_features=given, video_cache=cache, **SETTINGS), expected
+        )
+
+
+def test_a_path_that_cannot_be_written_or_read_is_named(model, tmp_path):
+    cache, missing = model.encode_video(**questions(model, 1)[0]), tmp_path / "no" / "cache.safetensors"
+    for path, error in ((missing, FileNotFoundError), (tmp_path, IsADirectoryError)):
+        with pytest.raises(error, match=str(path)):
+            cache.save(path)
+        with pytest.raises(error, match=str(path)):
+            VideoCache.load(path)

@@ -11,35 +11,68 @@ from torch import nn
 
 from .outputs_vidlada import pooled_features
 
-SAMPLED_WEIGHTS, SAMPLED_PIXELS = 16, 4096  # values of a tensor that are looked at, at least
+SAMPLED_WEIGHTS = 16  # values of a weight that are looked at in every call, at least
+SEEING = ("vision_tower", "multi_modal_projector", "image_newline")  # what makes features of pixels
+# Fields of the configuration, of a part and of how pixels become features, that change what the same weights compute.
 CONFIGURED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "rope_parameters", "rms_norm_eps")
+CONFIGURED_SIGHT = ("hidden_act", "layer_norm_eps", "image_size", "patch_size")
+CONFIGURED_FEATURES = ("pooling_stride", "pooling_mode", "newline_position", "projector_hidden_act")
 
-# Of each text model what its fingerprint was made from, and the fingerprint.
+# Of each part of a model what its fingerprint was made from, and the fingerprint.
 _kept: WeakKeyDictionary[nn.Module, tuple[Any, str]] = WeakKeyDictionary()
 
 
+def fingerprint_checkpoint(model: Any, video: str) -> str:
+    """Of the parts of a model that made a video cache: a name and 16 hexadecimal digits each.
+
+    Features that were given pass tower, projector and newline by. A part that is absent, or whose weights are elsewhere
+    (offloaded), is left out.
+
+    Args:
+        model: a `VidLaDAModel`.
+        video: what `fingerprint_visual` returned.
+    """
+    parts = {"language_model": fingerprint_model(model.language_model)}
+    if not video.startswith("features"):
+        for name in SEEING:
+            module = getattr(model, name, None)
+            if module is not None and not any(weight.is_meta for weight in module.parameters()):
+                parts[name] = fingerprint_model(module)
+        about = [getattr(model.config, name, None) for name in CONFIGURED_FEATURES]
+        about += [getattr(model.config.vision_config, name, None) for name in CONFIGURED_SIGHT]
+        parts["sight"] = _digest(json.dumps(about), b"")
+    return " ".join(f"{name}:{digits}" for name, digits in parts.items())
+
+
+def is_same_checkpoint(known: str, found: str) -> bool:
+    """Whether two fingerprints agree on the text model, and on all other parts that both could look at."""
+    ours, theirs = (dict(part.partition(":")[::2] for part in each.split()) for each in (known, found))
+    return "language_model" in ours and all(theirs.get(name, digits) == digits for name, digits in ours.items())
+
+
 @torch.no_grad()
-def fingerprint_model(text_model: Any) -> str:
-    """Of the configuration, the adapters and all weights: 16 hexadecimal digits.
+def fingerprint_model(part: Any) -> str:
+    """Of the configuration, the adapters and all weights of a part: 16 hexadecimal digits.
 
     The weights are read once, and again when one is replaced, moved or changed in place, which torch counts. It does
     not count what is written through `.data`: so some values of each weight are looked at in every call.
     """
-    weights, adapters = list_weights(text_model)
-    about = json.dumps([[getattr(text_model.config, name, None) for name in CONFIGURED], adapters], sort_keys=True)
+    weights, adapters = list_weights(part)
+    config = getattr(part, "config", None)
+    about = json.dumps([[getattr(config, name, None) for name in CONFIGURED], adapters], sort_keys=True)
     values = to_bytes([sample(weight, SAMPLED_WEIGHTS) for weight in weights])
     state = about, [_identity(weight) for weight in weights], values
-    kept = _kept.get(text_model)
+    kept = _kept.get(part)
     if kept is None or kept[0] != state:
         sums = [(tuple(weight.shape), str(weight.dtype), sum_bits(weight)) for weight in weights]
-        kept = _kept[text_model] = state, _digest(about + str(sums), values)
+        kept = _kept[part] = state, _digest(about + str(sums), values)
     return kept[1]
 
 
-def list_weights(text_model: Any) -> tuple[list[torch.Tensor], list[Any]]:
+def list_weights(part: Any) -> tuple[list[torch.Tensor], list[Any]]:
     """The weights whose values are here (of those cut over processes this one's part); and which adapters of `peft`
     are on, whose weights are there either way. `modules()` takes ten times as long."""
-    weights, adapters, modules = [], [], [text_model]
+    weights, adapters, modules = [], [], [part]
     while modules:
         module = modules.pop()
         modules += filter(None, module._modules.values())
@@ -52,19 +85,26 @@ def list_weights(text_model: Any) -> tuple[list[torch.Tensor], list[Any]]:
 
 
 def fingerprint_visual(visual: dict[str, Any]) -> str | None:
-    """Of some values of the pixels, or else of the features, of videos and images; None where neither is given.
+    """Of all pixels, or else of the features, of videos and images; None where neither is given.
+
+    Each row and each column of a frame (or of the features) is summed, so that every value counts, where it stands.
 
     Args:
         visual: visual arguments of `generate`. Values are looked at in bfloat16, which is the same in half precision.
     """
     pixels = [visual[name] for name in ("pixel_values", "pixel_values_videos") if visual.get(name) is not None]
     features = pooled_features(visual.get("video_features"))
-    kind, tensors = ("pixels", pixels) if pixels or features is None else ("features", list(features))
+    kind, tensors = ("pixels", [tensor.flatten(0, -4) for tensor in pixels])
+    if not pixels and features is not None:
+        features = features if isinstance(features, torch.Tensor) else torch.cat([*features])
+        kind, tensors = "features", [features.flatten(0, -2)]
     if not tensors:
         return None
-    tensors = [tensor.flatten(0, -4) if kind == "pixels" else tensor for tensor in tensors]
-    samples = [sample(tensor, SAMPLED_PIXELS).to(torch.bfloat16) for tensor in tensors]
-    return f"{kind} " + _digest(str([tuple(tensor.shape) for tensor in tensors]), to_bytes(samples))
+    # A copy of its own can be read four values at a time, as whole numbers, which overflow alike everywhere.
+    halves = [each.to(torch.bfloat16, copy=True, memory_format=torch.contiguous_format) for each in tensors]
+    whole = [half.view(torch.int64 if half.shape[-1] % 4 == 0 else torch.int16) for half in halves]
+    sums = [each.sum(side, dtype=torch.int64).flatten() for each in whole for side in (-1, -2)]
+    return f"{kind} " + _digest(str([tuple(tensor.shape) for tensor in tensors]), to_bytes(sums))
 
 
 def sample(tensor: torch.Tensor, count: int) -> torch.Tensor:
@@ -98,4 +138,4 @@ def _digest(about: str, values: bytes) -> str:
     return hashlib.sha256(about.encode() + values).hexdigest()[:16]
 
 
-__all__ = ["fingerprint_model", "fingerprint_visual"]
+__all__ = ["fingerprint_checkpoint", "fingerprint_model", "fingerprint_visual", "is_same_checkpoint"]

@@ -5,7 +5,7 @@ for: `cache = model.encode_video(**inputs)`, then `model.generate(**inputs, vide
 of chats, that begins with the same video; or `model.generate(**inputs, share_video=True)` for one batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from .cache_vidlada import DenoisingStep, SequenceLayout
 from .devices_vidlada import execution_device
-from .fingerprints_vidlada import fingerprint_model, fingerprint_visual
+from .fingerprints_vidlada import fingerprint_checkpoint, fingerprint_visual, is_same_checkpoint
 from .kv_cache_vidlada import SelectiveKVCache
 from .outputs_vidlada import pooled_features
 
@@ -66,7 +66,8 @@ class ChatBeginning:
         ids = self.input_ids.to(execution_device(model.language_model.embed_tokens))
         embeddings = model.merge_features(ids[None], **visual, vision_batch_size=vision_batch_size)
         video = fingerprint_visual(visual) or "none"
-        return compute_video_cache(model.language_model, self.input_ids, embeddings, video)
+        checkpoint = fingerprint_checkpoint(model, video)
+        return compute_video_cache(model.language_model, self.input_ids, embeddings, checkpoint, video)
 
     def cut_off(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
@@ -116,7 +117,7 @@ class VideoCache(ChatBeginning):
     Args:
         input_ids: (tokens,), int64, on the CPU.
         keys, values: a layer, (tokens, key-value heads, head_dim), the keys rotated.
-        checkpoint: fingerprint of the text model that computed them.
+        checkpoint: fingerprint of the parts of the model that computed them, see `fingerprint_checkpoint`.
         video: fingerprint of the pixels or features that they show.
     """
 
@@ -142,7 +143,15 @@ class VideoCache(ChatBeginning):
         return replace(self, keys=keys, values=values)
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file."""
+        """Writes a safetensors file.
+
+        Raises:
+            OSError: the path is a folder, or is in none.
+        """
+        if Path(path).is_dir():
+            raise IsADirectoryError(f"{path} is a folder: name a file to keep the video cache in.")
+        if not Path(path).parent.is_dir():
+            raise FileNotFoundError(f"{path} cannot be written, since {Path(path).parent} is no folder: make it first.")
         tensors = {"input_ids": self.input_ids, "keys": torch.stack(self.keys), "values": torch.stack(self.values)}
         metadata = {"format": "pt", "checkpoint": self.checkpoint, "video": self.video}
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
@@ -152,8 +161,12 @@ class VideoCache(ChatBeginning):
         """Reads what `save` wrote.
 
         Raises:
+            OSError: there is no such file.
             ValueError: the file is damaged, or holds something else.
         """
+        if not Path(path).is_file():
+            what = (IsADirectoryError, "a folder") if Path(path).is_dir() else (FileNotFoundError, "not there")
+            raise what[0](f"{path} is {what[1]}: give the file that `VideoCache.save` wrote.")
         try:
             with safe_open(path, "pt", device=str(device)) as file:
                 metadata = file.metadata() or {}
@@ -173,7 +186,7 @@ class VideoCache(ChatBeginning):
         weight = model.language_model.embed_tokens.weight
         if self.keys[0].dtype != weight.dtype:
             raise ValueError(f"The video cache holds {self.keys[0].dtype}, the model {weight.dtype}: {again}.")
-        if self.checkpoint != fingerprint_model(model.language_model):
+        if not is_same_checkpoint(self.checkpoint, fingerprint_checkpoint(model, self.video)):
             raise ValueError(f"The video cache was made with another checkpoint: {again}.")
         device = execution_device(model.language_model.embed_tokens)
         if self.keys[0].device != device:
@@ -226,7 +239,7 @@ def visual_of_one(model: Any, input_ids: torch.Tensor, visual: Mapping[str, Any]
     if visual.get("pixel_values_videos") is not None:
         given += visual["pixel_values_videos"].shape[:-3].numel() * model.tokens_per_frame
     if visual["video_features"] is not None:
-        given += sum(len(features) for features in visual["video_features"])
+        given += sum(features.shape[:-1].numel() for features in _as_list(visual["video_features"]))
     if visual.get("pixel_values") is not None:
         given += len(visual["pixel_values"]) * (config.vision_grid**2 + 1)
     wanted = int(torch.isin(input_ids, torch.tensor([config.video_token_id, config.image_token_id])).sum())
@@ -240,14 +253,20 @@ def visual_of_one(model: Any, input_ids: torch.Tensor, visual: Mapping[str, Any]
     return first
 
 
+def _as_list(features: torch.Tensor | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    return [features] if isinstance(features, torch.Tensor) else features
+
+
 @torch.no_grad()
-def compute_video_cache(text_model: Any, input_ids: torch.Tensor, embeddings: torch.Tensor, video: str) -> VideoCache:
+def compute_video_cache(
+    text_model: Any, input_ids: torch.Tensor, embeddings: torch.Tensor, checkpoint: str, video: str
+) -> VideoCache:
     """Runs the beginning of a chat through all layers, each token attending to all of it.
 
     Args:
         input_ids: (tokens,), int64.
         embeddings: (1, tokens, hidden), visual features merged in.
-        video: fingerprint of what it shows.
+        checkpoint, video: fingerprints of the model and of what it shows.
     """
     tokens, device = len(input_ids), embeddings.device
     positions = torch.arange(tokens, device=device)[None]
@@ -255,7 +274,7 @@ def compute_video_cache(text_model: Any, input_ids: torch.Tensor, embeddings: to
     cache.begin(SequenceLayout(positions, None, torch.full_like(positions, -1), slice(tokens, tokens)))
     cache.denoise(text_model, embeddings, DenoisingStep(0, 0, 0, slice(0, tokens)))
     keys, values = (tuple(kept[layer][:-1] for layer in sorted(kept)) for kept in (cache.keys, cache.values))
-    return VideoCache(input_ids.cpu(), keys, values, fingerprint_model(text_model), video)
+    return VideoCache(input_ids.cpu(), keys, values, checkpoint, video)
 
 
 __all__ = ["VISUAL_INPUTS", "ChatBeginning", "VideoCache", "choose_shared"]
