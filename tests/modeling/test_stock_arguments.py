@@ -1,5 +1,7 @@
 """What stock callers pass to `generate`: taken where it means nothing here, refused by name where it would."""
 
+import json
+
 import pytest
 import torch
 from transformers import GenerationConfig
@@ -67,6 +69,42 @@ def test_do_sample_says_what_temperature_says(model):
         answer(model, do_sample=True)
     with pytest.raises(ValueError, match="`do_sample=False` takes the most probable.*`temperature=0.7` draws"):
         answer(model, do_sample=False, temperature=0.7)
+
+
+def test_a_config_that_says_do_sample_is_met_as_the_argument_is(model, tmp_path):
+    greedy = answer(model)
+    stock = GenerationConfig(do_sample=False, temperature=1.0, suppress_tokens=[0], pad_token_id=0)
+    assert answer(model, generation_config=stock) == greedy
+    with pytest.raises(ValueError, match="`do_sample=False` takes the most probable"):
+        answer(model, generation_config=GenerationConfig(do_sample=False, temperature=20.0))
+    with pytest.raises(ValueError, match="give one"):
+        answer(model, generation_config=GenerationConfig(do_sample=True))
+    for name, value in (("num_beams", 4), ("min_new_tokens", 8), ("max_length", 8)):
+        with pytest.raises(ValueError, match=f"`{name}={value}"):
+            answer(model, generation_config=GenerationConfig(**{name: value}))
+
+
+def test_a_stored_file_that_says_do_sample_false_or_null_is_greedy(tmp_path, caplog):
+    for fields in ({"do_sample": False, "temperature": 30.0}, {"temperature": None, "max_new_tokens": None}):
+        (tmp_path / "generation_config.json").write_text(json.dumps(fields))
+        stored = VidLaDAGenerationConfig.from_pretrained(tmp_path)
+        assert (stored.temperature, stored.max_new_tokens) == (0.0, 128)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"do_sample": True}))
+    VidLaDAGenerationConfig.from_pretrained(tmp_path)
+    assert "nothing is drawn" in caplog.text
+
+
+def test_none_set_on_a_config_is_the_default(model):
+    stored = VidLaDAGenerationConfig(max_new_tokens=4, suppress_tokens=[0], pad_token_id=0)
+    stored.temperature = stored.unmask_threshold = None
+    assert model.generate(IDS, generation_config=stored).tolist() == answer(model)
+
+
+def test_what_processors_and_forward_say_besides_is_taken(model):
+    besides = {"inputs_embeds": None, "position_ids": None, "labels": None, "mm_token_type_ids": torch.zeros_like(IDS)}
+    assert answer(model, **besides) == answer(model)
+    with pytest.raises(ValueError, match="max_new_token"):
+        model.generate(IDS, max_new_token=None)
 
 
 def test_none_leaves_a_setting_as_it_is_stored(model):

@@ -81,6 +81,14 @@ def test_all_ways_to_ask_are_the_same(pipe: VideoTextToTextPipeline) -> None:
         assert way()[0]["generated_text"] == expected
 
 
+def test_options_of_stock_callers_reach_generate(pipe: VideoTextToTextPipeline) -> None:
+    expected = by_hand(pipe, noise(3), "What?")
+    for stock in ({"do_sample": False}, {"use_cache": True, "num_beams": 1}, {"top_p": None, "synced_gpus": False}):
+        assert pipe(noise(3), text="What?", **GENERATE, **stock)[0]["generated_text"] == expected
+    with pytest.raises(ValueError, match="`num_beams=4` belongs to autoregressive decoding"):
+        pipe(noise(3), text="What?", **GENERATE, num_beams=4)
+
+
 def test_a_question_without_a_video_is_answered(pipe: VideoTextToTextPipeline) -> None:
     assert pipe(text="What?", **GENERATE)[0]["generated_text"] == by_hand(pipe, None, "What?")
 

@@ -12,7 +12,7 @@ from transformers.utils import logging
 from .arguments_vidlada import check_choice, refuse_unknown
 from .cache_strategies_vidlada import resolve_cache_strategy
 from .cache_vidlada import DenoisingStep
-from .stock_arguments_vidlada import is_neutral
+from .stock_arguments_vidlada import drop_neutral, is_neutral, settle_sampling
 from .unmasking_vidlada import resolve_unmasking
 
 logger = logging.get_logger(__name__)
@@ -130,10 +130,13 @@ class VidLaDAGenerationConfig(GenerationConfig):
         self.validate()
 
     def validate(self, *_: Any, **__: Any) -> None:
-        """Raises a ValueError that names the first field of an impossible value."""
+        """Raises a ValueError that names the first field of an impossible value. None stands for a field's default."""
+        for name, default in self.FIELDS.items():
+            if getattr(self, name) is None:
+                setattr(self, name, default)
         for name in ("max_new_tokens", "block_length", "max_denoising_steps"):
             value = getattr(self, name)
-            if value is None and name != "max_new_tokens":
+            if value is None:
                 continue
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
@@ -199,14 +202,22 @@ class VidLaDAGenerationConfig(GenerationConfig):
 
     @classmethod
     def of(cls, config: GenerationConfig) -> "VidLaDAGenerationConfig":
-        """A copy of a config, which may be a stock `GenerationConfig`: what is set in it and means something here."""
+        """A copy of a config, which may be a stock `GenerationConfig`: what is set in that is taken, or refused, as
+        arguments of `generate` are."""
         if hasattr(config, "FIELDS"):
             return copy.deepcopy(config)  # type: ignore[return-value]
-        return cls.from_dict({name: value for name, value in config.to_dict().items() if value is not None})
+        said = {name: value for name, value in config.to_dict().items() if not name.startswith(("_", "transformers_"))}
+        refuse_max_length(said.get("max_length"))
+        settings = cls.from_dict(drop_neutral(said, cls.FIELDS))
+        settle_sampling(settings, said)
+        return settings
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """From a parsed generation_config.json; fields of autoregressive decoding in it are left out with a warning."""
+        """From a parsed generation_config.json; fields of autoregressive decoding in it are left out with a warning.
+
+        Of these, `do_sample=False` is what the temperature 0 is here.
+        """
         foreign = [name for name in GenerationConfig().to_dict() if name in config_dict and name not in cls.FIELDS]
         meant = [name for name in foreign if not name.startswith(("_", "transformers_"))]
         set_fields = [name for name in meant if config_dict[name] and not is_neutral(name, config_dict[name])]
@@ -214,6 +225,10 @@ class VidLaDAGenerationConfig(GenerationConfig):
             names = ", ".join(set_fields)
             logger.warning("generation_config.json sets %s, which a diffusion model does not use.", names)
         kept = {k: v for k, v in config_dict.items() if k not in foreign or k == "_from_model_config"}
+        if config_dict.get("do_sample") is False:
+            kept["temperature"] = 0.0
+        elif config_dict.get("do_sample") and not config_dict.get("temperature"):
+            logger.warning("generation_config.json sets do_sample, but no temperature to draw with: nothing is drawn.")
         return super().from_dict(kept, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:

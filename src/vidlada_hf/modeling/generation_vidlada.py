@@ -59,6 +59,7 @@ class VidLaDAGenerationMixin:
     config: Any
     model: Any
     lm_head: Any
+    forward: Any
 
     @torch.no_grad()
     def generate(
@@ -255,7 +256,10 @@ class VidLaDAGenerationMixin:
             raise ValueError("`cache_config` belongs to a strategy's name: give the settings to your object itself.")
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
         known = [*settings.FIELDS, *ALIASES, "canvas", "suffix", *inspect.signature(self.generate).parameters]
-        refuse_unknown(unknown, known, "generation argument")
+        of_forward = inspect.signature(self.forward).parameters
+        said = [name for name, value in unknown.items() if value is not None or name not in of_forward]
+        # Types of tokens, which processors may return, say nothing that the ids do not.
+        refuse_unknown([name for name in said if not name.endswith("token_type_ids")], known, "generation argument")
         suffix_ids = prepare_suffix(suffix, tokenizer, device)
         text_config = self.config.get_text_config()
         check_positions(attention_mask, settings.max_new_tokens + len(suffix_ids), text_config.max_position_embeddings)

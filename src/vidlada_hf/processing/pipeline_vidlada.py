@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
+from transformers.generation import GenerationConfig, GenerationMixin
 from transformers.pipelines.base import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils.chat_template_utils import Chat, is_valid_message
@@ -367,10 +368,12 @@ def _positions_of(model: Any) -> int | None:
 
 
 def _names_of_generate(model: Any) -> set[str]:
-    """Names that `model.generate` is known to take: its arguments and the fields of its generation config."""
+    """Names that `model.generate` is known to take or to refuse by name: its arguments and the fields of its generation
+    config, and those of transformers' own."""
     config = getattr(model, "generation_config", None)
     fields = {} if config is None else vars(config)
-    return {*inspect.signature(model.generate).parameters, *fields} - {"self", "kwargs"}
+    arguments = {*inspect.signature(model.generate).parameters, *inspect.signature(GenerationMixin.generate).parameters}
+    return {*arguments, *fields, *vars(GenerationConfig())} - {"self", "inputs", "kwargs"}
 
 
 __all__ = ["VideoTextToTextPipeline"]
