@@ -6,6 +6,7 @@ from torch.overrides import TorchFunctionMode
 
 from vidlada_hf.modeling.cache_strategies_vidlada import CACHE_STRATEGIES
 from vidlada_hf.modeling.devices_vidlada import exact_dtype, execution_device
+from vidlada_hf.modeling.objective_vidlada import IGNORED
 from vidlada_hf.modeling.unmasking_vidlada import UNMASKING_STRATEGIES
 
 from ..clips import noise
@@ -84,6 +85,42 @@ def test_weights_that_hooks_bring_say_where_they_are_used(inputs):
     embeddings = model.get_input_embeddings()
     assert embeddings.weight.device.type == "meta" and execution_device(embeddings) == torch.device("cpu")
     assert torch.equal(model.generate(**inputs, max_new_tokens=4), expected)
+
+
+def labeled(inputs) -> dict:
+    """The question's last tokens as labels, with all that may come with them."""
+    labels = inputs["input_ids"].clone()
+    labels[:, :-3] = IGNORED
+    masks = {"masked": labels != IGNORED, "mask_probabilities": torch.ones(1), "example_weights": torch.ones(1)}
+    positions = {"position_ids": torch.arange(labels.shape[1])[None]}
+    return dict(inputs) | {"attention_mask": torch.ones_like(labels), "labels": labels} | masks | positions
+
+
+def test_a_head_elsewhere_makes_the_loss_there(inputs):
+    """As `device_map="auto"` may place it."""
+    hooks = pytest.importorskip("accelerate.hooks")
+    model, _ = build_tiny()
+    model.train()
+    hooks.add_hook_to_module(model.lm_head.to("meta"), hooks.AlignDevicesHook("meta"))
+    outputs = model(**labeled(inputs))
+    assert outputs.loss.device.type == outputs.masked_logits.device.type == "meta"
+
+
+@pytest.mark.gpu
+def test_inputs_with_labels_are_moved_to_the_model(inputs):
+    model, _ = build_tiny()
+    batch = labeled(inputs)
+    expected = model.train()(**batch).loss
+    model.cuda()
+    for device in ("cpu", "cuda"):
+        moved = {name: value.to(device) for name, value in batch.items()}
+        torch.testing.assert_close(model(**moved).loss.cpu(), expected, rtol=1e-3, atol=1e-3)
+    moved["labels"] = moved["labels"].cpu()
+    torch.testing.assert_close(model(**moved).loss.cpu(), expected, rtol=1e-3, atol=1e-3)
+    with torch.no_grad():
+        model.eval()
+        predictions = model(**dict(inputs), labels=batch["labels"]).predictions
+    assert predictions.shape == batch["labels"].shape
 
 
 @pytest.mark.gpu

@@ -79,6 +79,14 @@ def test_a_loss_from_the_logits_beside_labels_is_refused(tmp_path):
         trainer.train()
 
 
+def test_logits_beside_labels_are_refused_by_their_key():
+    outputs = tiny_model().train()(**examples(1)[0])
+    for take in (outputs.get, outputs.__getitem__):
+        with pytest.raises(KeyError, match="returns no `logits`: .*another objective"):
+            take("logits")
+    assert outputs.get("loss") is outputs["loss"] is outputs[0] and outputs.get("other", 3) == 3
+
+
 def test_a_head_that_others_apply_is_refused():
     """TRL calls the body of a causal model, and applies the head itself."""
     model = tiny_model().train()
@@ -176,6 +184,38 @@ def test_features_are_trained_on():
     model = tiny_model().train()
     model.model(**example(model, 1)).last_hidden_state.sum().backward()
     model(**example(model, 1), output_hidden_states=True).hidden_states[-1].sum().backward()
+
+
+# --- embeddings, labels -----------------------------------------------------------------------------------------------
+
+
+def test_noise_on_embeddings_is_trained_with(tmp_path):
+    """`neftune_noise_alpha` hooks the embeddings, and expects ids (batch, tokens) there."""
+    stock_trainer(tmp_path, neftune_noise_alpha=5.0).train()
+
+
+def test_masks_are_embedded_where_they_stand():
+    model, (one,) = tiny_model(), examples(1)
+    seen, shape = [], one["labels"].shape
+    model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
+    model(**one)
+    model(inputs_embeds=torch.randn(*shape, model.config.text_config.hidden_size), labels=one["labels"])
+    assert set(seen) == {shape}
+
+
+def test_labels_may_be_int32():
+    model, (one,) = tiny_model(), examples(1)
+    with torch.no_grad():
+        assert model(**one | {"labels": one["labels"].int()}).loss == model(**one).loss
+
+
+def test_an_example_longer_than_the_model_is_refused():
+    (one,) = examples(1)
+    length = one["labels"].shape[1]
+    limits = {at: tiny_model(text_config={"max_position_embeddings": at}) for at in (length - 1, length)}
+    limits[length](**one)
+    with pytest.raises(ValueError, match=f"Example 0 takes {length} tokens, and the model has {length - 1} positions"):
+        limits[length - 1](**one)
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ loss on the same data, whatever the batches. Whoever computes a loss from logits
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import torch_compilable_check
 
+from .devices_vidlada import execution_device, move_to
 from .labeled_prompts_vidlada import attended_tokens
 from .objective_vidlada import IGNORED, TimeSampling, check_labels, check_masks, complete_masks, diffusion_loss
 from .outputs_vidlada import VidLaDAMultimodalOutput
@@ -20,6 +21,11 @@ from .padded_visual_vidlada import count_images, flatten_visual
 from .text_model_vidlada import require_one
 
 SAMPLED = 16  # values of a frame that seed the masks of its example
+NO_LOGITS = (
+    "With `labels` VidLaDA returns no `logits`: it saw part of the answer, so a loss computed from them and the labels "
+    "(shifted, smoothed, distilled, ...) would be another objective. Use `loss`, the masked one, or `masked_logits`, "
+    "one row for each masked token."
+)
 
 
 @dataclass
@@ -47,11 +53,16 @@ class VidLaDALossOutput(VidLaDAMultimodalOutput):
 
     @property
     def logits(self) -> torch.Tensor:
-        raise AttributeError(
-            "With `labels` VidLaDA returns no `logits`: it saw part of the answer, so a loss computed from them and "
-            "the labels (shifted, smoothed, distilled, ...) would be another objective. Use `loss`, the masked one, or "
-            " `masked_logits`, one row for each masked token."
-        )
+        raise AttributeError(NO_LOGITS)
+
+    def __getitem__(self, key: Any) -> Any:
+        if key == "logits":
+            raise KeyError(NO_LOGITS)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As of a dict, but refuses "logits" as `outputs["logits"]` does."""
+        return self[key] if key == "logits" else super().get(key, default)
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,15 @@ class GivenMasks:
     def are_open(self) -> bool:
         """Whether nothing says which tokens are masked."""
         return self.masked is None and self.probabilities is None and self.generator is None
+
+    def beside(self, labels: torch.Tensor) -> "GivenMasks":
+        """The same on the device of the labels."""
+        return replace(
+            self,
+            masked=move_to(labels, self.masked),
+            probabilities=move_to(labels, self.probabilities),
+            example_weights=move_to(labels, self.example_weights),
+        )
 
 
 class VidLaDALossMixin:
@@ -95,7 +115,12 @@ class VidLaDALossMixin:
                 "VidLaDA's loss is a mean over examples, which `num_items_in_batch` cannot scale: leave it out, and "
                 "average over accumulated batches, as `Trainer` does for a model with `accepts_loss_kwargs = False`."
             )
+        labels = labels.long()
+        inputs["input_ids"] = move_to(labels, inputs["input_ids"])
+        kwargs |= {name: move_to(labels, kwargs[name]) for name in ("attention_mask", "position_ids")}
+        given = given.beside(labels)
         check_is_not_packed(labels, kwargs["position_ids"], kwargs["attention_mask"])
+        check_length(labels, kwargs["attention_mask"], self.config.text_config.max_position_embeddings)
         embeddings, towers = self._embed_labeled(labels, inputs, given)
         is_evaluation = not self.training and not torch.is_grad_enabled() and given.are_open
         generator = given.generator
@@ -104,12 +129,15 @@ class VidLaDALossMixin:
         masked, probabilities = complete_masks(
             labels, given.masked, given.probabilities, given.time_sampling, generator
         )
-        mask = self.get_input_embeddings()(labels.new_tensor(self.config.mask_token_id))
+        # At every position, as where the ids held the masks: hooks of the embeddings (noise) take it for their input.
+        mask_ids = torch.full_like(labels, self.config.mask_token_id)
+        mask = self.get_input_embeddings()(mask_ids.to(execution_device(self.get_input_embeddings(), labels)))
 
         def run(masked: torch.Tensor) -> tuple[torch.Tensor, Any]:
-            inputs_embeds = torch.where(masked[..., None], mask, embeddings)
+            inputs_embeds = torch.where(masked[..., None].to(mask.device), mask, embeddings.to(mask.device))
             outputs = self.model(inputs_embeds=inputs_embeds, return_dict=True, **kwargs)
-            return self.lm_head(outputs.last_hidden_state[masked]), outputs
+            states = outputs.last_hidden_state
+            return self.lm_head(states[masked.to(states.device)]), outputs
 
         logits, outputs = run(masked)
         loss = diffusion_loss(logits, labels, masked, probabilities, given.example_weights)
@@ -118,7 +146,7 @@ class VidLaDALossMixin:
             return VidLaDALossOutput(loss, None, logits, *states)
         # Not from those logits: they saw part of the answer, at most places the very token that is asked for.
         predictions = torch.full_like(labels, IGNORED)
-        predictions[labels != IGNORED] = run(labels != IGNORED)[0].argmax(-1)
+        predictions[labels != IGNORED] = run(labels != IGNORED)[0].argmax(-1).to(labels.device)
         return VidLaDALossOutput(loss, predictions, None, *states)
 
     def _embed_labeled(
@@ -198,6 +226,19 @@ def check_is_masked(is_masked: torch.Tensor | bool) -> None:
         "(`config.mask_token_id`), and draw again where no token is; for a head of your own pass "
         "`output_hidden_states=True` or call `model.model`.",
     )
+
+
+def check_length(labels: torch.Tensor, attention_mask: torch.Tensor | None, limit: int) -> None:
+    """Refuses examples that take more than the model's `limit` of positions."""
+    if labels.shape[1] <= limit:
+        return
+    lengths = attended_tokens(labels, attention_mask).sum(-1)
+    if (lengths > limit).any():
+        raise ValueError(
+            f"Example {int(lengths.argmax())} takes {int(lengths.max())} tokens, and the model has {limit} positions: "
+            "sample fewer frames, shorten the text, or leave it out. "
+            "(`model.config.text_config.max_position_embeddings` says how many.)"
+        )
 
 
 def check_is_not_packed(

@@ -36,7 +36,6 @@ from .vision_vidlada import (
     scatter_features,
 )
 
-
 LONGEST_UNMASKED = 32  # batches in training without a mask, whatever came before
 
 

@@ -157,7 +157,7 @@ def diffusion_loss(
     """The loss of a batch, a scalar.
 
     Args:
-        logits: (masked tokens, vocabulary), in the row-major order of `masked`.
+        logits: (masked tokens, vocabulary), in the row-major order of `masked`; their device is the loss's.
         labels: (batch, tokens), int64, -100 where there is nothing to predict.
         masked: (batch, tokens), bool.
         probabilities: (batch,), the probability with which each example was masked.
@@ -174,11 +174,12 @@ def diffusion_loss(
         )
     if (masked & (labels == IGNORED)).any():
         raise ValueError("`masked` covers tokens without a label (-100): only labeled tokens can be predicted.")
-    entropy = torch.nn.functional.cross_entropy(logits.float(), labels[masked], reduction="none")
+    targets = labels[masked].to(logits.device)
+    entropy = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
     weights = 1 / (probabilities * lengths)
     if example_weights is not None:
         weights = weights * example_weights
-    return (entropy * weights[:, None].expand_as(labels)[masked]).sum() / len(labels)
+    return (entropy * weights[:, None].expand_as(labels)[masked].to(logits.device)).sum() / len(labels)
 
 
 __all__ = [
