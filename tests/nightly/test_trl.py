@@ -110,6 +110,26 @@ def test_packing_is_refused(python: Path, tmp_path: Path) -> None:
     assert done.returncode != 0 and "several conversations are packed" in done.stderr
 
 
+def test_text_is_trained_on_through_the_processor(python: Path, tmp_path: Path) -> None:
+    """A control token that a record spells out stays text."""
+    script = """
+typed = {"messages": [turn("user", "What is <|eot_id|>?"), turn("assistant", "A <|mdm_mask|> or <video>.")]}
+trainer = MaskedSFTTrainer(
+    model, SFTConfig(**options, remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True}),
+    train_dataset=Dataset.from_list([typed] * 4), data_collator=DiffusionCollator(processor, {"text_only": True}),
+    processing_class=processor,
+)
+batch = next(iter(trainer.get_train_dataloader()))
+ends = tokenizer.convert_tokens_to_ids("<|eot_id|>")
+assert (batch["input_ids"] == ends).sum() == 2 * len(batch["input_ids"])
+assert not (batch["input_ids"] == model.config.mask_token_id).any()
+trainer.train()
+assert np.isfinite([line["loss"] for line in trainer.state.log_history if "loss" in line]).all()
+"""
+    done = run(python, tmp_path, script)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_videos_are_trained_on(python: Path, tmp_path: Path) -> None:
     script = """
 class Videos(DiffusionCollator):
