@@ -127,6 +127,8 @@ def test_contradicting_options(vidlada, checkpoint: Path, clip: Path) -> None:
         (("--temperature", -1), "`temperature`"),
         (("--frames", 0), "num_frames=0"),
         (("--fps", -1), "fps=-1"),
+        (("--seed", 2**70), "`seed` must be a whole number"),
+        (("--choice", "a", "--choice", "b", "--seed", 2**70), "`seed` must be a whole number"),
     ],
 )
 def test_impossible_settings_are_one_line_each(vidlada, checkpoint: Path, clip: Path, options, reason: str) -> None:

@@ -89,8 +89,7 @@ def test_each_prompt_may_have_its_own_choices_as_text_or_ids(model):
     texts = [["5", "9 7"], ["11 4 6", "8"]]
     together = model.score_choices(**doubled(batch(*chats)), choices=texts, tokenizer=Numbers(), num_draws=4)
     for row, chat, own in zip(together, chats, ([[5], [9, 7]], [[11, 4, 6], [8]]), strict=True):
-        # The same draws: those of the longest choice of all.
-        expected = [bound(model, chat, choice, draws=4) for choice in own]
+        expected = [bound(model, chat, choice, draws=4, longest=max(map(len, own))) for choice in own]
         torch.testing.assert_close(row, torch.tensor(expected, dtype=torch.float64), atol=1e-4, rtol=1e-4)
 
 
@@ -154,7 +153,14 @@ def test_the_likelier_of_two_is_what_it_would_say(model):
         ({"choices": [[5], []]}, "A choice is empty"),
         ({"choices": ["5"]}, "needs `tokenizer=`"),
         ({"choices": [[99]]}, "`choices` holds the id 99"),
-        ({"choices": [[[5], [6]], [[5]]]}, "a list for each, equally long"),
+        ({"choices": [[[5], [6]], [[5]]]}, "one list for all 1 prompts, or a list for each"),
+        ({"choices": [[[5], []]]}, "A choice is empty"),
+        ({"choices": ["", "5"], "tokenizer": Numbers()}, "A choice is empty"),
+        ({"choices": [" ", "5"], "tokenizer": Numbers()}, "The choice ' ' is empty: the tokenizer has no tokens"),
+        ({"choices": SENTENCES, "seed": None}, "`seed` must be a whole number"),
+        ({"choices": WORDS, "seed": 1.5}, "`seed` must be a whole number"),
+        ({"choices": SENTENCES, "seed": 2**70}, "`seed` must be a whole number"),
+        ({"choices": WORDS, "normalise": "token"}, "Did you mean `normalize`"),
         ({"choices": WORDS, "normalize": "length"}, "`normalize` must be one of"),
         ({"choices": SENTENCES, "num_draws": 0}, "`num_draws`"),
         ({"choices": WORDS, "cache_strateg": "dual"}, "Did you mean `cache_strategy`"),
@@ -179,3 +185,33 @@ def test_videos_are_dealt_to_prompts_by_their_placeholders():
     assert deal([6, 12, 6], [18, 0, 6], "video") == [slice(0, 2), slice(2, 2), slice(2, 3)]
     with pytest.raises(ValueError, match="A prompt has 7 video tokens"):
         deal([6, 12], [7], "video")
+
+
+def test_prompts_are_needed(model):
+    with pytest.raises(ValueError, match="`input_ids` must be given"):
+        model.score_choices(None, choices=WORDS)
+
+
+def test_lists_of_any_length_are_scored_as_alone(model):
+    """One token or several is decided for each prompt, and so are its draws."""
+    chats = [doubled(example(model, 2, after=3 + seed, seed=seed)) for seed in range(4)]
+    lists = [[[5], [9]], [[5], [9, 7], [4]], [[11]], [[11, 4, 6], [8, 8]]]
+    together = model.score_choices(**doubled(batch(*chats)), choices=lists, num_draws=4)
+    assert together.shape == (4, 3)
+    for row, chat, own in zip(together, chats, lists, strict=True):
+        alone = model.score_choices(**chat, choices=own, num_draws=4)[0]
+        torch.testing.assert_close(row[: len(own)], alone, atol=1e-5, rtol=1e-5)
+        assert row[len(own) :].isneginf().all()
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_features_may_be_one_tensor(model, counted):
+    chats = [doubled(example(model, frames, seed=frames)) for frames in (3, 2)]
+    inputs = doubled(batch(*chats))
+    expected = model.score_choices(**inputs, choices=SENTENCES, num_draws=2)
+    counts = inputs["num_frames_per_video"]
+    flat = torch.cat(model.get_video_features(inputs.pop("pixel_values_videos"), counts).pooler_output)
+    if not counted:
+        inputs.pop("num_frames_per_video")
+    found = model.score_choices(**inputs, video_features=flat, choices=SENTENCES, num_draws=2)
+    torch.testing.assert_close(found, expected)

@@ -355,6 +355,36 @@ def test_each_question_may_have_its_own_choices() -> None:
     assert one[0]["generated_text"][-1]["content"] == one[0]["choices"][0]
 
 
+def test_scores_of_choices_do_not_depend_on_the_batch(pipe) -> None:
+    lists = [["a", "b"], ["a", "bc d"], ["x", "y z", "w"]]
+    alone, together = (pipe(noise(3), text=QUESTIONS[:3], choices=lists, batch_size=size) for size in (1, 3))
+    for (one,), (other,) in zip(alone, together, strict=True):
+        assert one["choices"] == other["choices"]
+        assert one["log_likelihoods"] == pytest.approx(other["log_likelihoods"], abs=1e-3)
+
+
+def test_lists_of_choices_are_for_chats_and_for_the_constructor_too() -> None:
+    lists = [["a", "b"], ["x", "y", "z"]]
+    chats = [ask(noise(3), question) for question in QUESTIONS[:2]]
+    made = small_pipeline(choices=lists)
+    for outputs in (small_pipeline()(chats, choices=lists), made(chats), made(noise(3), text=QUESTIONS[:2])):
+        assert [sorted(output[0]["choices"]) for output in outputs] == lists
+    for requests in (chats[0], {"video": noise(3), "text": "What?"}, (chat for chat in chats)):
+        with pytest.raises(ValueError, match="Lists of choices belong to a list of questions"):
+            list(made(requests))
+
+
+def test_a_begun_answer_goes_on_with_a_choice_and_its_blank(pipe) -> None:
+    chat = [*ask(noise(2), "What is it?"), {"role": "assistant", "content": "it is the"}]
+    (output,) = pipe(chat, choices=[" cross", " bar"], return_full_text=True)
+    assert output["generated_text"][-1]["content"] == "it is the" + output["choices"][0]
+
+
+def test_the_video_that_is_kept_is_no_option(pipe) -> None:
+    with pytest.raises(ValueError, match="`video_once`"):
+        pipe(noise(2), text="What?", video_once=None)
+
+
 @pytest.mark.parametrize(
     ("choices", "options", "message"),
     [
@@ -369,7 +399,8 @@ def test_each_question_may_have_its_own_choices() -> None:
         (["a", "b"], {"temperature": 0.5}, "leave out `temperature`"),
         (["a", "b"], {"streamer": None}, "leave out `streamer`"),
         (["a", "b"], {"generate_kwargs": GENERATE}, "leave out `max_new_tokens`"),
-        ([["a", "b"], ["c", "d"]], {"temperature": 0.5}, "`temperature` is about generating"),
+        ([["a", "b"], ["c", "d"]], {"temperature": 0.5}, "leave out `temperature`"),
+        (["a", "b"], {"normalise": "token"}, "Did you mean `normalize`"),
     ],
 )
 def test_impossible_choices_say_what_is_wrong(pipe, choices: Any, options: dict[str, Any], message: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..hub.locate import find_checkpoint
-from ..modeling.arguments_vidlada import check_positions
+from ..modeling.arguments_vidlada import check_positions, check_seed
 from ..modeling.configuration_vidlada import VidLaDAConfig
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
@@ -134,6 +134,8 @@ def check_wishes(
     """
     config = VidLaDAGenerationConfig.from_pretrained(name)
     config.update(**settings)
+    if settings.get("seed") is not None:
+        check_seed("seed", settings["seed"])
     config.blocks()  # raises where a division is not exact
     if share_video and config.cfg_scale > 0:
         raise ValueError(f"`cfg_scale` ({config.cfg_scale}) also runs prompts without their video: do not share it.")

@@ -27,6 +27,12 @@ def check_whole(name: str, value: Any, least: int, unit: str = "") -> None:
         raise ValueError(f"`{name}` must be a whole number of at least {least}{unit}, got {value!r}.")
 
 
+def check_seed(name: str, value: Any) -> None:
+    """Refuses what torch cannot seed a generator with."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**64:
+        raise ValueError(f"`{name}` must be a whole number from 0 to 2**64 - 1, got {value!r}.")
+
+
 def check_interval(name: str, value: Any) -> Any:
     """The number of steps, or None for never; anything else is refused."""
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -109,6 +115,7 @@ __all__ = [
     "check_interval",
     "check_positions",
     "check_positive",
+    "check_seed",
     "check_whole",
     "prepare_prompts",
     "refuse_unknown",

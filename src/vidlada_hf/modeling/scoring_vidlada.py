@@ -13,7 +13,15 @@ from typing import Any
 
 import torch
 
-from .arguments_vidlada import check_choice, check_ids, check_whole, refuse_unknown, text_ids
+from .arguments_vidlada import (
+    check_choice,
+    check_ids,
+    check_seed,
+    check_whole,
+    prepare_prompts,
+    refuse_unknown,
+    text_ids,
+)
 from .cache_vidlada import DenoisingStep
 from .denoising_run_vidlada import refuse_broken
 from .devices_vidlada import exact_dtype
@@ -63,47 +71,60 @@ class VidLaDAScoringMixin:
 
         Args:
             input_ids, attention_mask: (batch, tokens), prompts as for `generate`.
-            choices: texts or lists of ids, the same for all prompts; or a list of these for each prompt, equally long.
+            choices: texts or lists of ids, the same for all prompts; or a list of these for each prompt.
             tokenizer: for texts, in which control tokens are text.
             normalize: None sums over a choice's tokens and the end of the turn; "token" divides by their number. Of
-                choices that are all one token both give the log-probability of that token.
-            num_draws, seed: of the masks, where some choice has several tokens.
+                choices of a prompt that are all one token both give the log-probability of that token.
+            num_draws, seed: of the masks, where some choice of a prompt has several tokens.
             end_token_id: that ends a turn; None: the first of the generation config's `eos_token_id`.
             arguments: as for `generate`: `pixel_values_videos` and the like, `vision_batch_size`, `video_cache`,
                 `share_video`, `cache_strategy`, `cache_config`, `cfg_scale`, `cuda_graphs`, `compile`. A strategy sees
                 each draw as a step.
 
         Returns:
-            (batch, choices), float64 (float32 on a device that has no float64).
+            (batch, choices), float64 (float32 on a device that has no float64): -inf behind a prompt's last choice,
+            where another has more. A prompt's scores do not depend on the others of its batch.
 
         Raises:
-            ValueError: no choices, an empty one, or not as many for each prompt; texts without a tokenizer; an argument
+            ValueError: no choices, an empty one, or not a list for each prompt; texts without a tokenizer; an argument
                 that is unknown, or about generating.
         """
         check_arguments(arguments)
         if normalize is not None:
             check_choice("normalize", normalize, ("token",))
         check_whole("num_draws", num_draws, 1)
+        check_seed("seed", seed)
+        prepare_prompts(input_ids, attention_mask, torch.device("cpu"))  # refuses another shape
         ids = encode_choices(choices, len(input_ids), tokenizer)
         check_ids("choices", [i for row in ids for choice in row for i in choice], self.config.text_config.vocab_size)
         end = self._end_token(end_token_id)
         prompts = Prompts.encode(self.model, input_ids, attention_mask, arguments)
-        if all(len(choice) == 1 for row in ids for choice in row):
-            masks = torch.full((len(input_ids), 1, 2), self.config.mask_token_id)
-            (logits,) = self._canvas_logits(prompts, masks)
-            wanted = torch.tensor(ids, device=logits.device)[..., 0]
-            scores = logits[:, 0].to(exact_dtype(logits.device)).log_softmax(-1).gather(-1, wanted)
-            return refuse_nan(scores)
-        scores = torch.zeros(len(ids), len(ids[0]), dtype=exact_dtype(input_ids.device))
-        lengths = {len(choice) for row in ids for choice in row}
-        draws = draw_shared_masks(max(lengths) + 1, num_draws, seed)
-        for length in sorted(lengths):  # a canvas has one length
-            rows = [(i, j) for i, row in enumerate(ids) for j, choice in enumerate(row) if len(choice) == length]
+        scores = torch.full((len(ids), max(map(len, ids))), -torch.inf, dtype=exact_dtype(input_ids.device))
+        at_once = [all(len(choice) == 1 for choice in row) for row in ids]
+        if any(at_once):
+            self._score_tokens(prompts, ids, [i for i, short in enumerate(at_once) if short], scores)
+        draws = {
+            i: draw_shared_masks(max(map(len, row)) + 1, num_draws, seed) for i, row in enumerate(ids) if not at_once[i]
+        }
+        for length in sorted({len(choice) for i in draws for choice in ids[i]}):  # a canvas has one length
+            rows = [(i, j) for i in draws for j, choice in enumerate(ids[i]) if len(choice) == length]
             answers = torch.tensor([[*ids[i][j], end] for i, j in rows])
-            bound = self._bound(prompts.take([i for i, _ in rows]), answers, draws)
+            rates, masked = draws[rows[0][0]][0], torch.stack([draws[i][1][:, : length + 1] for i, _ in rows])
+            bound = self._bound(prompts.take([i for i, _ in rows]), answers, rates, masked)
             examples, columns = torch.tensor(rows).unbind(1)
-            scores[examples, columns] = bound / (length + 1 if normalize == "token" else 1)
+            scores[examples, columns] = (bound / (length + 1 if normalize == "token" else 1)).to(scores)
         return refuse_nan(scores).to(input_ids.device)
+
+    def _score_tokens(
+        self: Any, prompts: "Prompts", ids: list[list[list[int]]], rows: list[int], scores: torch.Tensor
+    ) -> None:
+        """Writes the scores, (batch, choices), of the rows whose choices are all one token."""
+        masks = torch.full((len(rows), 1, 2), self.config.mask_token_id)
+        (logits,) = self._canvas_logits(prompts.take(rows), masks)
+        found = logits[:, 0].to(exact_dtype(logits.device)).log_softmax(-1)
+        for row, values in zip(rows, found, strict=True):
+            wanted = [token for (token,) in ids[row]]
+            scores[row, : len(wanted)] = values[wanted].to(scores)
 
     def _end_token(self: Any, end: int | None) -> int:
         if end is None:
@@ -114,21 +135,20 @@ class VidLaDAScoringMixin:
         return end
 
     def _bound(
-        self: Any, prompts: "Prompts", answers: torch.Tensor, draws: tuple[torch.Tensor, torch.Tensor]
+        self: Any, prompts: "Prompts", answers: torch.Tensor, rates: torch.Tensor, masked: torch.Tensor
     ) -> torch.Tensor:
         """(prompts,), on the CPU: the mean over draws of the bound on each answer's log-likelihood.
 
         Args:
             answers: (prompts, tokens), int64.
-            draws: see `draw_shared_masks`.
+            rates, masked: (draws,) and (prompts, draws, tokens), see `draw_shared_masks`.
         """
-        rates, masked = draws[0], draws[1][:, : answers.shape[1]]
         canvases = torch.where(masked, self.config.mask_token_id, answers[:, None])
         total: Any = 0.0
         for draw, logits in enumerate(self._canvas_logits(prompts, canvases)):
             found = logits.to(exact_dtype(logits.device)).log_softmax(-1)
             found = found.gather(-1, answers.to(logits.device)[..., None])[..., 0].cpu()
-            total += torch.where(masked[draw], found, 0).sum(-1) / rates[draw].to(found.dtype)
+            total += torch.where(masked[:, draw], found, 0).sum(-1) / rates[draw].to(found.dtype)
         return total / len(rates)
 
     def _canvas_logits(self: Any, prompts: "Prompts", canvases: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -197,6 +217,8 @@ class Prompts:
         if pixels is not None:
             features = model.get_video_features(pixels, counts, rest.get("vision_batch_size", 16), return_dict=True)
         features = pooled_features(features)
+        if isinstance(features, torch.Tensor) and features.dim() == 2:  # of all videos in one tensor
+            features = features.split(video_lengths(model, tokens, counts))
         features = [] if features is None else list(features)
         frames = (
             [len(each) // model.tokens_per_frame for each in features] if counts is None else [int(n) for n in counts]
@@ -245,7 +267,15 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     for name in arguments:
         if name in fields:
             raise ValueError(f"`{name}` is about generating, and choices are only scored: leave it out.")
-    refuse_unknown(arguments, (*VISUAL_INPUTS, *OTHERS), "argument of `score_choices`:")
+    refuse_unknown(arguments, sorted(VidLaDAScoringMixin.scoring_arguments), "argument of `score_choices`:")
+
+
+def video_lengths(model: Any, tokens: list[int], counts: Any) -> list[int]:
+    """How many features each video has: as its frames say, or, where these are not given, as its prompt has places."""
+    if counts is None:
+        return [count for count in tokens if count]
+    newline = model.config.newline_position == "one_token"
+    return [int(count) * model.tokens_per_frame + newline for count in counts]
 
 
 def deal(sizes: list[int], tokens: list[int], what: str) -> list[slice]:
@@ -271,10 +301,9 @@ def encode_choices(choices: Sequence[Any], batch: int, tokenizer: Any) -> list[l
         raise ValueError(f"`choices` must be a list of texts or of ids, got {choices!r}.")
     each = [is_choice(choice) for choice in choices]
     rows = [choices] * batch if all(each) else choices
-    if any(each) != all(each) or len(rows) != batch or len({len(row) for row in rows}) != 1 or not len(rows[0]):
-        raise ValueError(
-            f"`choices` must be one list for all {batch} prompts, or a list for each, equally long, got {choices!r}."
-        )
+    is_list = all(each) or all(isinstance(row, list | tuple) and row and all(map(is_choice, row)) for row in choices)
+    if not is_list or len(rows) != batch:
+        raise ValueError(f"`choices` must be one list for all {batch} prompts, or a list for each, got {choices!r}.")
     return [[encode_choice(choice, tokenizer) for choice in row] for row in rows]
 
 
@@ -286,7 +315,9 @@ def is_choice(choice: Any) -> bool:
 def encode_choice(choice: Any, tokenizer: Any) -> list[int]:
     """The ids of one choice."""
     if isinstance(choice, str):  # control tokens in it are text
-        choice = text_ids(choice, tokenizer, "The choice", split_special_tokens=True)
+        text, choice = choice, text_ids(choice, tokenizer, "The choice", split_special_tokens=True)
+        if text and not choice:
+            raise ValueError(f"The choice {text!r} is empty: the tokenizer has no tokens for it. Give another text.")
     if not choice:
         raise ValueError("A choice is empty: give at least one token.")
     return [int(i) for i in choice]

@@ -14,7 +14,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils.chat_template_utils import Chat, is_valid_message
 
 from .begun_answers_vidlada import TAIL, complete, decode_behind, drop_empty_beginning, is_begun, refuse_long_text
-from .choices_vidlada import check_choices, rank_choices
+from .choices_vidlada import Choosing, check_choices, give_each, is_nested, rank_choices
 from .conversations_vidlada import refuse_text_before_video
 from .options_vidlada import check_choice, nearest_name, unknown_option
 from .prompts_vidlada import TEMPLATE_OPTIONS
@@ -85,11 +85,11 @@ class VideoTextToTextPipeline(Pipeline):
         if text is None:
             if videos is None:
                 raise ValueError("Give a video and `text`, or a conversation.")
-            return super().__call__(videos, **kwargs)
+            return self._answer(videos, True, kwargs)
         if _is_chat(text) or (isinstance(text, (list, tuple)) and any(_is_chat(item) for item in text)):
             if videos is not None:
                 raise ValueError("Videos of a conversation belong into its messages; do not give `videos` as well.")
-            return super().__call__(text, **kwargs)
+            return self._answer(text, True, kwargs)
 
         questions = list(text) if isinstance(text, (list, tuple)) else [text]
         sources = [None] if videos is None else self.processor.list_videos(videos)
@@ -99,17 +99,17 @@ class VideoTextToTextPipeline(Pipeline):
                 f"Got {len(sources)} videos and {len(questions)} questions: give as many of each, or one of either."
             )
         if videos is not None and len(sources) == 1 and count > 1:
-            kwargs["video_once"] = sources[0] = VideoOnce(sources[0])
+            kwargs["_video_once"] = sources[0] = VideoOnce(sources[0])
         requests = [{"video": sources[i % len(sources)], "text": questions[i % len(questions)]} for i in range(count)]
-        if _is_nested(kwargs.get("choices")):
-            each = kwargs.pop("choices")
-            if len(each) != count:
-                raise ValueError(
-                    f"Got {count} questions and {len(each)} lists of choices: give one list for each, or one."
-                )
-            requests = [{**requests[i], "choices": check_choices(each[i])} for i in range(count)]
         one_video = videos is None or self.processor.is_one_video(videos)
         several = isinstance(text, (list, tuple)) or not one_video
+        return self._answer(requests, several, kwargs)
+
+    def _answer(self, requests: Any, several: bool, kwargs: dict[str, Any]) -> Any:
+        """Calls the base class with requests, each with its own choices where these are given as lists."""
+        choices = kwargs.get("choices", self._preprocess_params.get("choices"))
+        if is_nested(choices):
+            requests = give_each(requests, choices, is_one=_is_chat(requests))
         return super().__call__(requests if several else requests[0], **kwargs)
 
     def _sanitize_parameters(
@@ -121,7 +121,7 @@ class VideoTextToTextPipeline(Pipeline):
         generate_kwargs: dict[str, Any] | None = None,
         choices: Any = None,
         share_video: bool | None = None,
-        video_once: VideoOnce | None = None,
+        _video_once: VideoOnce | None = None,
         **kwargs: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Sorts the options by the step they belong to; a misspelled one raises with the nearest known name."""
@@ -149,8 +149,8 @@ class VideoTextToTextPipeline(Pipeline):
             check_choice("continue_final_message", continue_final_message, (True, False))
             preprocess["continue_final_message"] = continue_final_message
         if choices is not None:
-            preprocess["choices"] = check_choices(choices)
-            _refuse_generation(forward, for_scoring)
+            preprocess["choices"] = [*map(check_choices, choices)] if is_nested(choices) else check_choices(choices)
+            _refuse_generation(forward, for_scoring, for_generate)
         if share_video is not None:
             check_choice("share_video", share_video, (True, False))
             if share_video and (forward.get("cfg_scale") or forward.get("cfg")):
@@ -158,8 +158,8 @@ class VideoTextToTextPipeline(Pipeline):
                     "`cfg_scale` also runs prompts without their video, so `share_video` cannot go with it."
                 )
             preprocess["share_video"] = forward["share_video"] = share_video
-        if video_once is not None:
-            forward["video_once"] = video_once
+        if _video_once is not None:
+            forward["_video_once"] = _video_once
 
         postprocess = {"return_full_text": return_full_text, "skip_special_tokens": skip_special_tokens}
         return preprocess, forward, {name: value for name, value in postprocess.items() if value is not None}
@@ -174,9 +174,13 @@ class VideoTextToTextPipeline(Pipeline):
         **options: Any,
     ) -> dict[str, Any]:
         """Reads the videos of one request and makes the model's inputs, a batch of one."""
+        if isinstance(request, Choosing):
+            request, choices = request.request, request.choices
         messages, input_text = _messages_of(request)
         if isinstance(request, dict) and request.get("choices") is not None:
             choices = check_choices(request["choices"])
+        if is_nested(choices):
+            raise ValueError("Lists of choices belong to a list of questions: give each question its own, or all one.")
         if share_video:
             refuse_text_before_video(messages)
         asked = messages if continue_final_message is False else drop_empty_beginning(messages)
@@ -203,7 +207,7 @@ class VideoTextToTextPipeline(Pipeline):
         self,
         model_inputs: dict[str, Any],
         share_video: bool = False,
-        video_once: VideoOnce | None = None,
+        _video_once: VideoOnce | None = None,
         **generate_kwargs: Any,
     ) -> dict[str, Any]:
         """Generates, and keeps what follows the prompts, which all end at the same position: they are padded left.
@@ -211,8 +215,8 @@ class VideoTextToTextPipeline(Pipeline):
         requests = model_inputs.pop("request")
         all_requests = requests if isinstance(requests, list) else [requests]
         generate_kwargs.setdefault("tokenizer", self.processor.tokenizer)  # for stops and suffixes given as text
-        if video_once is not None:
-            model_inputs = video_once.encode(self.model, model_inputs, all_requests[0].visual, share_video)
+        if _video_once is not None:
+            model_inputs = _video_once.encode(self.model, model_inputs, all_requests[0].visual, share_video)
         elif share_video:
             generate_kwargs["share_video"] = share_video
         choices = [request.choices for request in all_requests]
@@ -237,14 +241,17 @@ class VideoTextToTextPipeline(Pipeline):
         request = model_outputs["request"]
         ranked = []
         if request.choices is not None:
-            ranked = rank_choices(request.choices, model_outputs["scores"][0].tolist())
+            scores = model_outputs["scores"][0, : len(request.choices)]  # others of the batch may have more
+            ranked = rank_choices(request.choices, scores.tolist())
             answer = ranked[0][0]
         else:
             (answer,) = self.processor.post_process_image_text_to_text(
                 model_outputs["answer_ids"], skip_special_tokens=skip_special_tokens
             )
         generated: Any = answer.strip()
-        if request.begun is not None and not ranked:
+        if request.begun is not None and ranked:
+            generated = answer.rstrip()
+        elif request.begun is not None:
             answer_ids = model_outputs["answer_ids"][0].tolist()
             generated = decode_behind(self.processor, request.begun, answer_ids, skip_special_tokens)
         if return_full_text and request.begun is not None:
@@ -351,14 +358,11 @@ def _messages_of(request: Any) -> tuple[list[dict[str, Any]], Any]:
     return [{"role": "user", "content": [*video, {"type": "text", "text": request["text"]}]}], request["text"]
 
 
-def _is_nested(choices: Any) -> bool:
-    """Whether these are lists of choices, one for each question."""
-    return isinstance(choices, (list, tuple)) and any(isinstance(each, (list, tuple)) for each in choices)
-
-
-def _refuse_generation(options: dict[str, Any], known: Collection[str]) -> None:
-    """Raises a ValueError for an option of `generate` that scoring choices does not have."""
+def _refuse_generation(options: dict[str, Any], known: Collection[str], for_generate: Collection[str]) -> None:
+    """Raises a ValueError for an option of `generate` that scoring choices does not have, and for a misspelled one."""
     for name in options:
+        if name not in {*known, *for_generate} and nearest_name(name, known) is not None:
+            raise ValueError(unknown_option(name, "the pipeline", known))
         if name not in known:
             raise ValueError(f"`choices` are scored, and nothing is generated: leave out `{name}`.")
 
