@@ -103,17 +103,28 @@ class VidLaDAScoringMixin:
         at_once = [all(len(choice) == 1 for choice in row) for row in ids]
         if any(at_once):
             self._score_tokens(prompts, ids, [i for i, short in enumerate(at_once) if short], scores)
-        draws = {
-            i: draw_shared_masks(max(map(len, row)) + 1, num_draws, seed) for i, row in enumerate(ids) if not at_once[i]
-        }
+        rows = [i for i, short in enumerate(at_once) if not short]
+        draws = {i: draw_shared_masks(max(map(len, ids[i])) + 1, num_draws, seed) for i in rows}
+        self._score_texts(prompts, ids, draws, end, normalize == "token", scores)
+        return refuse_nan(scores).to(input_ids.device)
+
+    def _score_texts(
+        self: Any,
+        prompts: "Prompts",
+        ids: list[list[list[int]]],
+        draws: dict[int, tuple[torch.Tensor, torch.Tensor]],
+        end: int,
+        per_token: bool,
+        scores: torch.Tensor,
+    ) -> None:
+        """Writes the scores, (batch, choices), of the rows that have draws (see `draw_shared_masks`)."""
         for length in sorted({len(choice) for i in draws for choice in ids[i]}):  # a canvas has one length
             rows = [(i, j) for i in draws for j, choice in enumerate(ids[i]) if len(choice) == length]
             answers = torch.tensor([[*ids[i][j], end] for i, j in rows])
             rates, masked = draws[rows[0][0]][0], torch.stack([draws[i][1][:, : length + 1] for i, _ in rows])
             bound = self._bound(prompts.take([i for i, _ in rows]), answers, rates, masked)
             examples, columns = torch.tensor(rows).unbind(1)
-            scores[examples, columns] = (bound / (length + 1 if normalize == "token" else 1)).to(scores)
-        return refuse_nan(scores).to(input_ids.device)
+            scores[examples, columns] = (bound / (length + 1 if per_token else 1)).to(scores)
 
     def _score_tokens(
         self: Any, prompts: "Prompts", ids: list[list[list[int]]], rows: list[int], scores: torch.Tensor
