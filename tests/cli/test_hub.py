@@ -1,5 +1,9 @@
 from pathlib import Path
 
+import pytest
+
+from tests.tiny_models import write_tiny_checkpoint
+
 
 def test_convert_then_export(vidlada, golden: Path, tmp_path: Path) -> None:
     convert = ("convert", golden / "checkpoint", tmp_path / "converted", "--tokenizer", golden / "tokenizer")
@@ -32,3 +36,22 @@ def test_convert_then_export(vidlada, golden: Path, tmp_path: Path) -> None:
     assert out.splitlines() == [f"{shard.name}: is damaged or was changed", "extra.safetensors: is not in SHA256SUMS"]
     code, _, message = vidlada("verify", tmp_path)
     assert code == 1 and "holds no SHA256SUMS" in message
+    code, _, message = vidlada("push", tmp_path / "exported", "x", "--dry-run")
+    assert code == 1 and "'x' is no id" in message
+    for command in (("verify", tmp_path / "mistyped"), ("push", tmp_path / "mistyped", "a/b", "--dry-run")):
+        code, _, message = vidlada(*command)
+        assert code == 1 and f"{tmp_path / 'mistyped'} is no folder" in message
+
+
+@pytest.mark.parametrize(("text", "message"), [("[]", "holds no JSON object"), ("{", "is no JSON")])
+def test_a_damaged_config_is_named(vidlada, tmp_path: Path, text: str, message: str) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "tiny")
+    config = folder / "config.json"
+    config.write_text(text)
+    for command in (
+        ("export", folder, tmp_path / "out"),
+        ("convert", folder, tmp_path / "out"),
+        ("ask", folder, "What?", "--model", folder),
+    ):
+        code, _, said = vidlada(*command)
+        assert code == 1 and f"{config} {message}" in said

@@ -36,10 +36,18 @@ def test_a_whole_folder_has_no_damage(folder: Path) -> None:
 def test_what_is_damaged_missing_or_extra_is_named(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(bytes(range(256)) * 99 + bytes(256))
     assert find_damage(folder) == ["model.safetensors: is damaged or was changed"]
-    for name in ("model-00001-of-00002.safetensors", "notes.txt", "states/more.pt", ".hidden.json"):
+    for name in (
+        "model-00001-of-00002.safetensors",
+        "notes.txt",
+        "states/more.pt",
+        ".hidden.json",
+        "vocab.txt",
+        "merges.txt",
+    ):
         (folder / name).touch()
     assert find_extra(folder) == [
-        f"{name}: is not in SHA256SUMS" for name in ("model-00001-of-00002.safetensors", "states/more.pt")
+        f"{name}: is not in SHA256SUMS"
+        for name in ("merges.txt", "model-00001-of-00002.safetensors", "states/more.pt", "vocab.txt")
     ]
     (folder / "config.json").unlink()
     assert find_damage(folder) == ["config.json: is missing"]
@@ -66,6 +74,12 @@ def test_a_folder_without_checksums_is_refused_with_the_remedy(folder: Path) -> 
     (folder / CHECKSUMS).unlink()
     with pytest.raises(FileNotFoundError, match=r"sha256sum \* > SHA256SUMS"):
         find_damage(folder)
+
+
+def test_what_is_no_folder_is_said_to_be_none(folder: Path) -> None:
+    for path in (folder / "mistyped", folder / "config.json"):
+        with pytest.raises(FileNotFoundError, match=f"{path} is no folder: pass the folder of a checkpoint"):
+            find_damage(path)
 
 
 def test_known_digests_are_not_computed_again(folder: Path) -> None:

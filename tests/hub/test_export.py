@@ -1,5 +1,6 @@
 """An exported folder is complete: it loads, answers and re-saves in a process that cannot import this package."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, pipeline
 
 import vidlada_hf  # noqa: F401  # registers
-from tests.tiny_models import write_tiny_checkpoint
+from tests.tiny_models import tiny_config, tiny_model, write_tiny_checkpoint
 from tests.without_package import QUESTION, REMOTE_CLASSES, VIDEO, answer_of, run_without_package
 from vidlada_hf import export_checkpoint, modeling, processing
 from vidlada_hf.hub.checksums import find_damage, find_extra
@@ -188,12 +189,18 @@ def test_a_failure_leaves_nothing_behind(checkpoint: Path, tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sharded_weights_come_along_with_their_index(checkpoint: Path, tmp_path: Path) -> None:
-    sharded = tmp_path / "sharded"
+@pytest.fixture(scope="module")
+def sharded(checkpoint: Path) -> Path:
+    """The checkpoint in several files."""
+    folder = checkpoint.parent / "sharded"
+    AutoModelForImageTextToText.from_pretrained(checkpoint).save_pretrained(folder, max_shard_size="100KB")
+    AutoProcessor.from_pretrained(checkpoint).save_pretrained(folder)
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    return folder
+
+
+def test_sharded_weights_come_along_with_their_index(checkpoint: Path, sharded: Path, tmp_path: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(checkpoint)
-    model.save_pretrained(sharded, max_shard_size="100KB")
-    AutoProcessor.from_pretrained(checkpoint).save_pretrained(sharded)
-    assert len(list(sharded.glob("*.safetensors"))) > 1
     exported = export_checkpoint(sharded, tmp_path / "exported")
     again, info = AutoModelForImageTextToText.from_pretrained(exported, output_loading_info=True)
     assert not any(info.values())
@@ -201,3 +208,81 @@ def test_sharded_weights_come_along_with_their_index(checkpoint: Path, tmp_path:
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     parameters = sum(tensor.numel() for tensor in before.values())
     assert f"{parameters / 1000:.3g} thousand" in (exported / "README.md").read_text()
+
+
+@pytest.mark.parametrize("damage", ["a shard", "its place in the index", "the index", "no JSON", "no weight_map"])
+def test_incomplete_shards_are_refused(sharded: Path, tmp_path: Path, damage: str) -> None:
+    folder = Path(shutil.copytree(sharded, tmp_path / "folder"))
+    index = folder / "model.safetensors.index.json"
+    second = sorted(folder.glob("model-00002-of-*.safetensors"))[0].name
+    if damage == "a shard":
+        (folder / second).unlink()
+    elif damage == "its place in the index":
+        fields = json.loads(index.read_text())
+        fields["weight_map"] = {name: file for name, file in fields["weight_map"].items() if file != second}
+        index.write_text(json.dumps(fields))
+    elif damage == "the index":
+        index.unlink()
+    else:
+        index.write_text("{" if damage == "no JSON" else "[]")
+    message = {
+        "a shard": f"{folder} lacks {second}, which",
+        "its place in the index": f"{folder} lacks .* tensors",
+        "the index": f"{folder} holds no model.safetensors.index.json",
+    }
+    with pytest.raises((ValueError, FileNotFoundError), match=message.get(damage, f"{index} is no index of weights")):
+        export_checkpoint(folder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("text_config", {"num_hidden_layers": 3}, "holds 9 tensors that its config.json has no place for"),
+        ("text_config", {"num_hidden_layers": 5}, "lacks 9 tensors"),
+        ("vision_config", {"num_hidden_layers": 1}, "has no place for"),
+        ("text_config", {"intermediate_size": 64}, r"mlp.down_proj.weight: \(32, 48\) instead of \(32, 64\)"),
+    ],
+)
+def test_weights_of_another_config_are_refused(
+    checkpoint: Path, tmp_path: Path, part: str, change: dict, message: str
+) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "folder"))
+    fields = json.loads((folder / "config.json").read_text())
+    fields[part].update(change)
+    (folder / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=f"The checkpoint {folder} .*{message}"):
+        export_checkpoint(folder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_model_without_a_head_and_tied_ones_are_exported(tmp_path: Path) -> None:
+    """What loading takes, export takes."""
+    model = tiny_model()
+    for name, saved in {"bare": model.model, "tied": type(model)(tiny_config(tie_word_embeddings=True))}.items():
+        folder = write_tiny_checkpoint(tmp_path / name)
+        saved.save_pretrained(folder)
+        assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+        assert find_damage(export_checkpoint(folder, tmp_path / f"{name} out")) == []
+
+
+@pytest.mark.parametrize("damage", ["shorter", "longer"])
+def test_damaged_weights_are_refused(checkpoint: Path, tmp_path: Path, damage: str) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "folder"))
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-1] if damage == "shorter" else whole + b"x")
+    with pytest.raises(ValueError, match="model.safetensors is damaged or cut short"):
+        export_checkpoint(folder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_its_own_checksums_find_damaged_is_refused(exported: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "folder"))
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(ValueError, match="model.safetensors: is damaged or was changed.*remove SHA256SUMS if you"):
+        export_checkpoint(folder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [folder]
+    (folder / "SHA256SUMS").unlink()
+    export_checkpoint(folder, tmp_path / "out")

@@ -1,6 +1,7 @@
 """Which tensors a checkpoint may lack, and which it may not hold."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,59 @@ def test_a_config_with_fewer_layers_than_the_checkpoint_is_refused(checkpoint, p
             cls.from_pretrained(checkpoint)
     _, info = VidLaDAForConditionalGeneration.from_pretrained(checkpoint, output_loading_info=True)
     assert info["unexpected_keys"]
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "tensor", "shapes"),
+    [
+        ("text_config", "vocab_size", 300, "lm_head.weight", "(64, 32) instead of (300, 32)"),
+        ("text_config", "num_key_value_heads", 1, "layers.0.self_attn.k_proj.weight", "(32, 32) instead of (8, 32)"),
+        ("text_config", "intermediate_size", 64, "layers.0.mlp.down_proj.weight", "(32, 48) instead of (32, 64)"),
+        ("vision_config", "patch_size", 7, "patch_embedding.weight", "(24, 3, 14, 14) instead of (24, 3, 7, 7)"),
+    ],
+)
+def test_a_config_of_other_shapes_is_refused(checkpoint, part, field, value, tensor, shapes):
+    edit_config(checkpoint, lambda config: config[part].update({field: value}))
+    message = (
+        f"{checkpoint} holds .* tensors of other shapes than its config.json says: .*{tensor}: {re.escape(shapes)}"
+    )
+    for options in ({}, {"output_loading_info": True}):
+        with pytest.raises(ValueError, match=f"{message}.*copy the right config.json"):
+            VidLaDAForConditionalGeneration.from_pretrained(checkpoint, **options)
+    model = VidLaDAForConditionalGeneration.from_pretrained(checkpoint, ignore_mismatched_sizes=True)
+    assert getattr(getattr(model.config, part), field) == value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text_config": {"num_attention_heads": 3}}, r"`text_config.hidden_size` \(32\) must be a multiple"),
+        ({"text_config": {"hidden_size": "32"}}, "'hidden_size' expected int, got str"),
+        ({"mask_token_id": 9999}, r"`mask_token_id` \(9999\) must lie in the vocabulary"),
+        ({"vision_config": {"patch_size": 0}}, "`vision_config.patch_size` must be at least 1, got 0"),
+    ],
+)
+def test_an_impossible_config_is_refused(checkpoint, change, message):
+    fields = json.loads((checkpoint / "config.json").read_text())
+    for name, value in change.items():
+        fields[name] = {**fields[name], **value} if isinstance(value, dict) else value
+    (checkpoint / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=message):
+        VidLaDAForConditionalGeneration.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"a"'])
+def test_a_config_that_is_no_object_is_named(checkpoint, text):
+    (checkpoint / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=f"{checkpoint}/config.json holds no JSON object"):
+        VidLaDAForConditionalGeneration.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_a_part_of_a_config_that_is_no_object_is_refused(checkpoint, part):
+    edit_config(checkpoint, lambda config: config.update({part: []}))
+    with pytest.raises(ValueError, match=f"`{part}` of config.json must be an object"):
+        VidLaDAForConditionalGeneration.from_pretrained(checkpoint)
 
 
 def test_another_classes_head_may_be_left_out(checkpoint):

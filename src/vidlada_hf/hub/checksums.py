@@ -14,7 +14,8 @@ CHECKSUMS = "SHA256SUMS"
 CHUNK_BYTES = 4 << 20  # of a file, in memory at a time
 THREADS = 4  # files at a time: hashing lets go of Python's lock
 EDITED = ("README.md", "LICENSE")  # people change them after the fact, and nothing loads them
-LOADED = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".py", ".model")  # a loader may read them
+# Ends of names of files that a loader may read.
+LOADED = (".safetensors", ".bin", ".pt", ".json", ".jinja", ".py", ".model", ".tiktoken", "vocab.txt", "merges.txt")
 
 
 def write_checksums(folder: str | os.PathLike, known: Mapping[str, str] | None = None) -> None:
@@ -49,7 +50,7 @@ def find_damage(folder: str | os.PathLike) -> list[str]:
     Nothing is read if a file is missing.
 
     Raises:
-        FileNotFoundError: there is no SHA256SUMS.
+        FileNotFoundError: there is no folder, or no SHA256SUMS in it.
         ValueError: it is damaged itself.
     """
     folder = Path(folder)
@@ -75,6 +76,8 @@ def find_extra(folder: str | os.PathLike) -> list[str]:
 def read_checksums(folder: Path) -> dict[str, str]:
     """Name -> digest; for errors see `find_damage`."""
     path = folder / CHECKSUMS
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder: pass the folder of a checkpoint.")
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} holds no {CHECKSUMS}, so nothing tells whether its files are whole. If you trust them: "

@@ -34,6 +34,7 @@ from ..processing.processing_vidlada import VidLaDAProcessor
 from ..processing.prompts_vidlada import DEFAULT_SYSTEM_PROMPT
 from ..processing.video_processing_vidlada import VidLaDAVideoProcessor
 from .checksums import write_checksums
+from .locate import read_config
 
 logger = logging.get_logger(__name__)
 
@@ -112,14 +113,11 @@ def convert_official_checkpoint(
 
 def read_official_config(folder: Path) -> dict[str, Any]:
     """The parsed config.json of an official checkpoint; anything else raises."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no config.json: pass the folder of an official VidLaDA checkpoint.")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_config(folder)
     if not is_official_config(config):
         kind = config.get("model_type")
         remedy = "it is in this package's format already" if kind == VidLaDAConfig.model_type else "it is another model"
-        raise ValueError(f"{path} says `model_type` {kind!r}, not {OFFICIAL_MODEL_TYPE!r}: {remedy}.")
+        raise ValueError(f"{folder / 'config.json'} says `model_type` {kind!r}, not {OFFICIAL_MODEL_TYPE!r}: {remedy}.")
     return config
 
 

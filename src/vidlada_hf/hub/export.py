@@ -1,20 +1,18 @@
 """A checkpoint as a folder for the Hub: what `save_pretrained` writes, the code included, and a model card."""
 
-import json
-import math
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import safe_open
-
 from ..modeling.configuration_vidlada import VidLaDAConfig
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.official_checkpoint_vidlada import is_official_config
 from ..processing.processing_vidlada import VidLaDAProcessor
-from .checksums import sync_folder, write_checksums
+from .checksums import CHECKSUMS, find_damage, find_extra, sync_folder, write_checksums
+from .locate import read_config
 from .model_card import fill_model_card, read_results
+from .weights import check_shapes, count_parameters, find_weights, read_shapes
 
 
 def export_checkpoint(
@@ -28,9 +26,10 @@ def export_checkpoint(
 ) -> Path:
     """Writes the folder, all of it or nothing, with its checksums (see `checksums`).
 
-    Only what makes the checkpoint goes along; other files beside it, such as a demo clip, do not. Weights are copied
-    and not read. (They are not hard-linked: a later `save_pretrained` into one of the two folders would then change
-    the other.)
+    Only what makes the checkpoint goes along; other files beside it, such as a demo clip, do not. What would not load,
+    or is not as the folder's own checksums say, is refused. Weights are copied, and of what they hold only names and
+    shapes are looked at. (They are not hard-linked: a later `save_pretrained` into one of the two folders would then
+    change the other.)
 
     Args:
         model_dir: a checkpoint in this package's format, with its processor.
@@ -43,16 +42,22 @@ def export_checkpoint(
         `out_dir`.
 
     Raises:
-        FileNotFoundError: `model_dir` lacks config, weights or processor.
+        FileNotFoundError: `model_dir` lacks config, processor or files of its weights.
         FileExistsError: `out_dir` holds something.
-        ValueError: `model_dir` is an official checkpoint, or another model; or there are no accuracies in `results`.
+        ValueError: `model_dir` is an official checkpoint, or another model; it would not load, since files are damaged
+            or the tensors are not those of its config; it is not as its SHA256SUMS says; or there are no accuracies in
+            `results`.
     """
     model_dir, out_dir = Path(model_dir), Path(out_dir)
+    check_folder(model_dir)
     weights = find_weights(model_dir)
     if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
         raise FileExistsError(f"{out_dir} is not an empty folder: pass another one.")
     config = VidLaDAConfig.from_pretrained(model_dir)
     processor = VidLaDAProcessor.from_pretrained(model_dir)
+    shapes = read_shapes(weights)
+    check_shapes(model_dir, config, shapes)
+    check_sums(model_dir)
 
     measured = () if results is None else read_results(results, dataset)
     out_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +71,7 @@ def export_checkpoint(
             shutil.copyfile(path, partial / path.name)
         size = sum(path.stat().st_size for path in weights)
         card = fill_model_card(
-            config, processor, count_parameters(weights), size, name or out_dir.name, base_models, license, measured
+            config, processor, count_parameters(shapes), size, name or out_dir.name, base_models, license, measured
         )
         card.save(partial / "README.md")
         write_checksums(partial)
@@ -77,26 +82,31 @@ def export_checkpoint(
     return out_dir
 
 
-def find_weights(model_dir: Path) -> list[Path]:
-    """The weights of a checkpoint in our format and their index; checks that it is one."""
-    path = model_dir / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{model_dir} holds no config.json: pass the folder of a VidLaDA checkpoint.")
-    config = json.loads(path.read_text(encoding="utf-8"))
+def check_folder(model_dir: Path) -> None:
+    """Raises where a folder is no checkpoint in our format with its processor; for errors see `export_checkpoint`."""
+    config = read_config(model_dir)
     if is_official_config(config):
         raise ValueError(f"{model_dir} is an official checkpoint: run `vidlada convert {model_dir} DIR` first.")
     if config.get("model_type") != VidLaDAConfig.model_type:
-        raise ValueError(f"{path} says `model_type` {config.get('model_type')!r}, not {VidLaDAConfig.model_type!r}.")
+        raise ValueError(
+            f"{model_dir / 'config.json'} says `model_type` {config.get('model_type')!r}, not "
+            f"{VidLaDAConfig.model_type!r}."
+        )
     if not (model_dir / "processor_config.json").is_file():
         raise FileNotFoundError(
             f"{model_dir} holds no processor_config.json: save the processor there too, by `processor.save_pretrained`."
         )
-    shards = sorted(
-        model_dir.glob("model*.safetensors")
-    )  # not weights of something else, such as heads of a training stage
-    if not shards:
-        raise FileNotFoundError(f"{model_dir} holds no model*.safetensors: pass the folder with the weights.")
-    return [*shards, *model_dir.glob("*.safetensors.index.json")]
+
+
+def check_sums(model_dir: Path) -> None:
+    """Raises a ValueError where a folder is not as its SHA256SUMS says, if it has one."""
+    if not (model_dir / CHECKSUMS).is_file():
+        return
+    if problems := find_damage(model_dir) + find_extra(model_dir):
+        raise ValueError(
+            f"{model_dir} is not as its {CHECKSUMS} says ({'; '.join(problems)}): copy it again, or remove "
+            f"{CHECKSUMS} if you changed the files yourself."
+        )
 
 
 def save_generation_config(model_dir: Path, config: VidLaDAConfig, folder: Path) -> None:
@@ -105,13 +115,3 @@ def save_generation_config(model_dir: Path, config: VidLaDAConfig, folder: Path)
         VidLaDAGenerationConfig.from_pretrained(model_dir).save_pretrained(folder)
     else:
         VidLaDAGenerationConfig.from_model_config(config).save_pretrained(folder)
-
-
-def count_parameters(weights: Sequence[Path]) -> int:
-    """Numbers in all tensors, from the files' headers."""
-    total = 0
-    for path in weights:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total

@@ -44,6 +44,8 @@ def push_checkpoint(
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise ValueError(f"{repo_id!r} is no id of a repository: pass USER/NAME ({error}).") from error
+    if "/" not in repo_id:
+        raise ValueError(f"{repo_id!r} is no id of a repository: pass USER/NAME.")
     if problems := find_damage(folder) + find_extra(folder):
         raise ValueError(f"{folder} is not as its {CHECKSUMS} says ({'; '.join(problems)}): export it again.")
     check_card(folder / "README.md")

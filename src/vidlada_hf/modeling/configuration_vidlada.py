@@ -4,6 +4,7 @@ import os
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig, PreTrainedConfig, SiglipVisionConfig
 from transformers.activations import ACT2FN
 
@@ -203,14 +204,27 @@ class VidLaDAConfig(PreTrainedConfig):
         """Reads an official config.json too. See also `forget_model_code`.
 
         Raises:
-            ValueError: the fields of another model, or of a part that is not this model's.
+            ValueError: the fields of another model, of a part that is not this model's, or impossible ones.
         """
         config_dict = translate_config(config_dict) if is_official_config(config_dict) else config_dict
         refuse_other_type(config_dict, cls, VidLaDAConfig)
         for name, part in cls.sub_configs.items():
-            if isinstance(fields := config_dict.get(name), dict):
+            fields = config_dict.get(name)
+            if isinstance(fields, dict):
                 refuse_other_type(fields, part, part, f"`{name}` of config.json")
-        return super().from_dict(forget_model_code(config_dict, cls), **kwargs)
+            elif fields is not None and not isinstance(fields, PreTrainedConfig):
+                raise ValueError(f"`{name}` of config.json must be an object, got {fields!r}: copy the right file.")
+        try:
+            return super().from_dict(forget_model_code(config_dict, cls), **kwargs)
+        except StrictDataclassError as error:  # which is no ValueError
+            raise ValueError(f"config.json describes no model that can be: {error.__cause__ or error}") from error
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
+        fields = super()._dict_from_json_file(json_file)
+        if not isinstance(fields, dict):
+            raise ValueError(f"{json_file} holds no JSON object ({{...}}): copy it again.")
+        return fields
 
     def to_json_file(self, json_file_path: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As in the parent class. As config.json, which makes its folder loadable, it names the code and brings it."""

@@ -4,7 +4,7 @@ Others may be new, such as another head's.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,22 @@ def surplus_names(model: Any, unexpected: Iterable[str]) -> set[str]:
     return {name for name in unexpected if name.removeprefix(prefix).split(".")[0] in parts}
 
 
+def refuse_other_shapes(name: Any, mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]]) -> None:
+    """Raises a ValueError if tensors of a checkpoint have other shapes than the model's.
+
+    Args:
+        name: of the checkpoint.
+        mismatched: tensor, its shape in the checkpoint, and in the model.
+    """
+    lines = [f"{tensor}: {tuple(given)} instead of {tuple(wanted)}" for tensor, given, wanted in sorted(mismatched)]
+    if lines:
+        raise ValueError(
+            f"The checkpoint {name} holds {len(lines)} tensors of other shapes than its config.json says: "
+            f"{', '.join(lines[:8])}{', ...' if len(lines) > 8 else ''}. The two are not of one model: copy the right "
+            "config.json."
+        )
+
+
 def refuse_other_type(fields: Mapping[str, Any], config_class: Any, root: type, what: str = "config.json") -> None:
     """Raises a ValueError for the fields of another model's config, which transformers would only warn of.
 
@@ -75,4 +91,4 @@ def subclasses(cls: Any) -> Iterator[Any]:
         yield from subclasses(child)
 
 
-__all__ = ["refuse_other_type", "required_names", "surplus_names"]
+__all__ = ["refuse_other_shapes", "refuse_other_type", "required_names", "surplus_names"]

@@ -28,7 +28,7 @@ from .cache_vidlada import DenoisingCache, count_positions
 from .configuration_vidlada import VidLaDAConfig, VidLaDATextConfig
 from .flash_attention_vidlada import FEW_QUERIES, flash_attention, has_flash_attention
 from .layer_functions_vidlada import forget_packed, layer_functions
-from .loading_vidlada import required_names, surplus_names
+from .loading_vidlada import refuse_other_shapes, required_names, surplus_names
 from .remote_code_vidlada import copy_model_code
 from .vision_vidlada import VidLaDANewline
 
@@ -172,13 +172,20 @@ class VidLaDAPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: a file of weights is damaged; or the checkpoint lacks tensors that are its own, which
-                transformers would fill with random values, or holds more of the model's own parts than its config says.
+                transformers would fill with random values, holds more of the model's own parts than its config says,
+                or tensors of other shapes. The last is refused in any case, unless with `ignore_mismatched_sizes=True`.
         """
         name = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        name = name or getattr(kwargs.get("config"), "name_or_path", None)  # of tensors that are given
+        ignore_mismatched = kwargs.pop("ignore_mismatched_sizes", False)
         try:
-            model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+            model, info = super().from_pretrained(
+                *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
         except SafetensorError as error:
             raise ValueError(f"A file of weights in {name} is damaged ({error}): copy it again.") from error
+        if not ignore_mismatched:
+            refuse_other_shapes(name, info["mismatched_keys"])
         if output_loading_info:
             return model, info
         missing = info["missing_keys"] and sorted(info["missing_keys"] & required_names(model, VidLaDAPreTrainedModel))
