@@ -68,10 +68,9 @@ def quality_rows(load: Load) -> list[Row]:
 
 def mars_rows(load: Load) -> list[Row]:
     """What MARS-Cache costs and saves."""
-    accuracy, cpu, scaling = (load(f"mars_{name}") for name in ("embedded", "speed_cpu", "scaling"))
+    accuracy, cpu = load("mars_embedded"), load("mars_speed_cpu")
     exact, mars = (accuracy["results"][name]["accuracy"]["all"] for name in ("exact", "mars"))
     on_cpu, cores = cpu["results"]["mars"]["summary"], f"2 CPU cores, torch {cpu['setup']['torch']}"
-    speedups = [f"{results['mars']['summary']['speedup']:.1f}x" for results in scaling["by_frames"].values()]
     return [
         (
             f"MARS-Cache, `vidlada-tiny`, 32 frames: right answers (exact decoding: {percent(exact)})",
@@ -86,18 +85,12 @@ def mars_rows(load: Load) -> list[Row]:
             "mars_speed_cpu",
         ),
         gpu_tables.readme_row(load),
-        (
-            f"MARS-Cache, 2 CPU cores, {' / '.join(scaling['by_frames'])} frames: faster",
-            " / ".join(speedups),
-            "mars_scaling.py",
-            "mars_scaling",
-        ),
     ]
 
 
 def reading_rows(load: Load) -> list[Row]:
     """What reading videos costs."""
-    reading, clips = load("video_reading"), load("data_loading")["samples_per_second"]["reading"]
+    reading = load("video_reading")
     tensor, cores = reading["tensor"], reading["cores"]
     return [
         (
@@ -105,12 +98,6 @@ def reading_rows(load: Load) -> list[Row]:
             " / ".join(f"{tensor[f'seconds, {name}']:.1f}" for name in ("before", "now", "fast")) + " s",
             "video_reading.py",
             "video_reading",
-        ),
-        (
-            "clips of 720p read a second for training, 2 CPU cores: from files / from kept frames",
-            f"{clips['files, 2 workers']:.2f} / {clips['kept frames, 0 workers']:.1f}",
-            "data_loading.py",
-            "data_loading",
         ),
     ]
 

@@ -1,6 +1,7 @@
 """Tables and README rows of `shared_video.json` and `many_questions.json`: what sharing a video costs and saves."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from gpu_tables import Load, NotMeasured
@@ -89,11 +90,8 @@ def readme_rows(load: Load) -> list[Row]:
     what = f"a video that questions share, {frames} frames: right answers (exact decoding: {100 * exact:.1f} %)"
     figure = f"{100 * shared:.1f} % of {summary['questions']:,} ({lost})"
     rows.append((what, figure, "shared_video.py", "shared_video"))
-    for name, script in (("speed", speed_row), ("choices", choices_row)):
-        try:
-            rows.append(script(part(load, name)["summary"]))
-        except NotMeasured:
-            continue
+    with suppress(NotMeasured):
+        rows.append(speed_row(part(load, "speed")["summary"]))
     return rows
 
 
@@ -104,17 +102,6 @@ def speed_row(summary: dict[str, Any]) -> Row:
         "one more question about a shared video, 32 frames, two steps, 2 CPU cores (the first); 20 of 20 from scratch",
         f"{format_digits(seconds['one more'])} s ({format_digits(seconds['first'])} s); {100 * twenty:.0f} %",
         "many_questions.py speed",
-        "many_questions",
-    )
-
-
-def choices_row(summary: dict[str, Any]) -> Row:
-    """Multiple choice by score."""
-    score, generation = summary["letters"], summary["generation"]
-    return (
-        f"`vidlada-tiny`, multiple choice by score (by generation: {100 * generation['accuracy']:.1f} %)",
-        f"{100 * score['accuracy']:.1f} % of {score['questions']}, {score['times as fast as generation']:.1f}x as fast",
-        "many_questions.py choices",
         "many_questions",
     )
 
