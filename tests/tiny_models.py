@@ -15,6 +15,7 @@ from transformers.models.siglip.image_processing_siglip import SiglipImageProces
 
 from vidlada_hf.modeling.configuration_vidlada import VidLaDAConfig
 from vidlada_hf.modeling.modeling_vidlada import VidLaDAForConditionalGeneration
+from vidlada_hf.modeling.objective_vidlada import IGNORED
 from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
 from vidlada_hf.processing.video_processing_vidlada import VidLaDAVideoProcessor
 
@@ -173,3 +174,12 @@ def batch(*examples: dict) -> dict:
         if tensors := [e[name] for e in examples if name in e]:
             inputs[name] = torch.cat(tensors)
     return inputs
+
+
+def collate(examples: list[dict]) -> dict:
+    """A batch of examples with labels (1, tokens), padded on the left: a collator of `Trainer`."""
+    inputs = batch(*examples)
+    labels = torch.full_like(inputs["input_ids"], IGNORED)
+    for row, one in zip(labels, examples, strict=True):
+        row[-one["labels"].shape[1] :] = one["labels"][0]
+    return inputs | {"labels": labels}

@@ -11,7 +11,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from vidlada_hf.modeling.labeled_prompts_vidlada import attended_tokens, cut_before_labels
 from vidlada_hf.modeling.objective_vidlada import IGNORED
 
-from ..tiny_models import IMAGE, PAD, VIDEO, batch, example, tiny_model
+from ..tiny_models import IMAGE, PAD, VIDEO, collate, example, tiny_model
 
 SETTINGS = {"max_new_tokens": 4, "block_length": 4}
 
@@ -23,14 +23,6 @@ def conversations(model) -> list[dict]:
         one["labels"] = torch.full_like(one["input_ids"], IGNORED)
         one["labels"][:, first:end] = one["input_ids"][:, first:end]
     return inputs
-
-
-def collate(items: list[dict]) -> dict:
-    inputs = batch(*items)
-    labels = torch.full_like(inputs["input_ids"], IGNORED)
-    for row, item in zip(labels, items, strict=True):
-        row[-item["labels"].shape[1] :] = item["labels"][0]
-    return inputs | {"labels": labels}
 
 
 def prompt_of(one: dict) -> dict:

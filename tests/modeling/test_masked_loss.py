@@ -13,7 +13,7 @@ from vidlada_hf.modeling.modeling_vidlada import LONGEST_UNMASKED, VidLaDAForCon
 from vidlada_hf.modeling.objective_vidlada import IGNORED, complete_masks
 from vidlada_hf.modeling.text_model_vidlada import VidLaDAPreTrainedModel
 
-from ..tiny_models import MASK, batch, example, tiny_model
+from ..tiny_models import MASK, collate, example, tiny_model
 
 OTHER_OBJECTIVE = "without a single mask token.*another objective"
 
@@ -28,15 +28,6 @@ def labeled(one: dict, answer: int = 3) -> dict:
 def examples(count: int = 5) -> list[dict]:
     model = tiny_model()
     return [labeled(example(model, 1 + i % 2, before=1 + i, seed=i), answer=2 + i % 3) for i in range(count)]
-
-
-def collate(items: list[dict]) -> dict:
-    """Pads on the left."""
-    inputs = batch(*items)
-    labels = torch.full_like(inputs["input_ids"], IGNORED)
-    for row, item in zip(labels, items, strict=True):
-        row[-item["labels"].shape[1] :] = item["labels"][0]
-    return inputs | {"labels": labels}
 
 
 def arguments(folder: Path, **options) -> TrainingArguments:
