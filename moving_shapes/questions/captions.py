@@ -8,7 +8,7 @@ from ..vocabulary import ORDINALS
 from .question import Question
 
 
-def ask_caption(scene: Scene, rng: np.random.Generator, coin: float) -> Question | None:
+def ask_caption(scene: Scene, rng: np.random.Generator, coin: float) -> Question:
     """Describe the video."""
     words = "describe video", "Describe the video."
     return _ask_facts("caption", words, caption_of(scene), order_evidence(scene), tuple(range(len(scene.shapes))))

@@ -13,7 +13,7 @@ There are four kinds of dense labels:
   among the options.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ from vidlada_hf.training.schema import Amount, Count, Counts, Share, Weight
 from vidlada_hf.training.task import Task, accuracy
 
 from ..questions import CHOICE_TYPES, LONG_TYPES, check_type
+from ..scenes.sampling import KINDS as SCENE_KINDS
 from ..vocabulary import LETTERS
 from .combinations import KINDS, excluded_words, training_combinations
 from .dense_labels import LABELS, UNKNOWN, remove_kind
@@ -44,12 +45,17 @@ class PackedQAOptions:
 
     Args:
         scenes: size of the pool. Each epoch goes through all its scenes, with other questions.
+        kinds: kind of scenes -> share of the pool that is of it, 0..1 together; the others are those of the benchmark's
+            questions, in turn. Of many events are few of these, and only they have long captions.
         group: scenes in a row with the same number of frames: a multiple of the batch size of a process, so that little
             is padded.
         frames: how many frames a group may have, each as likely: repeat a number for more weight.
         text_tokens: tokens of questions and answers in a sequence, at most; 0 for cell labels alone.
         option_turns: turns in a sequence that list options without a question (`option_lists`).
-        long_answers: share of the sequences with a caption or description, 0..1. None has two.
+        long_answers: share of the sequences with captions or descriptions, 0..1.
+        long_turns: how many such a sequence has, as far as there is room.
+        block_masks: share of the captions and descriptions that are masked as in the middle of decoding, 0..1; the
+            others, and all other answers, at a uniform rate.
         questions_per_type: type -> how many questions of it are tried for each scene (2 if not named, 1 of captions).
             What one type alone teaches, such as to find a shape by its color, needs more.
         attended_turn: share of the sequences in which the video attends to one of the turns, 0..1. Where it never did,
@@ -66,16 +72,19 @@ class PackedQAOptions:
             more, grounding, and letters in answers, two more, letters in lists half as many.
 
     Raises:
-        ValueError: scenes that make no whole groups, an unknown question type, an unknown kind of words, or shares of
-            kinds above 1 in all.
+        ValueError: scenes that make no whole groups, an unknown question type, an unknown kind of words or scenes, or
+            shares of kinds above 1 in all.
     """
 
     scenes: Count = 15_360
+    kinds: Mapping[str, Share] = field(default_factory=dict)
     group: Count = 192
     frames: Counts = (8,)
     text_tokens: Amount = 144
     option_turns: Amount = 0
     long_answers: Share = 0.4
+    long_turns: Count = 1
+    block_masks: Share = 0.0
     questions_per_type: Mapping[str, Amount] = field(default_factory=dict)
     attended_turn: Share = 0.0
     rotated_words: Mapping[str, Share] = field(default_factory=dict)
@@ -94,12 +103,18 @@ class PackedQAOptions:
             raise ValueError(f"`scenes` ({self.scenes}) must be a multiple of `group` ({self.group}).")
         for type in self.questions_per_type:
             check_type(type)
-        for kind in self.rotated_words:
-            if kind not in KINDS:
-                raise ValueError(f"`rotated_words` has {kind!r}: the kinds of words are {', '.join(KINDS)}.")
-        total = sum(self.rotated_words.values())
+        self._check_shares("rotated_words", "words", KINDS)
+        self._check_shares("kinds", "scenes", SCENE_KINDS)
+
+    def _check_shares(self, name: str, what: str, known: Collection[str]) -> None:
+        """Raises for an unknown kind, or shares above 1 in all."""
+        shares: Mapping[str, float] = getattr(self, name)
+        for kind in shares:
+            if kind not in known:
+                raise ValueError(f"`{name}` has {kind!r}: the kinds of {what} are {', '.join(known)}.")
+        total = sum(shares.values())
         if total > 1:
-            raise ValueError(f"The shares of `rotated_words` are {total:g} together, and must be at most 1.")
+            raise ValueError(f"The shares of `{name}` are {total:g} together, and must be at most 1.")
 
     @property
     def deepest(self) -> int:
@@ -137,6 +152,8 @@ class PackedQATask(Task):
             settings.text_tokens,
             settings.option_turns,
             settings.long_answers,
+            settings.long_turns,
+            settings.block_masks,
             settings.kept_empty,
             settings.canvas,
             settings.padding,
@@ -150,7 +167,7 @@ class PackedQATask(Task):
         for name, (weight, classes) in heads.items():
             if weight:
                 self.heads[name] = nn.Linear(text_config.hidden_size, classes)
-        self.pool = ScenePool(model, settings.scenes, settings.group, settings.frames)
+        self.pool = ScenePool(model, settings.scenes, settings.group, settings.frames, settings.kinds)
         self.turns: dict[int, list[Turn]] = {}
         self.register_buffer("excluded_words", excluded_words(self.writer.word_ids), persistent=False)
         self.register_buffer("in_training", training_combinations(), persistent=False)

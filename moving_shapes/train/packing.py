@@ -19,6 +19,7 @@ from .dense_labels import LABELS
 from .turns import Turn, TurnWriter
 
 FRAME_TOKENS = GRID * (GRID + 1)
+BLOCK = 32  # tokens, of the usual decoding
 TEXT, NEWLINE = -1, -2  # in `cell`, where a token is none
 # The entries of a sequence for each token, see `Packer.pack`, and their values behind its end.
 FILLERS = dict.fromkeys(
@@ -49,13 +50,16 @@ class Packer:
 
     Args:
         writer: of the turns.
-        text_tokens, option_turns, long_answers, kept_empty, canvas, padding: as of `PackedQAOptions`.
+        text_tokens, option_turns, long_answers, long_turns, block_masks, kept_empty, canvas, padding: as of
+            `PackedQAOptions`.
     """
 
     writer: TurnWriter
     text_tokens: int
     option_turns: int
     long_answers: float
+    long_turns: int
+    block_masks: float
     kept_empty: float
     canvas: Sequence[int]
     padding: int
@@ -117,16 +121,19 @@ class Packer:
             "position_ids": behind + np.concatenate([np.arange(len(turn.input_ids)), padding]),
             "input_ids": np.pad(turn.input_ids, (0, len(padding)), constant_values=self.writer.pad),
             "cell": np.full(size, TEXT),
-            "loss_weight": np.pad(draw_loss_weights(turn, len(padding), rng), (first, 0)),
+            "loss_weight": np.pad(draw_loss_weights(turn, len(padding), rng, self.block_masks), (first, 0)),
             "answer_length": (np.arange(size) == first) * turn.answer_length,
             "exclusion_codes": np.pad(turn.exclusion_codes, (0, len(padding))),
             "in_answer": np.arange(size) >= first,
         }
 
     def _choose(self, turns: list[Turn], kind: str | None, rng: np.random.Generator) -> list[tuple[Turn, np.ndarray]]:
-        """At most one long answer, and short ones while there is room; each with the positions of its padding."""
+        """Long answers, the same one again where there are too few, with other masks, and short ones while there is
+        room; each with the positions of its padding."""
         order = self.writer.without_kind([turns[i] for i in rng.permutation(len(turns))], kind)
-        long = [turn for turn in order if turn.type in LONG_TYPES][: int(rng.random() < self.long_answers)]
+        long = [turn for turn in order if turn.type in LONG_TYPES]
+        count = self.long_turns if long and rng.random() < self.long_answers else 0
+        long = [long[i % len(long)] for i in range(count)]
         options = self.writer.without_kind([self.writer.list_options(rng) for _ in range(self.option_turns)], kind)
         chosen, room = [], self.text_tokens
         for turn in options + long + [turn for turn in order if turn.type not in LONG_TYPES]:
@@ -145,22 +152,43 @@ class Packer:
         return len(turn.input_ids) + np.sort(rng.permutation(unused)[:count])
 
 
-def draw_loss_weights(turn: Turn, padding: int, rng: np.random.Generator) -> np.ndarray:
+def draw_loss_weights(turn: Turn, padding: int, rng: np.random.Generator, block_masks: float = 0.0) -> np.ndarray:
     """Draws which tokens of an answer and its padding are masked: the weight of each in the loss, 0 where it is not.
 
     At least one token of the answer is. Padding is masked at the same rate, and weighs as much as the answer in all.
 
+    Args:
+        block_masks: share of the long answers that are masked as in the middle of decoding (`draw_block_masks`).
+
     Returns:
         (answer and padding,), float32.
     """
-    count = int(rng.integers(1, turn.answer_length + 1))
-    masked = rng.permutation(turn.answer_length)[:count] if turn.masked_token is None else [turn.masked_token]
-    weights = np.zeros(turn.answer_length + padding, np.float32)
-    weights[masked] = turn.answer_length**0.5 / len(masked)
+    length = turn.answer_length
+    if block_masks and turn.type in LONG_TYPES and rng.random() < block_masks:
+        masked, rate = draw_block_masks(length, rng), 1.0
+    else:
+        count = int(rng.integers(1, length + 1))
+        masked = rng.permutation(length)[:count] if turn.masked_token is None else np.array([turn.masked_token])
+        rate = len(masked) / length
+    weights = np.zeros(length + padding, np.float32)
+    weights[masked] = length**0.5 / len(masked)
     if padding:
-        rate = len(masked) / turn.answer_length
-        weights[turn.answer_length :] = (rng.random(padding) < rate) * turn.answer_length**0.5 / rate / padding
+        weights[length:] = (rng.random(padding) < rate) * length**0.5 / rate / padding
     return weights
+
+
+def draw_block_masks(length: int, rng: np.random.Generator) -> np.ndarray:
+    """Which tokens of an answer are masked in the middle of decoding: some of a block, and all behind it.
+
+    Masks at a uniform rate hardly ever show this state, in which the next sentence has to be chosen.
+
+    Returns:
+        their indices, at least one, int64.
+    """
+    start = int(rng.integers(length))
+    end = min(start + BLOCK, length)
+    inside = start + rng.permutation(end - start)[: int(rng.integers(1, end - start + 1))]
+    return np.concatenate([inside, np.arange(end, length)])
 
 
 def stack_sequences(sequences: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -1,6 +1,6 @@
 """The scenes of packed question answering: drawn by number, and encoded once for all stages, as the tower is frozen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,17 @@ from tqdm.auto import tqdm
 from .. import BENCHMARK_TYPES, Question, Scene, frame_times
 from ..dataset import draw_question
 from ..questions import HELPER_TYPES
+from ..questions.captions import ask_caption
 from ..scenes.cells import label_cells
 from ..scenes.rendering import render
+from ..scenes.sampling import sample_scene
 from .cells import GRID, encode_cells, normalize_pixels
 from .dense_labels import LABELS, label_cells_over_time
 from .packing import EncodedScene
 
 _SEED = 77
-# The encoded scenes of this process: the tower's fingerprint -> (number of the scene, frames) -> scene.
-_ENCODED: dict[float, dict[tuple[int, int], EncodedScene]] = {}
+# The encoded scenes of this process: (the tower's fingerprint, `kinds`) -> (number of the scene, frames) -> scene.
+_ENCODED: dict[tuple[float, tuple[tuple[str, float], ...]], dict[tuple[int, int], EncodedScene]] = {}
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,21 @@ class RenderedScene:
 
 
 class ScenePool:
-    """Scenes of the training split, the same in all stages.
+    """Scenes of the training split, the same in all stages with the same kinds.
 
     Args:
         model: whose tower encodes them.
-        size, group, frames: `scenes`, `group` and `frames` of `PackedQAOptions`.
+        size, group, frames, kinds: `scenes`, `group`, `frames` and `kinds` of `PackedQAOptions`.
     """
 
-    def __init__(self, model: Any, size: int, group: int, frames: Sequence[int]) -> None:
+    def __init__(
+        self, model: Any, size: int, group: int, frames: Sequence[int], kinds: Mapping[str, float] | None = None
+    ) -> None:
         self.model, self.size, self.group, self.frames = model, size, group, tuple(frames)
+        self.kinds = dict(kinds or {})
         frozen = (*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters())
-        self.encoded = _ENCODED.setdefault(sum(p.double().sum().item() for p in frozen), {})
+        tower = sum(p.double().sum().item() for p in frozen)
+        self.encoded = _ENCODED.setdefault((tower, tuple(self.kinds.items())), {})
 
     def __getitem__(self, number: int) -> EncodedScene:
         return self.encoded[self._key(number)]
@@ -56,9 +62,18 @@ class ScenePool:
         """A scene, its own question, the times of its frames, and the generator for its other questions."""
         times = frame_times(self._key(number)[1])
         rng = np.random.default_rng((_SEED, 1, number))
+        if kind := self._draw_kind(number):
+            scene = sample_scene(rng, "train", kind)
+            return scene, ask_caption(scene, rng, 0.0), times, rng
         types = (*BENCHMARK_TYPES, *HELPER_TYPES)
         scene, first = draw_question(rng, "train", types[number % len(types)], times)
         return scene, first, times, rng
+
+    def _draw_kind(self, number: int) -> str | None:
+        """The kind of scene, if it is of one of `kinds`."""
+        drawn = np.random.default_rng((_SEED, 2, number)).random()
+        limits = np.cumsum(list(self.kinds.values()))
+        return next((kind for kind, below in zip(self.kinds, limits, strict=True) if drawn < below), None)
 
     def encode(self, rendered: dict[int, RenderedScene]) -> None:
         """Encodes scenes, by their numbers."""
