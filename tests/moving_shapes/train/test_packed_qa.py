@@ -130,6 +130,8 @@ def test_uneven_groups_are_refused(parts):
         ({"questions_per_type": {"shpe": 1}}, "There is no question type 'shpe'"),
         ({"rotated_words": {"colour": 0.1}}, "`rotated_words` has 'colour': the kinds of words are color, shape"),
         ({"rotated_words": {"color": 0.7, "shape": 0.5}}, "The shares of `rotated_words` are 1.2 together"),
+        ({"kinds": {"many": 0.1}}, "`kinds` has 'many': the kinds of scenes are steady, .*many_events"),
+        ({"kinds": {"steady": 0.7, "groups": 0.5}}, "The shares of `kinds` are 1.2 together"),
         ({"rotated_words": 0.2}, "`rotated_words` in .* is 0.2: .* valid dictionary"),
         ({"attended_turn": 2}, "`attended_turn` in .* is 2: .* less than or equal to 1"),
         ({"group": 24.0}, "`group` in .* is 24.0: .* valid integer"),
@@ -146,3 +148,13 @@ def test_labels_deeper_than_the_model_are_refused(parts):
         small_task(parts, depth=7, grounding=0.5)
     with pytest.raises(ValueError, match="`depth` is 8: labels would follow layer 9 of 8"):
         small_task(parts, depth=8, correct_options=1.0)
+
+
+def test_a_pool_holds_a_share_of_a_kind_of_scenes(parts):
+    """The others stay the scenes that they are without it."""
+    plain, mixed = (small_task(parts, scenes=40, kinds=kinds).pool for kinds in ({}, {"many_events": 0.5}))
+    kinds = [mixed.draw(number)[0].kind for number in range(40)]
+    assert 10 < kinds.count("many_events") < 32
+    for number, kind in enumerate(kinds):
+        if kind != "many_events":
+            assert mixed.draw(number)[0] == plain.draw(number)[0]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from moving_shapes.train.packing import FRAME_TOKENS, NEWLINE, packed_attention_mask
+from moving_shapes.questions import LONG_TYPES
+from moving_shapes.train.packing import BLOCK, FRAME_TOKENS, NEWLINE, draw_block_masks, packed_attention_mask
 from tests.moving_shapes.train.conftest import small_task
 
 
@@ -128,3 +129,37 @@ def test_option_lists_mask_a_letter_or_its_word(parts):
             masked = (batch["loss_weight"][i][own][first:] > 0).nonzero()[:, 0].tolist()
             masked_tokens.append(*masked)
     assert len(masked_tokens) == 24 and set(masked_tokens) == {0, 1}
+
+
+def test_a_sequence_has_several_long_answers(parts):
+    """The same one again, with other masks, where a scene has too few."""
+    options = {"text_tokens": 2000, "long_answers": 1.0, "questions_per_type": {"caption": 1, "detail": 0}}
+    for long_turns in (1, 3):
+        batch = small_task(parts, **options, long_turns=long_turns).collate([0, 1, 2, 3])
+        for i, types in enumerate(batch["types"]):
+            long = [number for number, type in enumerate(types, 1) if type in LONG_TYPES]
+            ids = [batch["input_ids"][i][batch["segment"][i] == number].tolist() for number in long]
+            assert len(long) in (0, long_turns) and all(own == ids[0] for own in ids)
+    assert any(LONG_TYPES[0] in types for types in batch["types"])
+
+
+def test_block_masks_are_some_of_a_block_and_all_behind_it():
+    rng = np.random.default_rng(0)
+    drawn = [draw_block_masks(80, rng).tolist() for _ in range(300)]
+    for masked in drawn:
+        assert masked and len(set(masked)) == len(masked) and set(masked) <= set(range(80))
+        assert set(range(min(masked) + BLOCK, 80)) <= set(masked)
+    assert len({sum(token < min(masked) + BLOCK for token in masked) for masked in drawn}) > 20
+
+
+def test_only_long_answers_are_masked_by_blocks(parts):
+    """A block mask of an answer of eighty tokens leaves its beginning: a uniform one hardly ever does."""
+    task = small_task(parts, kinds={"many_events": 1.0}, text_tokens=2000, long_answers=1.0, block_masks=1.0)
+    batch = task.collate([0, 1, 2, 3])
+    for i, types in enumerate(batch["types"]):
+        for number, type in enumerate(types, 1):
+            own = batch["segment"][i] == number
+            masked = (batch["loss_weight"][i][own] > 0).nonzero()[:, 0]
+            if type == "caption" and masked[0] + BLOCK < len(batch["input_ids"][i][own]):
+                rest = batch["loss_weight"][i][own][masked[0] + BLOCK :]
+                assert (rest > 0).all()
