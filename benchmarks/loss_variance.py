@@ -20,6 +20,7 @@ from tqdm import tqdm
 from moving_shapes import MovingShapes
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
 from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
+from vidlada_hf.modeling.fingerprints_vidlada import fingerprint_model
 from vidlada_hf.modeling.objective_vidlada import diffusion_loss, draw_mask_probabilities, draw_masks
 from vidlada_hf.training.data.collator import DiffusionCollator
 
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         conversations = [{"messages": e.as_question().messages(e.details.training_answer)} for e in examples]
         results[type] = split_variance(*draw_losses(model, collate(conversations), type, options.draws))
         print(type, {name: value for name, value in results[type].items() if name != "loss_by_rate"})
-    setup = {"batch": BATCH, "frames": FRAMES, "draws": options.draws}
+    setup = {"weights": fingerprint_model(model), "batch": BATCH, "frames": FRAMES, "draws": options.draws}
     options.output.write_text(json.dumps({"setup": setup, "types": results}, indent=1) + "\n")
 
 

@@ -61,8 +61,6 @@ def scaling(data: dict[str, Any]) -> str:
 
 FROM_ONE_FILE: dict[str, Callable[[dict[str, Any]], str]] = {
     "mars_accuracy": accuracy,
-    "mars_embedded": accuracy,
-    "mars_lowest": accuracy,
     "mars_parts": accuracy,
     "mars_speed_cpu": speed,
     "mars_scaling": scaling,

@@ -25,6 +25,7 @@ from moving_shapes.evaluate import as_plain, measure, score_answers
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor, export_checkpoint
 from vidlada_hf.evaluation.record import Record
 from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
+from vidlada_hf.modeling.fingerprints_vidlada import fingerprint_model
 
 # Visual tokens attend to their own frame, the text and the canvas, in every layer of every step.
 FRAME_LOCAL = {
@@ -89,6 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     setup = {
         "split": options.split,
         "questions": options.questions,
+        "weights": fingerprint_model(model),
         "generation": model.generation_config.to_dict(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

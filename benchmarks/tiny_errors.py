@@ -20,6 +20,7 @@ from moving_shapes.mistakes import MISTAKES, is_held_out
 from vidlada_hf import VidLaDAForConditionalGeneration, VidLaDAProcessor
 from vidlada_hf.evaluation.decoding import answer_questions
 from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
+from vidlada_hf.modeling.fingerprints_vidlada import fingerprint_model
 
 FRAMES, BATCH, SEED = 8, 20, 1
 
@@ -31,7 +32,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     model = VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT).eval()
     processor = VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT)
-    result: dict[str, Any] = {"setup": {"seed": SEED, "frames": FRAMES, "questions_a_type": options.questions}}
+    setup = {
+        "weights": fingerprint_model(model),
+        "seed": SEED,
+        "frames": FRAMES,
+        "questions_a_type": options.questions,
+    }
+    result: dict[str, Any] = {"setup": setup}
     for split in ("test", "train"):
         examples = MovingShapes(split, options.questions * len(MISTAKES), FRAMES, tuple(MISTAKES), seed=SEED)
         result[split] = count_mistakes(model, processor, examples)

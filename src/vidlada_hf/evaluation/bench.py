@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..modeling.fingerprints_vidlada import fingerprint_model
 from .cost_model import Machine
 from .decoding import EXACT, DecodingRunner, DecodingSetup, group_by_video, split_batches, unique_setups
 from .measure import Measurable, TimedDecoding, count_each, describe_machine, measure_machine, time_in_turns
@@ -131,6 +132,7 @@ def describe_setup(runner: DecodingRunner, model_name: str) -> dict[str, Any]:
     return {
         "model": model_name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "weights": fingerprint_model(model),
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": model.config.get_text_config()._attn_implementation,
         **describe_machine(model.device),
