@@ -1,20 +1,16 @@
 """Tables of single figures for README and docs, made from the JSON files of the scripts that measured them."""
 
 from collections.abc import Callable
-from typing import Any
 
+import checkpoint_tables
 import gpu_tables
 import sharing_tables
+from checkpoint_tables import percent
 from gpu_tables import Load
 
 from vidlada_hf.evaluation.report import markdown_table
 
 Row = tuple[str, str, str, str]  # what, figure, script with its arguments, JSON file's name
-
-
-def percent(score: dict[str, Any]) -> str:
-    """Of {"accuracy": 0..1, ...}, such as `89.2 %`."""
-    return f"{100 * score['accuracy']:.1f} %"
 
 
 def figures(load: Load) -> str:
@@ -109,17 +105,6 @@ def parity(load: Load) -> str:
     return markdown_table(("quantity", "largest difference"), list(values.items()))
 
 
-def tiny_accuracy(load: Load) -> str:
-    """The embedded checkpoint's share of right answers in each setting, with 95 % intervals."""
-    settings = [(name, part["scores"]["all"]) for name, part in load("tiny_accuracy").items() if "scores" in part]
-    settings.append(("8 frames, other questions too", load("tiny_accuracy_4200")["8 frames"]["scores"]["all"]))
-    rows = [
-        (name, percent(score), f"{100 * score['low']:.1f} to {100 * score['high']:.1f}", f"{score['questions']:,}")
-        for name, score in settings
-    ]
-    return markdown_table(("setting", "right", "95 %", "questions"), rows)
-
-
 def video_reading(load: Load) -> str:
     """Seeking against decoding from the start; from a file to the tensor; recordings of hours."""
     data = load("video_reading")
@@ -156,10 +141,10 @@ def loss_variance(load: Load) -> str:
 TABLES: dict[str, Callable[[Load], str]] = {
     "figures": figures,
     "parity": parity,
-    "tiny_accuracy": tiny_accuracy,
     "video_reading": video_reading,
     "data_loading": data_loading,
     "loss_variance": loss_variance,
+    **checkpoint_tables.TABLES,
     **gpu_tables.TABLES,
     **sharing_tables.TABLES,
 }

@@ -3,8 +3,9 @@
     python benchmarks/tables.py [--check] [--results benchmarks] [FILE ...]
 
 Writes between each pair of lines `<!-- table NAME -->` and `<!-- end -->` what NAME.json holds, or what `figures.py`
-takes from several files; FILE is README.md and the pages of docs/ by default. With --check nothing is written, and a
-file that is out of date is an error. A table whose results are not there yet is left as it is.
+takes from several files; FILE is README.md, the embedded checkpoint's card and the pages of docs/ by default. With
+--check nothing is written, and a file that is out of date is an error. A table whose results are not there yet is left
+as it is.
 """
 
 import argparse
@@ -24,7 +25,11 @@ import mars_accuracy  # noqa: E402
 
 from vidlada_hf.evaluation.report import costs_table, format_digits, markdown_table  # noqa: E402
 
-DOCUMENTS = (HERE.parent / "README.md", *sorted((HERE.parent / "docs").glob("*.md")))
+DOCUMENTS = (
+    HERE.parent / "README.md",
+    HERE.parent / "src" / "vidlada_hf" / "checkpoints" / "vidlada-tiny" / "README.md",
+    *sorted((HERE.parent / "docs").glob("*.md")),
+)
 BLOCK = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 

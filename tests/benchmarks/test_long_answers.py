@@ -20,3 +20,11 @@ def test_every_rule_is_compared_with_every_cache(tmp_path):
     assert expected["facts"] == expected["told_right"] == 1 and expected["broken"] == 0
     assert all(0 <= value <= 1 for entry in data["results"].values() for value in entry["answers"].values())
     assert module.table(data).count("\n") == len(data["results"]) + 1
+
+
+@pytest.mark.slow
+def test_the_prototype_of_wino_takes_back_and_ends(tmp_path):
+    wino = run("wino", "--questions", 1, "--output", tmp_path / "wino.json")
+    results = load(tmp_path, "wino")["results"]
+    assert list(results) == [rule.name for rule in wino.RULES]
+    assert all(result["tokens_a_forward"] >= 0.5 for result in results.values())
