@@ -1,6 +1,6 @@
 """Do parallel decoding and caches keep long answers right? Every unmasking rule with exact decoding and three caches.
 
-    python benchmarks/long_answers.py [--questions 200] [--threads 1] [--output FILE.json]
+    python benchmarks/long_answers.py [--questions 120] [--threads 1] [--output FILE.json]
 
 The embedded checkpoint on captions and descriptions of the moving shapes' test split, the only answers here of more
 than a few tokens: 8 frames, a canvas of 128 tokens, blocks of 32, at most one step a token. Besides what `vidlada
@@ -75,9 +75,9 @@ def table(data: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--timed-questions", type=int, default=10)
+    parser.add_argument("--questions", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--timed-questions", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))

@@ -3,15 +3,17 @@
     python benchmarks/measure_checkpoint.py            # about three hours on two idle cores
     python benchmarks/measure_checkpoint.py --check    # which results are of other weights, if any
 
-Runs the scripts below one after the other, MARS-Cache's studies as two processes, and then tables.py. What was measured
-with these weights stays, what was measured with others is deleted first. An interrupted run goes on where it was.
+Runs the scripts below, as many at a time as `--jobs` says, each on one core, and then tables.py. What was measured with
+these weights stays, what was measured with others is deleted first. An interrupted run goes on where it was.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,44 +31,45 @@ class Study:
 
     Args:
         name: of the file.
-        turns: commands that run at the same time, one turn after the other.
+        commands: one after the other.
         part: of the file, which holds other measurements too; "": all of it.
         at_once: whether the file is written at the end; else an interrupted run goes on with it.
     """
 
     name: str
-    turns: tuple[tuple[Command, ...], ...]
+    commands: tuple[Command, ...]
     part: str = ""
     at_once: bool = False
 
 
 def alone(name: str, *command: str, part: str = "", at_once: bool = False) -> Study:
     """A study of one command."""
-    return Study(name, ((command,),), part, at_once)
+    return Study(name, (command,), part, at_once)
 
 
 def mars_study(study: str, name: str) -> Study:
-    """A study of mars_accuracy.py, in two processes and joined."""
+    """A study of mars_accuracy.py: its questions, and then what they say."""
     command = ("mars_accuracy.py", study, "--work", f"{{work}}/{study}", "--output", f"{{results}}/{name}.json")
-    halves = tuple((*command, "--part", part, "--threads", "1") for part in ("1/2", "2/2"))
-    return Study(name, (halves, ((*command, "--join"),)))
+    return Study(name, (command, (*command, "--join")))
 
 
+# The longest first, so that no core waits at the end.
 STUDIES = (
+    alone("long_answers", "long_answers.py", "--output", "{results}/long_answers.json"),
+    mars_study("parts", "mars_parts"),
+    mars_study("whole", "mars_accuracy"),
+    alone("shared_video", "shared_video.py", "--output", "{results}/shared_video.json"),
+    alone(
+        "many_questions", "many_questions.py", "choices", "--output", "{results}/many_questions.json", part="choices"
+    ),
     alone("tiny_accuracy", "tiny_accuracy.py", "--output", "{results}/tiny_accuracy.json"),
+    alone("tiny_errors", "tiny_errors.py", "--output", "{results}/tiny_errors.json", at_once=True),
     alone(
         "tiny_accuracy_4200",
         *("tiny_accuracy.py", "--questions", "4200", "--only", "8 frames"),
         *("--output", "{results}/tiny_accuracy_4200.json"),
     ),
-    alone("tiny_errors", "tiny_errors.py", "--output", "{results}/tiny_errors.json", at_once=True),
-    alone("long_answers", "long_answers.py", "--output", "{results}/long_answers.json"),
-    mars_study("whole", "mars_accuracy"),
-    mars_study("parts", "mars_parts"),
-    alone("shared_video", "shared_video.py", "--output", "{results}/shared_video.json"),
-    alone(
-        "many_questions", "many_questions.py", "choices", "--output", "{results}/many_questions.json", part="choices"
-    ),
+    alone("wino", "wino.py", "--output", "{results}/wino.json", at_once=True),
     alone("loss_variance", "loss_variance.py", "--output", "{results}/loss_variance.json", at_once=True),
 )
 
@@ -74,6 +77,7 @@ STUDIES = (
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--jobs", type=int, default=2, help="studies at a time")
     parser.add_argument("--only", nargs="+", choices=[study.name for study in STUDIES])
     parser.add_argument("--results", type=Path, default=HERE)
     options = parser.parse_args(arguments)
@@ -82,9 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.check:
         old = [study.name for study in studies if weights_of(study, options.results) != weights]
         raise SystemExit(f"Not of the weights {weights}: {', '.join(old)}." if old else 0)
-    for study in studies:
-        measure(study, options.results, weights)
-    run((("tables.py", "--results", str(options.results)),))
+    with ThreadPoolExecutor(options.jobs) as lanes:
+        for done in [lanes.submit(measure, study, options.results, weights) for study in studies]:
+            done.result()
+    run(("tables.py", "--results", str(options.results)))
 
 
 def weights_of(study: Study, results: Path) -> str | None:
@@ -104,16 +109,21 @@ def measure(study: Study, results: Path, weights: str) -> None:
     if not of_these and not study.part:
         (results / f"{study.name}.json").unlink(missing_ok=True)
     folders = {"results": str(results), "work": str(Path("runs") / "measured" / weights)}
-    for commands in study.turns:
-        run(tuple(tuple(word.format(**folders) for word in command) for command in commands))
+    for command in study.commands:
+        run(tuple(word.format(**folders) for word in command))
 
 
-def run(commands: tuple[Command, ...]) -> None:
-    """Runs commands at the same time; a SystemExit if one fails."""
-    print(*(" ".join(command) for command in commands), sep="\n", flush=True)
-    processes = [subprocess.Popen([sys.executable, str(HERE / script), *rest]) for script, *rest in commands]
-    if any([process.wait() for process in processes]):
-        raise SystemExit("A command failed: give this one again once it is mended.")
+def run(command: Command) -> None:
+    """Runs a command on one core.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    print(" ".join(command), flush=True)
+    script, *arguments = command
+    subprocess.run(
+        [sys.executable, str(HERE / script), *arguments], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 if __name__ == "__main__":
