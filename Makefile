@@ -43,11 +43,13 @@ build: $(VENV)/.installed
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python .ci/check_wheel.py dist/*.whl
 
-# Trains the embedded checkpoint again from nothing: two and a half to four hours on two cores (on a GPU, without
-# --processes, minutes). An interrupted run goes on.
+# Trains the embedded checkpoint again from nothing: four to five hours on two cores (on a GPU, without --processes,
+# minutes). An interrupted run goes on.
 tiny: $(VENV)/.installed
 	$(BIN)/vidlada train moving_shapes/train/recipe.yaml --processes 2
 	$(BIN)/python -m moving_shapes.train.ship runs/vidlada-tiny
+	$(BIN)/vidlada train moving_shapes/train/captions.yaml --processes 2
+	$(BIN)/python -m moving_shapes.train.ship runs/vidlada-tiny-captions --continues
 
 clean:
 	rm -rf $(VENV) build dist site demo-output

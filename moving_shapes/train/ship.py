@@ -1,6 +1,7 @@
 """Makes a finished run of `recipe.yaml` the embedded checkpoint, and keeps its log.
 
     python -m moving_shapes.train.ship runs/vidlada-tiny
+    python -m moving_shapes.train.ship runs/vidlada-tiny-captions --continues   # from the embedded checkpoint
 
 Copies the last stage's model into the package, without the heads of the dense labels and without code, and writes the
 demo beside it. Joins the logs of all stages in benchmarks/tiny_training.json, and draws benchmarks/tiny_training.png.
@@ -22,13 +23,17 @@ from .demo import write_demo
 
 LIMIT = 12e6  # bytes
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+LOG = "tiny_training.json"
 
 
-def ship(run: Path, checkpoint: Path = EMBEDDED_CHECKPOINT, benchmarks: Path = BENCHMARKS) -> dict[str, float]:
+def ship(
+    run: Path, checkpoint: Path = EMBEDDED_CHECKPOINT, benchmarks: Path = BENCHMARKS, continues: bool = False
+) -> dict[str, float]:
     """Copies a run's model and log.
 
     Args:
         run: the recipe's `output_dir`.
+        continues: whether it began with the embedded checkpoint: its stages then follow those in the log.
         checkpoint: the folder of the embedded checkpoint. Its README.md stays.
         benchmarks: the folder of the log and its curves.
 
@@ -44,13 +49,17 @@ def ship(run: Path, checkpoint: Path = EMBEDDED_CHECKPOINT, benchmarks: Path = B
     size = sum(file.stat().st_size for file in files)
     if size > LIMIT:
         raise ValueError(f"{model} takes {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} that may be embedded.")
-    logs = {stage.name: json.loads((stage / "log.json").read_text()) for stage in stages}
+    logs = json.loads((benchmarks / LOG).read_text())["log"] if continues else {}
+    before = len(logs)
+    for stage in stages:
+        number, name = stage.name.split("-", 1)
+        logs[f"{before + int(number)}-{name}"] = json.loads((stage / "log.json").read_text())
     minutes = {name: round(log[-1].get("seconds", log[-1]["train_runtime"]) / 60, 1) for name, log in logs.items()}
     checkpoint.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copy(file, checkpoint / file.name)
     write_demo(checkpoint / "demo")
-    (benchmarks / "tiny_training.json").write_text(json.dumps({"minutes": minutes, "log": logs}) + "\n")
+    (benchmarks / LOG).write_text(json.dumps({"minutes": minutes, "log": logs}) + "\n")
     draw_curves(logs, minutes, benchmarks / "tiny_training.png")
     return minutes
 
@@ -85,7 +94,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Ships a run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    minutes = ship(parser.parse_args(arguments).run)
+    parser.add_argument("--continues", action="store_true", help="the run began with the embedded checkpoint")
+    options = parser.parse_args(arguments)
+    minutes = ship(options.run, continues=options.continues)
     print(f"{EMBEDDED_CHECKPOINT}; {sum(minutes.values()):.0f} minutes: {minutes}")
 
 

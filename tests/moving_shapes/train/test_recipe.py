@@ -7,17 +7,15 @@ import yaml
 from safetensors.torch import load_file
 
 import moving_shapes.train
+from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
 from vidlada_hf.training.callbacks import DenoisingEvalCallback
 from vidlada_hf.training.recipe import Recipe
 from vidlada_hf.training.run import train
 from vidlada_hf.training.task import find_task
 
-RECIPE = Path(moving_shapes.train.__file__).with_name("recipe.yaml")
-
-
-def test_the_options_of_all_stages_are_valid():
-    recipe = Recipe.from_yaml(RECIPE)
-    assert [stage.name for stage in recipe.stages] == [
+FOLDER = Path(moving_shapes.train.__file__).parent
+STAGES = {
+    "recipe": (
         "vision",
         "dense_labels",
         "packed_qa",
@@ -28,7 +26,15 @@ def test_the_options_of_all_stages_are_valid():
         "reference_again",
         "restricted_sft",
         "sft",
-    ]
+    ),
+    "captions": ("captions", "restricted_sft", "sft"),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_options_of_all_stages_are_valid(name):
+    recipe = Recipe.from_yaml(FOLDER / f"{name}.yaml")
+    assert tuple(stage.name for stage in recipe.stages) == STAGES[name]
     for stage in recipe.stages:
         find_task(stage.task).check(stage.options)
         DenoisingEvalCallback.check(stage.denoising, stage.name)
@@ -36,9 +42,11 @@ def test_the_options_of_all_stages_are_valid():
 
 
 @pytest.mark.slow
-def test_it_runs_from_end_to_end(tmp_path):
+@pytest.mark.parametrize("name", STAGES)
+def test_it_runs_from_end_to_end(tmp_path, name):
     """One step of each stage, with few scenes."""
-    content = yaml.safe_load(RECIPE.read_text()) | {"output_dir": str(tmp_path)}
+    content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text()) | {"output_dir": str(tmp_path)}
+    content["model"] = content["model"].replace("src/vidlada_hf/checkpoints/vidlada-tiny", str(EMBEDDED_CHECKPOINT))
     arguments = {"max_steps": 1, "report_to": [], "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
     for stage in content["stages"]:
         stage["batch_size"] = 4
@@ -49,8 +57,7 @@ def test_it_runs_from_end_to_end(tmp_path):
         elif "frames" in stage["options"]:
             stage["options"] |= {"scenes": 4, "group": 4}
     model = train(Recipe.from_dict(content))
-    assert model == tmp_path / "10-sft" / "model"
-    heads = load_file(model / "heads.safetensors")
-    assert {name.split(".")[0] for name in heads} == {
-        "empty", "position", "cell_labels", "grounding", "letters", "correct_options",
-    }  # fmt: skip
+    assert model == tmp_path / f"{len(STAGES[name])}-sft" / "model"
+    heads = {name.split(".")[0] for name in load_file(model / "heads.safetensors")}
+    of_vision = {"empty", "position"} if name == "recipe" else set()
+    assert heads == {"cell_labels", "grounding", "letters", "correct_options"} | of_vision

@@ -34,6 +34,15 @@ def test_a_run_is_shipped_without_heads_and_code_and_with_its_demo_and_log(tmp_p
     assert (tmp_path / "tiny_training.png").stat().st_size > 1000
 
 
+def test_the_stages_of_a_run_that_continues_follow_those_before(tmp_path, run):
+    checkpoint = tmp_path / "checkpoint"
+    ship(run, checkpoint, tmp_path)
+    (run / "10-sft").rename(run / "2-sft")
+    stages = list(ship(run, checkpoint, tmp_path, continues=True))
+    assert stages == ["1-vision", "10-sft", "3-vision", "4-sft"]
+    assert list(json.loads((tmp_path / "tiny_training.json").read_text())["log"]) == stages
+
+
 def test_a_large_model_is_not_embedded(tmp_path, run, monkeypatch):
     monkeypatch.setattr(module, "LIMIT", 3)
     with pytest.raises(ValueError, match="more than the 0 that may be embedded"):
