@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,13 @@ def test_contradicting_options(vidlada, checkpoint: Path, clip: Path) -> None:
         (("--max-new-tokens", 33, "--max-denoising-steps", 3), "`max_denoising_steps` (3) is not a multiple"),
         (("--max-new-tokens", 32, "--block-length", 5), "`block_length` (5)"),
         (("--temperature", -1), "`temperature`"),
+        (("--cache-strategy", "nars"), "Unknown `cache_strategy` 'nars'"),
+        (("--cache-strategy", "mars:8"), "must be a JSON object"),
+        (("--unmasking", "thresh"), "Unknown `unmasking` 'thresh'"),
+        (("--unmasking", "threshold:two"), "'two' in 'threshold:two' is no number"),
+        (("--unmasking", "quota:1"), "'quota' takes no number"),
+        (("--device", "cuda:99"), "no device 'cuda:99'"),
+        (("--dtype", "int3"), "`dtype` must be one of 'auto', 'float32'"),
         (("--frames", 0), "num_frames=0"),
         (("--fps", -1), "fps=-1"),
         (("--seed", 2**70), "`seed` must be a whole number"),
@@ -162,5 +171,30 @@ def test_without_a_model(vidlada, clip: Path, checkpoint: Path, tmp_path: Path, 
     code, _, message = vidlada("ask", clip, QUESTION)
     assert code == 1 and "--model" in message
     monkeypatch.setattr(locate, "EMBEDDED_CHECKPOINT", checkpoint)
-    code, out, _ = vidlada("ask", clip, QUESTION, "--max-new-tokens", 8, "--json")
+    code, out, message = vidlada("ask", clip, QUESTION, "--max-new-tokens", 8, "--json")
     assert code == 0 and json.loads(out)["model"] == str(checkpoint)
+    assert "the embedded checkpoint answers" in message and "--model" in message
+
+
+def test_how_it_is_decoded_and_where(vidlada, checkpoint: Path, clip: Path) -> None:
+    base = ("ask", clip, QUESTION, "--model", checkpoint, "--frames", 2, "--max-new-tokens", 8, "--json")
+    cache, rule = 'interval:{"prompt_interval": 4}', "local:0.6"
+    code, out, message = vidlada(*base, "--cache-strategy", cache, "--unmasking", rule, "--device", "cpu")
+    settings = json.loads(out)["settings"]
+    assert (code, message) == (0, "") and (settings["unmasking"], settings["unmask_relaxed_threshold"]) == (
+        "local",
+        0.6,
+    )
+    assert (settings["cache_strategy"], settings["cache_config"]) == ("interval", {"prompt_interval": 4})
+    _, out, _ = vidlada(*base, "--unmasking", "threshold:0.01")
+    assert json.loads(out)["tokens_per_forward"] > json.loads(vidlada(*base)[1])["tokens_per_forward"]
+    assert vidlada(*base, "--dtype", "bfloat16")[0] == 0
+    choices = ("--choice", "a", "--choice", "two words")
+    code, out, _ = vidlada(*base[:-3], "--json", *choices, "--cache-strategy", "dual")
+    assert code == 0 and json.loads(out)["settings"]["cache_strategy"] == "dual"
+
+
+def test_no_bars_and_no_warnings(checkpoint: Path, clip: Path) -> None:
+    command = [Path(sys.executable).with_name("vidlada"), "ask", clip, QUESTION, "--model", checkpoint]
+    done = subprocess.run([*map(str, command), "--frames", "2"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() and done.stderr == ""

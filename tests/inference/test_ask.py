@@ -41,7 +41,7 @@ def test_a_seed_repeats_an_answer(checkpoint, clip):
 
 
 def test_mistakes_are_found_before_the_weights_are_loaded(checkpoint, clip, monkeypatch):
-    monkeypatch.setattr("vidlada_hf.inference.ask.VidLaDAForConditionalGeneration.from_pretrained", None)
+    monkeypatch.setattr("vidlada_hf.inference.ask.load_network", None)
     with pytest.raises(ValueError, match="`block_length` .5. does not divide"):
         ask(clip, "What?", checkpoint, max_new_tokens=16, block_length=5)
     with pytest.raises(ValueError, match="missing.mp4"):

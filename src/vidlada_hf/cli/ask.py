@@ -7,7 +7,22 @@ from typing import Annotated, Any
 import typer
 
 from ..hub.locate import find_checkpoint
-from .common import app, refuse, require_video, user_errors
+from .common import app, refuse, require_video, tell_if_embedded, user_errors
+from .options import (
+    BlockLength,
+    CacheStrategy,
+    Device,
+    Dtype,
+    Fps,
+    Frames,
+    MaxDenoisingSteps,
+    MaxNewTokens,
+    Model,
+    Temperature,
+    Unmasking,
+    decoding_settings,
+    given,
+)
 
 
 @app.command()
@@ -16,15 +31,15 @@ def ask(
     questions: Annotated[
         list[str], typer.Argument(help="What to ask about it. The video of several questions is encoded once.")
     ],
-    model: Annotated[
-        str | None, typer.Option(help="Folder of a checkpoint or its id on the Hub.", show_default="the embedded one")
-    ] = None,
-    frames: Annotated[int | None, typer.Option(help="Look at so many frames, spread evenly over the video.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Look at so many frames a second.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Length of the canvas, in tokens.")] = None,
-    block_length: Annotated[int | None, typer.Option(help="Denoise the canvas in blocks of so many tokens.")] = None,
-    max_denoising_steps: Annotated[int | None, typer.Option(help="Steps over the whole canvas.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token.")] = None,
+    model: Model = None,
+    frames: Frames = None,
+    fps: Fps = None,
+    max_new_tokens: MaxNewTokens = None,
+    block_length: BlockLength = None,
+    max_denoising_steps: MaxDenoisingSteps = None,
+    cache_strategy: CacheStrategy = None,
+    unmasking: Unmasking = None,
+    temperature: Temperature = None,
     seed: Annotated[
         int | None, typer.Option(help="Of the noise at a temperature above 0, and of the masks of choices.")
     ] = None,
@@ -43,6 +58,8 @@ def ask(
             "faster, and some answers differ.",
         ),
     ] = False,
+    device: Device = None,
+    dtype: Dtype = "auto",
     stream: Annotated[bool, typer.Option("--stream", help="Show the answer while it is denoised.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and how it was made as JSON.")] = False,
 ) -> None:
@@ -51,30 +68,33 @@ def ask(
         refuse("--frames and --fps are two ways to choose frames: give one of them.", 2)
     if stream and as_json:
         refuse("--stream and --json both write to stdout: give one of them.", 2)
-    settings: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "block_length": block_length,
-        "max_denoising_steps": max_denoising_steps,
-        "temperature": temperature,
-        "seed": seed,
-    }
-    given = {name: value for name, value in settings.items() if value is not None}
-    generating = [name for name in given if name != "seed"] + ["stream"] * stream
+    settings = given(
+        max_new_tokens=max_new_tokens,
+        block_length=block_length,
+        max_denoising_steps=max_denoising_steps,
+        temperature=temperature,
+        seed=seed,
+    )
+    generating = [*(set(settings) - {"seed"}), *["unmasking"] * (unmasking is not None), *["stream"] * stream]
     if choice and generating:
         option = generating[0].replace("_", "-")
         refuse(f"--choice scores answers and generates none: leave out --{option}.", 2)
     with user_errors():
         find_checkpoint(model)
         require_video(video)
+        tell_if_embedded(model)
         from ..inference.ask import ask_each
 
+        settings |= decoding_settings(cache_strategy, unmasking)
         options: dict[str, Any] = {
             "num_frames": frames,
             "fps": fps,
             "allow_urls": allow_urls,
             "share_video": share_video,
+            "device": device,
+            "dtype": dtype,
         }
-        for answer in ask_each(video, questions, model, choices=choice or None, stream=stream, **options, **given):
+        for answer in ask_each(video, questions, model, choices=choice or None, stream=stream, **options, **settings):
             if as_json:
                 typer.echo(json.dumps(asdict(answer), ensure_ascii=False))
                 continue

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Annotated, NoReturn
 
 import typer
+from wrapt import when_imported
 
 from .. import __version__
 
@@ -16,7 +18,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-EXTRA_MODULES = {"accelerate", "datasets", "matplotlib", "peft", "pydantic", "tensorboard", "yaml"}
+# What a command cannot do without, by the extra that installs it; `datasets` only for some sources of questions.
+EXTRAS = {
+    "demo": ("matplotlib",),
+    "eval": ("matplotlib",),
+    "train": ("yaml", "pydantic", "accelerate", "datasets", "peft", "tensorboard"),
+}
+EXTRA_MODULES = {module for modules in EXTRAS.values() for module in modules}
 
 
 def _print_version(wanted: bool) -> None:
@@ -32,11 +40,32 @@ def options(
     ] = False,
 ) -> None:
     """VidLaDA: ask questions about videos, measure, train, and move checkpoints to the Hub and back."""
+    when_imported("transformers")(lambda _: _show_no_loading())
+
+
+def _show_no_loading() -> None:
+    """Switches off transformers' bars of loading weights, and leaves those of downloads."""
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    enable_progress_bars()
+
+
+def tell(message: object) -> None:
+    """A line on stderr."""
+    typer.echo(f"vidlada: {message}", err=True)
+
+
+def tell_if_embedded(model: str | None) -> None:
+    """Says whose answers these will be, where no model was named."""
+    if model is None:
+        tell("the embedded checkpoint answers. It knows moving shapes only; name your model with --model")
 
 
 def refuse(message: object, code: int) -> NoReturn:
     """Ends the command with a message on stderr."""
-    typer.echo(f"vidlada: {message}", err=True)
+    tell(message)
     raise typer.Exit(code)
 
 
@@ -46,15 +75,25 @@ def require_video(video: str) -> None:
         raise FileNotFoundError(f"Cannot read the video {video!r}: no such file or folder. Check the path.")
 
 
+def require_extra(extra: str) -> None:
+    """Raises a ModuleNotFoundError where an extra is not installed, before anything heavy is imported."""
+    for module in EXTRAS[extra]:
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(name=module)
+
+
 @contextmanager
-def user_errors(extra: str = "") -> Iterator[None]:
-    """Turns errors that a user can mend into their message; anything else keeps its traceback.
+def user_errors(extra: str = "", kept: str = "") -> Iterator[None]:
+    """Turns errors that a user can mend, and Ctrl-C, into a message; anything else keeps its traceback.
 
     Args:
         extra: the package's extra that installs what the command needs besides.
+        kept: what is left of the command's work after Ctrl-C.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        refuse(f"Stopped. {kept}".strip(), 130)
     except (ValueError, OSError) as error:
         refuse(error, 1)
     except ModuleNotFoundError as error:

@@ -19,7 +19,7 @@ def convert(
     tokenizer: Annotated[Path | None, typer.Option(help="The tokenizer's folder.", show_default="OFFICIAL_DIR")] = None,
 ) -> None:
     """Rewrite an official checkpoint in this package's format."""
-    with user_errors():
+    with user_errors(kept=f"{out_dir} keeps what was converted; the same command goes on."):
         from ..hub.convert import convert_official_checkpoint
 
         convert_official_checkpoint(official_dir, out_dir, vision_config, tokenizer)
@@ -45,7 +45,7 @@ def export(
     ] = None,
 ) -> None:
     """Make a folder for the Hub, which loads where this package is not installed."""
-    with user_errors():
+    with user_errors(kept=f"{out_dir} was not made."):
         from ..hub.export import export_checkpoint
 
         export_checkpoint(model_dir, out_dir, name, base_model, license, results, dataset)
@@ -74,7 +74,7 @@ def push(
     dry_run: Annotated[bool, typer.Option(help="Check everything and say what would be uploaded.")] = False,
 ) -> None:
     """Upload an exported folder to the Hub, once its files and its model card are checked."""
-    with user_errors():
+    with user_errors(kept="Nothing was committed to the Hub; the same command goes on."):
         from ..hub.push import push_checkpoint
 
         upload = push_checkpoint(folder, repo_id, private or None, dry_run)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import app, user_errors
+from .common import app, require_extra, user_errors
 
 
 @app.command()
@@ -24,6 +24,8 @@ def schedule(
 ) -> None:
     """Show which tokens a cache strategy refreshes in which layers and steps."""
     with user_errors("demo"):
+        if plot is not None:
+            require_extra("demo")
         from ..evaluation.decoding import parse_cache
         from ..evaluation.schedule import draw_refreshes, format_refreshes, plan_refreshes, plan_saving
         from ..modeling.cache_strategies_vidlada import resolve_cache_strategy

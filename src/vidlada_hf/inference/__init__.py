@@ -1,1 +1,1 @@
-"""One question about one video, as a user asks it."""
+"""Questions about videos: one video as a user asks about it, and lists of them by the thousand."""

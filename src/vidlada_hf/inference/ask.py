@@ -5,19 +5,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from ..hub.locate import find_checkpoint
-from ..modeling.arguments_vidlada import check_positions, check_seed
+from ..modeling.arguments_vidlada import check_positions
 from ..modeling.configuration_vidlada import VidLaDAConfig
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
-from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..processing.addresses_vidlada import allow_addresses
 from ..processing.begun_answers_vidlada import refuse_long_text
 from ..processing.choices_vidlada import check_choices, rank_choices
 from ..processing.processing_vidlada import VidLaDAProcessor
 from ..processing.video_once_vidlada import VISUAL_INPUTS, VideoOnce
+from .loading import load_network, load_settings, resolve_device
 from .terminal import make_streamer
+
+SCORING = ("seed", "cache_strategy", "cache_config")  # settings that scores of choices depend on
 
 
 @dataclass
@@ -66,6 +66,8 @@ def ask_each(
     stream: bool = False,
     share_video: bool = False,
     choices: Sequence[str] | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
     **settings: Any,
 ) -> Iterator[Answer]:
     """Asks questions about a video, which is read and encoded once; yields each answer as it is there.
@@ -79,14 +81,15 @@ def ask_each(
         stream: show each answer on stdout while it is denoised.
         share_video: keep the video's keys and values, for which it does not see the questions; else its features.
         choices: score these answers, and generate none.
-        settings: fields of `VidLaDAGenerationConfig`; for choices only `seed`, of the masks.
+        device, dtype: of the weights, see `load_network`.
+        settings: fields of `VidLaDAGenerationConfig`; for choices only `seed`, of the masks, and the cache strategy.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: an impossible setting or a video that cannot be read, found before the weights are loaded.
     """
     name = find_checkpoint(model)
-    config = check_wishes(name, settings, stream, share_video, choices)
+    config, device = check_wishes(name, settings, stream, share_video, choices), resolve_device(device)
 
     started = time.perf_counter()
     processor, source = (
@@ -105,8 +108,7 @@ def ask_each(
         check_positions(inputs["attention_mask"], config.max_new_tokens if choices is None else 0, positions)
     reading = time.perf_counter() - started
 
-    network = VidLaDAForConditionalGeneration.from_pretrained(name, dtype="auto")
-    network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
+    network = load_network(name, device, dtype)
     for question, (inputs, visual) in zip(questions, prepared, strict=True):
         if stream and len(questions) > 1:
             print(question)
@@ -132,16 +134,12 @@ def check_wishes(
     Raises:
         ValueError: settings or choices that are impossible, by themselves or together.
     """
-    config = VidLaDAGenerationConfig.from_pretrained(name)
-    config.update(**settings)
-    if settings.get("seed") is not None:
-        check_seed("seed", settings["seed"])
-    config.blocks()  # raises where a division is not exact
+    config = load_settings(name, settings)
     if share_video and config.cfg_scale > 0:
         raise ValueError(f"`cfg_scale` ({config.cfg_scale}) also runs prompts without their video: do not share it.")
     if choices is not None:
         check_choices(choices)
-        given = [*(["stream"] if stream else []), *(name for name in settings if name != "seed")]
+        given = [*(["stream"] if stream else []), *(name for name in settings if name not in SCORING)]
         if given:
             raise ValueError(f"Choices are scored, and nothing is generated: leave out `{given[0]}`.")
     return config
