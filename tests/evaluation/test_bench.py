@@ -68,7 +68,7 @@ def test_a_finished_bench_runs_nothing_again_and_a_new_setup_alone_is_run(runner
     assert built == []
     data = run_bench(runner, questions, [*SETUPS, DecodingSetup("prefix")], path, "tiny", OPTIONS)
     assert set(built) == {"prefix + quota", EXACT.name}  # exact decoding is timed beside it
-    assert built.count("prefix + quota") == 3 + 2 + 1 and built.count(EXACT.name) == 2
+    assert built.count("prefix + quota") == 3 + 2 + 1 and built.count(EXACT.name) == 1 + 2  # one says how long it takes
     assert data["results"]["prefix + quota"]["summary"]["speedup"] > 0
     assert len(data["results"][EXACT.name]["seconds"]) == 2
 
@@ -77,7 +77,7 @@ def test_an_interrupted_bench_goes_on(runner, questions, built, monkeypatch, tmp
     path, generate = tmp_path / "results.json", DecodingRunner.generate
 
     def failing(self, *args, **kwargs):
-        if len(built) == 3:
+        if len(built) == 4:
             built.append("interrupted")
             raise KeyboardInterrupt
         return generate(self, *args, **kwargs)
@@ -88,19 +88,36 @@ def test_an_interrupted_bench_goes_on(runner, questions, built, monkeypatch, tmp
         run_bench(runner, questions[:2], setups, path, "tiny", options)
     data = run_bench(runner, questions[:2], setups, path, "tiny", options)
     first, again = built[: built.index("interrupted")], built[built.index("interrupted") + 1 :]
-    assert first == [EXACT.name, "dual + quota", EXACT.name]
-    assert (
-        again[:2] == [EXACT.name, "dual + quota"] and len(again) == 2 + 2 + 2
-    )  # the first question is not asked again
+    assert first == [EXACT.name, EXACT.name, "dual + quota", EXACT.name]  # the first says how long it takes
+    assert again[1:3] == [EXACT.name, "dual + quota"] and len(again) == 1 + 2 + 2 + 2  # one question is not asked again
     assert all("agreement" in entry["summary"] for entry in data["results"].values())
+
+
+def test_how_long_it_takes_is_told_first(runner, questions, built, tmp_path, capsys):
+    options, results = BenchOptions(rounds=3, timed_questions=1), {EXACT.name: {}, "dual + quota": {"seconds": [1.0]}}
+    setups = [EXACT, DecodingSetup("dual")]
+    seconds = bench.expected_seconds(runner, questions, setups, results, options)
+    assert seconds > 0 and built == [EXACT.name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "clock", lambda run, device: 10.0)
+        answers = 2 * len(questions) + 3 + 2 + 2  # asked, timed, counted
+        assert bench.expected_seconds(runner, questions, setups, results, options) == 10 * answers
+        run_bench(runner, questions[:1], setups[1:], tmp_path / "results.json", "tiny", options)
+    assert "This may take about 1.7 minutes" in capsys.readouterr().err
+    assert [bench.format_duration(s) for s in (0.4, 89, 600, 9000)] == [
+        "about 0 seconds",
+        "about 89 seconds",
+        "about 10 minutes",
+        "about 2.5 hours",
+    ]
 
 
 def test_another_setup_is_refused(runner, questions, done):
     path, _ = done
-    with pytest.raises(ValueError, match="results.json was measured with `timed_questions` 1, and now it is 2"):
+    with pytest.raises(ValueError, match="results.json was made with `timed_questions` 1, and now it is 2"):
         run_bench(runner, questions, SETUPS, path, "tiny", BenchOptions(rounds=2, timed_questions=2))
     other = [VideoQuestion(questions[1].video, questions[0].question, questions[0].answers), *questions[1:]]
-    with pytest.raises(ValueError, match="results.json was measured with `questions_digest`"):
+    with pytest.raises(ValueError, match="results.json was made with `questions_digest`"):
         run_bench(runner, other, SETUPS, path, "tiny", OPTIONS)
     with pytest.raises(ValueError, match="`rounds` must be at least 1, got 0"):
         BenchOptions(rounds=0)

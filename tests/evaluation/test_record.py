@@ -9,7 +9,7 @@ def test_a_record_goes_on_only_with_the_same_setup(tmp_path):
     record.data["results"] = [1]
     record.save()
     assert Record(path, {"frames": 8, "blocks": (1, 2)}).data["results"] == [1]
-    with pytest.raises(ValueError, match="results.json was measured with `frames` 8, and now it is 16: pass another"):
+    with pytest.raises(ValueError, match="results.json was made with `frames` 8, and now it is 16: pass another"):
         Record(path, {"frames": 16})
     path.write_text("{")
     with pytest.raises(ValueError, match="results.json is no file of results"):

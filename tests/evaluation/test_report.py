@@ -80,7 +80,9 @@ def bench_data(accuracy=True):
 @pytest.mark.parametrize("accuracy", [True, False])
 def test_a_line_and_a_mark_for_each_finished_setup(accuracy, tmp_path):
     data = bench_data(accuracy)
-    head, _, *lines = bench_table(data).splitlines()
-    assert len(lines) == 2 and all(line.count("|") == head.count("|") for line in lines)
-    assert ("color -50.0" in lines[1]) == accuracy and "50.0 %" in lines[1]
+    tables = [table.splitlines() for table in bench_table(data).split("\n\n")]
+    assert [len(lines) for lines in tables] == [3, 3, 3]
+    for head, *lines in tables[:2]:
+        assert {len(line) for line in lines} == {len(head)}  # columns stand under their heads
+    assert ("color -50.0" in tables[2][2]) == accuracy and "50.0 %" in tables[2][2]
     assert draw_bench(data, tmp_path / "new" / "plot.png").stat().st_size > 5000

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..hub.locate import find_checkpoint
-from .common import app, user_errors
+from .common import app, require_extra, tell_if_embedded, user_errors
 
 
 @app.command()
@@ -75,10 +75,11 @@ def bench(
         "block_length": block_length,
         "max_denoising_steps": max_denoising_steps,
     }
-    with user_errors("eval"):
+    with user_errors("eval", f"{output} keeps what was measured; the same command goes on."):
         find_checkpoint(model)
-        import matplotlib.figure  # noqa: F401  # where it is missing, nothing is measured
-
+        require_extra("eval")
+        if questions is not None:  # the embedded checkpoint is made for those that come with it
+            tell_if_embedded(model)
         from ..evaluation.bench import BenchOptions, run_bench
         from ..evaluation.decoding import DecodingRunner, combine_setups
         from ..evaluation.questions import load_questions

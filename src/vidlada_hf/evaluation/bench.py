@@ -5,6 +5,7 @@ are timed, set-ups in turn; and on these each set-up is counted once.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from ..modeling.fingerprints_vidlada import fingerprint_model
 from .cost_model import Machine
 from .decoding import EXACT, DecodingRunner, DecodingSetup, group_by_video, split_batches, unique_setups
-from .measure import Measurable, TimedDecoding, count_each, describe_machine, measure_machine, time_in_turns
+from .measure import Measurable, TimedDecoding, clock, count_each, describe_machine, measure_machine, time_in_turns
 from .questions import VideoQuestion, are_right
 from .record import Record
 from .report import summarize_costs
@@ -86,6 +87,8 @@ def run_bench(
     for each in setups:
         results.setdefault(each.name, asdict(each))
 
+    if seconds := expected_seconds(runner, questions, setups, results, options):
+        tqdm.write(f"This may take {format_duration(seconds)}, and goes on where it is stopped.", file=sys.stderr)
     answer_with_each(runner, questions, setups, results, record.save, options.batch_size)
     if any("counts" not in results[s.name] or len(results[s.name].get("seconds", [])) < options.rounds for s in setups):
         size, machine = options.batch_size, Machine(**record.data["machine"])
@@ -97,6 +100,35 @@ def run_bench(
             entry["summary"] |= summarize_answers(questions, entry, results[EXACT.name])
     record.save()
     return record.data
+
+
+def expected_seconds(
+    runner: DecodingRunner,
+    questions: Sequence[VideoQuestion],
+    setups: Sequence[DecodingSetup],
+    results: dict[str, dict[str, Any]],
+    options: BenchOptions,
+) -> float:
+    """How long what is missing takes, if each answer takes as long as the first ones do by exact decoding: the first
+    batch is answered once. 0 where nothing is missing."""
+    entries, timed = [results[setup.name] for setup in setups], min(options.timed_questions, len(questions))
+    answers = sum(len(questions) - len(entry.get("ids", [])) for entry in entries)
+    for entry in entries:
+        rounds = max(options.rounds - len(entry.get("seconds", [])), 0)
+        answers += timed * (rounds + ("counts" not in entry))
+    if not answers:
+        return 0.0
+    first = questions[: options.batch_size]
+    batch, device = runner.encode(first), runner.model.device
+    return answers * clock(lambda: runner.generate(batch, *EXACT.build()), device) / len(first)
+
+
+def format_duration(seconds: float) -> str:
+    """Such as "about 40 seconds" or "about 2.5 hours"."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"about {seconds / size:.2g} {unit}"
+    return f"about {seconds:.0f} seconds"
 
 
 def measure_costs(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 class Record:
@@ -32,17 +33,25 @@ class Record:
         for name, value in self.data["setup"].items():
             if stored_setup.get(name) != value:
                 raise ValueError(
-                    f"{path} was measured with `{name}` {stored_setup.get(name)!r}, and now it is {value!r}: pass "
+                    f"{path} was made with `{name}` {stored_setup.get(name)!r}, and now it is {value!r}: pass "
                     "another file, or delete this one."
                 )
         self.data = stored
 
     def save(self) -> None:
         """Writes the file anew; it is never half there."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text(json.dumps(self.data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        replace_file(self.path, json.dumps(self.data, indent=1, ensure_ascii=False) + "\n")
 
 
-__all__ = ["Record"]
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file, whose folder is made, so that it is never half there, whichever processes write it at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+__all__ = ["Record", "replace_file"]

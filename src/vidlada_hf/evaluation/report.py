@@ -66,22 +66,32 @@ def costs_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def bench_table(data: dict[str, Any]) -> str:
-    """A line for each set-up that `run_bench` has finished."""
+    """Tables for a terminal, of time, work and answers, with a line for each set-up that `run_bench` has finished."""
     summaries = {name: entry["summary"] for name, entry in data["results"].items() if is_finished(entry)}
     is_judged = any(summary["accuracy"] for summary in summaries.values())
-    head = ["set-up", "s", "floor s", "faster", "tokens/s", "tokens/forward", "GFLOP", "planned", "FLOPs saved"]
-    head += ["kept MB", "live MB", "peak MB", "same tokens", "same answers"]
-    head += ["right", "95 %", "lost/gained", "p", "worst type, points"] if is_judged else []
-    rows = []
+    time = [["set-up", "s", "floor s", "faster", "tokens/s", "tokens/forward"]]
+    work = [["set-up", "GFLOP", "planned", "FLOPs saved", "kept MB", "live MB", "peak MB"]]
+    answers = [["set-up", "same tokens", "same answers"]]
+    answers[0] += ["right", "95 %", "lost/gained", "p", "worst type, points"] if is_judged else []
     for name, s in summaries.items():
         row = [name, f"{s['seconds']:.3g}", format_number(s["floor_seconds"], "{:.2g}"), f"{s['speedup']:.2f}x"]
-        row += [f"{s['tokens_per_second']:.1f}", f"{s['tokens_per_forward']:.2f}"]
-        row += [format_number(s[key], "{:.4g}", 1e9) for key in ("flops", "flops_planned")]
+        time.append([*row, f"{s['tokens_per_second']:.1f}", f"{s['tokens_per_forward']:.2f}"])
+        row = [name, *(format_number(s[key], "{:.4g}", 1e9) for key in ("flops", "flops_planned"))]
         row += [f"{s['flops_saving']:.2f}x"]
-        row += [format_number(s[key], "{:.1f}", 1e6) for key in ("kept_bytes", "live_bytes", "peak_bytes")]
-        row += [f"{100 * s['agreement'][key]:.1f} %" for key in ("tokens", "answers")]
-        rows.append(row + (_accuracy_cells(s["accuracy"]) if is_judged and s["accuracy"] else []))
-    return markdown_table(head, rows)
+        work.append(row + [format_number(s[f"{key}_bytes"], "{:.1f}", 1e6) for key in ("kept", "live", "peak")])
+        row = [name, *(f"{100 * s['agreement'][key]:.1f} %" for key in ("tokens", "answers"))]
+        answers.append(row + (_accuracy_cells(s["accuracy"]) if is_judged and s["accuracy"] else []))
+    return "\n\n".join(map(text_table, (time, work, answers)))
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns under each other, all but the first flush right. Rows may be shorter than the first."""
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False))
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)
 
 
 def is_finished(entry: dict[str, Any]) -> bool:
@@ -171,4 +181,5 @@ __all__ = [
     "format_number",
     "markdown_table",
     "summarize_costs",
+    "text_table",
 ]
