@@ -6,7 +6,7 @@ import pytest
 
 import vidlada_hf
 
-COMMANDS = ("ask", "bench", "convert", "demo", "export", "schedule", "train")
+COMMANDS = ("ask", "batch", "bench", "convert", "demo", "export", "schedule", "train")
 
 
 def test_help_is_light() -> None:
@@ -20,6 +20,8 @@ def test_help_is_light() -> None:
         ("ask", "no-such.mp4", "What?"),
         ("ask", "no-such.mp4", "What?", "--allow-urls"),
         ("ask", ".", "What?", "--model", "./no-such-model"),
+        ("batch", "no-such-list", "--question", "What?", "--out", "out.jsonl"),
+        ("batch", ".", "--question", "What?", "--out", "out.jsonl", "--model", "./no-such-model"),
         ("bench", "no-such-model"),
         ("demo", "--model", "no-such-model"),
     ],
@@ -50,11 +52,35 @@ def test_the_console_script_is_installed() -> None:
     assert all(command in printed for command in COMMANDS)
 
 
-def test_a_missing_extra_is_named(vidlada, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "yaml", None)
-    monkeypatch.delitem(sys.modules, "vidlada_hf.training.recipe", raising=False)
-    code, _, message = vidlada("train", tmp_path / "recipe.yaml")
-    assert code == 1 and "yaml is not installed: pip install 'vidlada_hf[train]'" in message
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    code, _, message = vidlada("bench", "--output", tmp_path / "bench.json")
-    assert code == 1 and "matplotlib is not installed: pip install 'vidlada_hf[eval]'" in message
+@pytest.mark.parametrize(
+    ("arguments", "module", "extra"),
+    [
+        (("train", "recipe.yaml"), "yaml", "train"),
+        (("train", "recipe.yaml"), "accelerate", "train"),
+        (("bench", "--output", "bench.json"), "matplotlib", "eval"),
+        (("schedule", "--plot", "plan.png"), "matplotlib", "demo"),
+    ],
+)
+def test_a_missing_extra_is_named_at_once(vidlada, monkeypatch, tmp_path: Path, arguments, module, extra) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    code, out, message = vidlada(*arguments)
+    assert (code, out) == (1, "") and f"{module} is not installed: pip install 'vidlada_hf[{extra}]'" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (("ask", ".", "What?"), "Stopped."),
+        (("bench", "--output", "b.json"), "b.json keeps what was measured; the same command goes on."),
+        (("demo",), "Stopped."),
+    ],
+)
+def test_ctrl_c_says_what_is_kept(vidlada, monkeypatch, arguments, kept: str) -> None:
+    def interrupt(model):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"vidlada_hf.cli.{arguments[0]}.find_checkpoint", interrupt)
+    code, out, message = vidlada(*arguments)
+    assert (code, out) == (130, "") and message.endswith(kept)

@@ -23,7 +23,7 @@ from .video_clip_vidlada import REENCODE, Clip, ClipMetadata, VideoReadingError
 from .video_frames_vidlada import FrameArray, FrameSequence, list_frame_images
 
 # What FFmpeg may know of a name. By others, such as a picture's, it would take a file for one of a numbered sequence.
-_SUFFIXES = frozenset({
+VIDEO_SUFFIXES = frozenset({
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
     *(".vob", ".flv", ".wmv", ".asf", ".ogv", ".ogg", ".mxf", ".h264", ".264", ".hevc", ".h265", ".265", ".avif"),
 })  # fmt: skip
@@ -178,7 +178,7 @@ class _Opener:
             return FrameSequence(folder, self.download, self.limits)
         if require_regular_file(name) == 0:  # raises FileNotFoundError, which FFmpeg would word less clearly
             raise _is_empty()
-        if os.path.splitext(name)[1].lower() not in _SUFFIXES:
+        if os.path.splitext(name)[1].lower() not in VIDEO_SUFFIXES:
             return self._open_file(self.opened.enter_context(open(name, "rb")))
         return open_file(name, self.limits)
 
@@ -218,4 +218,4 @@ def _is_text() -> VideoReadingError:
     return VideoReadingError("the file object is in text mode. Open it with mode 'rb'")
 
 
-__all__ = ["VideoReadingError", "describe_source", "read_video"]
+__all__ = ["VIDEO_SUFFIXES", "VideoReadingError", "describe_source", "read_video"]
