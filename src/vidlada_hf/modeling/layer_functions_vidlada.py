@@ -155,9 +155,12 @@ class LayerFunctions:
 
 
 def layer_functions(layer: Any, hidden_states: torch.Tensor) -> LayerFunctions | None:
-    """A layer as functions where that gains something and it is plain; else None: its modules are to be run."""
-    compiles = _compiles.get()
-    if not (compiles or hidden_states.is_cuda) or torch.is_grad_enabled() or not is_plain(layer, hidden_states):
+    """A layer as functions where that gains something and it is plain; else None: its modules are to be run.
+
+    Where there are only shapes, a layer runs as on a GPU, so that what it needs there can be counted.
+    """
+    compiles, device = _compiles.get(), hidden_states.device.type
+    if not (compiles or device in ("cuda", "meta")) or torch.is_grad_enabled() or not is_plain(layer, hidden_states):
         return None
     return LayerFunctions(layer, compiles)
 
