@@ -198,8 +198,8 @@ def why_not_captured(model: Any, cache: DenoisingCache, device: torch.device) ->
     if any(has_hooks(module) for module in modules):
         return "a module has hooks, which are called in Python"
     tensors = [tensor for module in modules for tensor in (*module.parameters(False), *module.buffers(False))]
-    if any(type(tensor.data) is not torch.Tensor for tensor in tensors):
-        return "a weight is quantized or split, and may look at values on the host"
+    if strange := [type(tensor.data).__name__ for tensor in tensors if type(tensor.data) is not torch.Tensor]:
+        return f"a weight is quantized or split (it is of type {strange[0]}), and may look at values on the host"
     if any(tensor.device != device for tensor in tensors):
         return f"parts of the model are not on {device}"
     if device.type != "cuda":
