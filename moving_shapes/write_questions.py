@@ -4,7 +4,9 @@ FOLDER then holds an mp4 file for each question and questions.jsonl, which names
 
     vidlada bench --questions FOLDER/questions.jsonl
 
-measures decoding on the benchmark.
+measures decoding on the benchmark, and so do the tasks of lmms-eval whose YAML files are beside it:
+
+    vidlada eval --tasks moving_shapes --include FOLDER
 """
 
 import argparse
@@ -17,6 +19,7 @@ from tqdm import tqdm
 from vidlada_hf.evaluation.questions import VideoQuestion
 
 from .dataset import ENOUGH_FRAMES, MovingShapes
+from .lmms_task import write_task
 from .questions import BENCHMARK_TYPES
 from .scenes.splits import SPLITS
 
@@ -63,6 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     path = given.folder / "questions.jsonl"
     write_questions((example.as_question() for example in tqdm(examples, unit="video")), path)
+    write_task(path)
     print(path)
 
 

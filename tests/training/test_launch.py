@@ -228,7 +228,7 @@ def test_what_stopped_one_of_two_processes_is_reported(tmp_path):
 ORPHAN = """
 import os, subprocess, sys, time
 if sys.argv[1] == "child":
-    from vidlada_hf.training.launch import exit_with_parent
+    from vidlada_hf.processes import exit_with_parent
     exit_with_parent()
     print("ready", os.getpid(), flush=True)
 else:

@@ -98,6 +98,8 @@ def user_errors(extra: str = "", kept: str = "") -> Iterator[None]:
         refuse(error, 1)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
+        if package == "lmms_eval":  # its own requirements contradict ours, so that no extra can name it
+            refuse("lmms_eval is not installed here: `make eval-env` makes an environment that has it", 1)
         if package not in EXTRA_MODULES:
             raise
         refuse(f"{package} is not installed: pip install 'vidlada_hf[{extra}]'", 1)

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments, set_seed
 
 from ..hub.checksums import CHECKSUMS, sync_folder, write_checksums
+from ..processes import exit_with_parent
 from .callbacks import DenoisingEvalCallback
 from .checkpointing import describe_damage, in_first_process
-from .launch import exit_with_parent
 from .lora import LoraOptions, add_adapter, load_adapter, save_adapter
 from .model_loading import load_model
 from .optimizer import OptimizerOptions
