@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+EVAL := .venv-eval
 # The tests of a file share what is costly to make.
 PARALLEL := -n 2 --dist loadfile
 CODE := src tests benchmarks examples moving_shapes .ci docs README.md CONTRIBUTING.md
 
-.PHONY: demo test test-slow test-nightly lint format docs build tiny clean
+.PHONY: demo test test-slow test-nightly lint format docs build eval-env tiny clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vidlada demo
@@ -43,6 +44,9 @@ build: $(VENV)/.installed
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python .ci/check_wheel.py dist/*.whl
 
+# An environment of its own for lmms-eval, whose requirements contradict ours: `.venv-eval/bin/vidlada eval`.
+eval-env: $(EVAL)/.installed
+
 # Trains the embedded checkpoint again from nothing: four to five hours on two cores (on a GPU, without --processes,
 # minutes). An interrupted run goes on.
 tiny: $(VENV)/.installed
@@ -52,7 +56,7 @@ tiny: $(VENV)/.installed
 	$(BIN)/python -m moving_shapes.train.ship runs/vidlada-tiny-captions --continues
 
 clean:
-	rm -rf $(VENV) build dist site demo-output
+	rm -rf $(VENV) $(EVAL) build dist site demo-output
 
 # The registry's plain torch and torchvision belong together: both are the CUDA builds, and run on a CPU.
 $(VENV)/.installed: setup.cfg pyproject.toml moving_shapes/pyproject.toml
@@ -63,4 +67,13 @@ $(VENV)/.installed: setup.cfg pyproject.toml moving_shapes/pyproject.toml
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
+# lmms-eval asks for PyAV below 16 and, unsaid, for filelock below 4. Videos are read by this package, with its own PyAV
+# (before 17 a closed file may hang), which is therefore installed last; pip's word about the conflict is expected.
+$(EVAL)/.installed: setup.cfg moving_shapes/pyproject.toml
+	$(PYTHON) -m venv $(EVAL)
+	$(EVAL)/bin/python -m pip install --quiet --upgrade pip
+	$(EVAL)/bin/python -m pip install --quiet "lmms-eval==0.7.3" "filelock<4"
+	$(EVAL)/bin/python -m pip install --quiet --editable ".[eval]" --editable ./moving_shapes
 	touch $@

@@ -8,6 +8,8 @@ import sharing_tables
 from checkpoint_tables import percent
 from gpu_tables import Load
 
+from vidlada_hf.evaluation.lmms.benchmarks import BENCHMARKS
+from vidlada_hf.evaluation.lmms.published import MODELS, PUBLISHED, SOURCES, published_cells
 from vidlada_hf.evaluation.report import markdown_table
 
 Row = tuple[str, str, str, str]  # what, figure, script with its arguments, JSON file's name
@@ -138,12 +140,20 @@ def loss_variance(load: Load) -> str:
     return markdown_table(("answers", "stratified", "antithetic"), rows)
 
 
+def published(load: Load) -> str:
+    """Scores that others published, and where they were read."""
+    rows = [[BENCHMARKS[task].title, *published_cells(task)] for task in PUBLISHED]
+    sources = [f"({letter}) {source}." for letter, source in SOURCES.items()]
+    return "\n".join([markdown_table(["benchmark", *MODELS], rows), "", *sources])
+
+
 TABLES: dict[str, Callable[[Load], str]] = {
     "figures": figures,
     "parity": parity,
     "video_reading": video_reading,
     "data_loading": data_loading,
     "loss_variance": loss_variance,
+    "published": published,
     **checkpoint_tables.TABLES,
     **gpu_tables.TABLES,
     **sharing_tables.TABLES,

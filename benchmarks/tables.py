@@ -64,7 +64,17 @@ def scaling(data: dict[str, Any]) -> str:
     return markdown_table(["frames", *by_frames], rows)
 
 
+def lmms_eval(data: dict[str, Any]) -> str:
+    """Right answers by lmms-eval and by our own evaluation."""
+    total, rows = data["setup"]["questions"], []
+    for name, found in data["results"].items():
+        scores = [f"{100 * found[key]:.1f} %" for key in ("lmms_eval", "own")]
+        rows.append([name, *scores, f"{found['same_answers']} of {total}"])
+    return markdown_table(["decoding, processes", "lmms-eval", "own evaluation", "same answers"], rows)
+
+
 FROM_ONE_FILE: dict[str, Callable[[dict[str, Any]], str]] = {
+    "lmms_eval": lmms_eval,
     "mars_accuracy": accuracy,
     "mars_parts": accuracy,
     "mars_speed_cpu": speed,

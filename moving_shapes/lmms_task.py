@@ -56,8 +56,11 @@ task:
 
 
 def write_task(questions: Path) -> Path:
-    """Writes the YAML files beside a file of `write_questions`, and returns their folder: `--include` of `vidlada eval`,
-    `--include_path` of lmms-eval."""
+    """Writes the YAML files beside a file of `write_questions`.
+
+    Returns:
+        Their folder, for `--include` of `vidlada eval` or `--include_path` of lmms-eval.
+    """
     folder = questions.resolve().parent
     shared = {"questions": questions.name, "folder": folder, "module": __name__}
     generated, scored = {"output_type": "generate_until"}, {"output_type": "multiple_choice"}

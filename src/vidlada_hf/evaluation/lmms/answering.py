@@ -58,9 +58,7 @@ class Answerer:
         """
         ((_, (inputs,)),) = self._encode_all([batch], 1)
         tokenizer = self.processor.tokenizer
-        scores = self.network.score_choices(
-            **inputs, choices=list(choices), tokenizer=tokenizer, share_video=self.args.share_video
-        )
+        scores = self.network.score_choices(**inputs, choices=list(choices), tokenizer=tokenizer)
         ids = [
             tokenizer(choice, add_special_tokens=False, split_special_tokens=True)["input_ids"] for choice in choices
         ]
@@ -73,9 +71,7 @@ class Answerer:
     @torch.no_grad()
     def _generate(self, inputs: dict[str, Any], settings: dict[str, Any]) -> torch.Tensor:
         """Ids of the answers, (batch, tokens)."""
-        output = self.network.generate(
-            **inputs, **settings, share_video=self.args.share_video, tokenizer=self.processor.tokenizer
-        )
+        output = self.network.generate(**inputs, **settings, tokenizer=self.processor.tokenizer)
         return output[:, inputs["input_ids"].shape[1] :]
 
     def _encode_all(self, batches: Sequence[Batch], size: int) -> Iterator[tuple[Batch, Iterator[dict[str, Any]]]]:

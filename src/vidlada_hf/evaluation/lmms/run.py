@@ -74,6 +74,7 @@ def evaluate(run: EvalRun, processes: int = 1, download: bool = False) -> dict[s
         _args_of(run, task)
     from .tasks import find_tasks, require_data
 
+    hush_lmms_eval()
     manager = find_tasks(run.tasks, Path(run.include) if run.include else None)
     if not download:
         require_data(manager, run.tasks)
@@ -90,6 +91,7 @@ def work(run: EvalRun, manager: Any = None) -> None:
     """Runs the tasks that are not finished, in this process or as one of several."""
     from .tasks import find_tasks
 
+    hush_lmms_eval()
     manager = manager or find_tasks(run.tasks, Path(run.include) if run.include else None)
     model: Any = None
     for task in run.tasks:
@@ -110,6 +112,14 @@ def work(run: EvalRun, manager: Any = None) -> None:
         if results is not None:  # in the first process
             record.data |= summarize(task, results)
             record.save()
+
+
+def hush_lmms_eval() -> None:
+    """Leaves of what lmms-eval logs the warnings and errors."""
+    from loguru import logger
+
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING")
 
 
 def run_task(model: Any, task: str, manager: Any, run: EvalRun) -> dict[str, Any] | None:

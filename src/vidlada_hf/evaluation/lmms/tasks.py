@@ -86,7 +86,7 @@ def missing_data(config: dict[str, Any]) -> list[str]:
         home = os.path.expanduser(os.environ.get("HF_HOME", "~/.cache/huggingface"))
         folder = resolve_cache_dir(options["cache_dir"], base_dir=home)
         if not os.path.exists(folder):
-            missing.append(f"its videos, of {path}, in the folder {folder}")
+            missing.append(f"its videos in the folder {folder}")
     return missing
 
 
