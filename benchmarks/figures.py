@@ -143,7 +143,7 @@ def loss_variance(load: Load) -> str:
 def published(load: Load) -> str:
     """Scores that others published, and where they were read."""
     rows = [[BENCHMARKS[task].title, *published_cells(task)] for task in PUBLISHED]
-    sources = [f"({letter}) {source}." for letter, source in SOURCES.items()]
+    sources = [f"- ({letter}) {source}." for letter, source in SOURCES.items()]
     return "\n".join([markdown_table(["benchmark", *MODELS], rows), "", *sources])
 
 
