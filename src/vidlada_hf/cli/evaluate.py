@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..hub.locate import find_checkpoint
-from .common import app, user_errors
+from .common import app, tell_if_embedded, user_errors
 
 
 @app.command("eval")
@@ -51,7 +51,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Run benchmarks of lmms-eval, and print the scores beside published ones."""
-    with user_errors():
+    with user_errors(kept=f"The answers so far are in {output}; the same command goes on."):
         names = tuple(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip()))
         if not names:
             raise ValueError("No benchmark is named: give --tasks, such as --tasks videomme,mvbench.")
@@ -65,5 +65,6 @@ def evaluate(
         given |= {"cache_strategy": strategy, "share_video": share_video}
         settings = {**{k: v for k, v in given.items() if v is not None}, **parse_model_args(model_args)}
         run = EvalRun(names, str(output), settings, str(include) if include else None, batch_size, limit)
+        tell_if_embedded(model)
         data = run_tasks(run, processes, download)
     typer.echo(f"{table(data)}\n\nResults: {output}")
