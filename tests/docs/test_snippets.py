@@ -1,17 +1,20 @@
 """What a reader copies from README and docs works: the Python runs, and commands, options and names exist.
 
-Every Python block of a page runs, in the page's order and in one namespace, unless the line before it is
-`<!-- not run: REASON -->`.
+Every Python block of a page runs, in the page's order and in one namespace, and every command of a bash block, unless
+the line before the block is `<!-- not run: REASON -->`.
 """
 
 import importlib
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
 
+from vidlada_hf import EMBEDDED_CHECKPOINT
 from vidlada_hf.cli import app
 from vidlada_hf.training.recipe import Recipe
 
@@ -52,6 +55,20 @@ def test_the_python_runs(page, tmp_path, monkeypatch):
     namespace = {"__name__": "__main__"}
     for line, text in blocks(page, "python"):
         exec(compile("\n" * line + text, str(page), "exec"), namespace)
+
+
+@every_page
+def test_the_commands_run(page, tmp_path, monkeypatch):
+    """In a folder that holds a video of each name, with the embedded checkpoint for any model that is named."""
+    commands = [line for _, text in blocks(page, "bash") for line in text.replace("\\\n", " ").splitlines()]
+    monkeypatch.chdir(tmp_path)
+    for video in ("clip.mp4", "VIDEOS/clip.mp4") if commands else ():
+        Path(video).parent.mkdir(exist_ok=True)
+        shutil.copyfile(EMBEDDED_CHECKPOINT / "demo" / "clip.mp4", video)
+    for command in commands:
+        program, *words = shlex.split(re.sub(r"\bMODEL_DIR_OR_ID\b", str(EMBEDDED_CHECKPOINT), command), comments=True)
+        assert program == "vidlada", f"Only the package's own commands run here; say why this does not: {command}"
+        assert not app(words, standalone_mode=False), command
 
 
 @every_page
