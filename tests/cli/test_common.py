@@ -56,7 +56,7 @@ def test_the_console_script_is_installed() -> None:
     ("arguments", "module", "extra"),
     [
         (("train", "recipe.yaml"), "yaml", "train"),
-        (("train", "recipe.yaml"), "accelerate", "train"),
+        (("train", "recipe.yaml"), "peft", "train"),
         (("bench", "--output", "bench.json"), "matplotlib", "eval"),
         (("schedule", "--plot", "plan.png"), "matplotlib", "demo"),
     ],

@@ -22,7 +22,7 @@ app = typer.Typer(
 EXTRAS = {
     "demo": ("matplotlib",),
     "eval": ("matplotlib",),
-    "train": ("yaml", "pydantic", "accelerate", "datasets", "peft", "tensorboard"),
+    "train": ("yaml", "pydantic", "datasets", "peft", "tensorboard"),
 }
 EXTRA_MODULES = {module for modules in EXTRAS.values() for module in modules}
 
