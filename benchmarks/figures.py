@@ -18,6 +18,7 @@ Row = tuple[str, str, str, str]  # what, figure, script with its arguments, JSON
 def figures(load: Load) -> str:
     """The figures of the README."""
     rows = [*quality_rows(load), *mars_rows(load), *sharing_tables.readme_rows(load), *reading_rows(load)]
+    rows += lmms_eval_rows(load)
     cells = [(what, figure, f"`python benchmarks/{script}`", f"`{name}.json`") for what, figure, script, name in rows]
     return markdown_table(("what", "figure", "command", "in `benchmarks/`"), cells, "lrll")
 
@@ -138,6 +139,21 @@ def loss_variance(load: Load) -> str:
         for name, removed in types.items()
     ]
     return markdown_table(("answers", "stratified", "antithetic"), rows)
+
+
+def lmms_eval_rows(load: Load) -> list[Row]:
+    """lmms-eval beside our own evaluation, in the set-up that differs most."""
+    data = load("lmms_eval")
+    found = min(data["results"].values(), key=lambda each: each["same_answers"])
+    scores = " / ".join(f"{100 * found[key]:.1f} %" for key in ("lmms_eval", "own"))
+    return [
+        (
+            "lmms-eval 0.7.3 / our own evaluation, `vidlada-tiny`, mp4: right answers; same answers",
+            f"{scores}; {found['same_answers']} of {data['setup']['questions']}",
+            "lmms_eval.py",
+            "lmms_eval",
+        )
+    ]
 
 
 def published(load: Load) -> str:

@@ -1,7 +1,7 @@
 """lmms-eval beside this package's own evaluation: the same checkpoint and questions, one and two processes.
 
     make eval-env
-    python benchmarks/lmms_eval.py [--questions 105] [--environment .venv-eval] [--folder runs/lmms_eval]
+    python benchmarks/lmms_eval.py [--questions 210] [--environment .venv-eval] [--folder runs/lmms_eval]
 
 Writes moving shapes as mp4 files, has `vidlada eval` of the other environment ask them, and asks them here too. What is
 finished in the folder is not run again. Without --output the results go to lmms_eval.json beside this script.
@@ -69,7 +69,7 @@ def share(asked: dict[str, list[VideoQuestion]], answers: dict[str, list[str]]) 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=105)
+    parser.add_argument("--questions", type=int, default=210)
     parser.add_argument("--environment", type=Path, default=Path(".venv-eval"))
     parser.add_argument("--folder", type=Path, default=Path("runs/lmms_eval"))
     parser.add_argument("--output", type=Path, default=HERE / "lmms_eval.json")
