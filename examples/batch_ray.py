@@ -20,7 +20,7 @@ ROWS = 32  # of a file, which is there as a whole or not at all
 def main(source: str, out: str, question: str, model: str | None = None, actors: int | None = None) -> int:
     """Returns how many rows were written."""
     done = keys_of(Path(out))
-    due = [vars(request) for request in list_requests(Path(source), [question]) if request.key not in done]
+    due = [vars(request) for request in list_requests(Path(source).resolve(), [question]) if request.key not in done]
     print(f"{len(done)} rows are there, {len(due)} are due")
     if not due:
         return 0

@@ -105,7 +105,7 @@ def test_how_long_it_takes_is_told_first(runner, questions, built, tmp_path, cap
         run_bench(runner, questions[:1], setups[1:], tmp_path / "results.json", "tiny", options)
     assert "This may take about 1.7 minutes" in capsys.readouterr().err
     assert [bench.format_duration(s) for s in (0.4, 89, 600, 9000)] == [
-        "about 0 seconds",
+        "a few seconds",
         "about 89 seconds",
         "about 10 minutes",
         "about 2.5 hours",

@@ -125,6 +125,8 @@ def expected_seconds(
 
 def format_duration(seconds: float) -> str:
     """Such as "about 40 seconds" or "about 2.5 hours"."""
+    if seconds < 10:
+        return "a few seconds"
     for size, unit in ((3600, "hours"), (60, "minutes")):
         if seconds >= 1.5 * size:
             return f"about {seconds / size:.2g} {unit}"
