@@ -1,46 +1,9 @@
-import threading
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidlada_hf.inference.batching import batch_by_length, map_ahead
-
-
-def test_items_come_in_order_and_are_made_side_by_side():
-    met = threading.Barrier(3, timeout=20)
-
-    def make(number):
-        if number < 3:
-            met.wait()  # three threads must be here at a time
-        return -number
-
-    assert list(map_ahead(make, range(10), workers=3, ahead=4)) == [-number for number in range(10)]
-
-
-def test_no_more_than_so_many_are_made_ahead():
-    made, taken = [], 0
-    for _ in map_ahead(made.append, range(20), workers=2, ahead=3):
-        taken += 1
-        assert len(made) <= taken + 3
-    assert taken == len(made) == 20
-
-
-def test_a_loop_that_is_left_makes_no_more():
-    made, threads = [], threading.active_count()
-    loop = map_ahead(made.append, range(1000), workers=2, ahead=5)
-    next(loop)
-    loop.close()
-    assert threading.active_count() == threads and len(made) <= 6
-
-
-def test_an_error_comes_where_its_item_would():
-    got = []
-    with pytest.raises(ZeroDivisionError):
-        for value in map_ahead(lambda number: 1 / number, (1, 2, 0, 4), workers=2, ahead=3):
-            got.append(value)
-    assert got == [1, 0.5]
+from vidlada_hf.inference.batching import batch_by_length
 
 
 @given(lengths=st.lists(st.integers(0, 5)), batch_size=st.integers(1, 4), window=st.integers(1, 9))

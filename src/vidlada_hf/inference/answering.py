@@ -15,9 +15,10 @@ from ..hub.locate import find_checkpoint
 from ..modeling.arguments_vidlada import check_positions
 from ..processing.begun_answers_vidlada import refuse_long_text
 from ..processing.processing_vidlada import VidLaDAProcessor
+from ..processing.read_ahead_vidlada import map_ahead
 from ..processing.video_once_vidlada import VideoOnce
 from .ask import ask_about, prepare
-from .batching import batch_by_length, map_ahead
+from .batching import batch_by_length
 from .loading import load_network, load_settings, resolve_device
 from .video_list import Request
 

@@ -1,31 +1,9 @@
-"""Items made ahead by threads, and batches of items of like length."""
+"""Batches of items of like length."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
-
-
-def map_ahead(
-    function: Callable[[Item], Made], items: Iterable[Item], workers: int, ahead: int
-) -> Generator[Made, None, None]:
-    """`function(item)` of each item, in order, by so many threads, which work up to `ahead` items ahead of the caller.
-
-    An error comes where its item would. A loop that is left waits for what the threads are at, and for no more.
-    """
-    pool, waiting = ThreadPoolExecutor(workers, thread_name_prefix="read-ahead"), deque[Future[Made]]()
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def batch_by_length(
@@ -54,4 +32,4 @@ def batch_by_length(
         yield take()
 
 
-__all__ = ["batch_by_length", "map_ahead"]
+__all__ = ["batch_by_length"]

@@ -1,9 +1,12 @@
 """The next videos are read while a device works on those before."""
 
-from collections.abc import Iterable, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 _END = object()
 
 
@@ -33,4 +36,23 @@ class ReadAhead:
                 yield item
 
 
-__all__ = ["ReadAhead"]
+def map_ahead(
+    function: Callable[[Item], Made], items: Iterable[Item], workers: int, ahead: int
+) -> Generator[Made, None, None]:
+    """`function(item)` of each item, in order, by so many threads, which work up to `ahead` items ahead of the caller.
+
+    An error comes where its item would. A loop that is left waits for what the threads are at, and for no more.
+    """
+    pool, waiting = ThreadPoolExecutor(workers, thread_name_prefix="read-ahead"), deque[Future[Made]]()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+__all__ = ["ReadAhead", "map_ahead"]

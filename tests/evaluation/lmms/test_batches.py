@@ -1,8 +1,6 @@
-import threading
-
 import pytest
 
-from vidlada_hf.evaluation.lmms.batches import Prompt, map_ahead, plan_batches
+from vidlada_hf.evaluation.lmms.batches import Prompt, plan_batches
 
 
 def prompts(*about: tuple[str | None, int]) -> list[Prompt]:
@@ -26,24 +24,3 @@ def test_to_share_a_video_each_has_batches_of_its_own() -> None:
     assert [len(batch.prompts) for batch in plan_batches(prompts(("a", 2), ("b", 2), ("a", 2)), 4, True)] == [2, 1]
     with pytest.raises(ValueError, match="`share_video` is for questions about one video file each"):
         plan_batches(prompts(("a", 2), (None, 2)), 4, True)
-
-
-def test_workers_are_ahead_by_their_number() -> None:
-    started, both = [], threading.Barrier(2, timeout=20)
-
-    def work(item: int) -> int:
-        started.append(item)
-        if item < 2:
-            both.wait()  # only two threads at once pass
-        return item * item
-
-    results = map_ahead(work, range(6), workers=2)
-    assert next(results) == 0 and len(started) <= 3
-    assert list(results) == [1, 4, 9, 16, 25]
-
-
-def test_an_error_comes_where_its_item_would() -> None:
-    results = map_ahead(lambda item: 1 // item, [1, 0, 2], workers=2)
-    assert next(results) == 1
-    with pytest.raises(ZeroDivisionError):
-        next(results)

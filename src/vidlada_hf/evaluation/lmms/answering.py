@@ -10,8 +10,9 @@ from ...hub.locate import find_checkpoint
 from ...modeling.fingerprints_vidlada import fingerprint_model
 from ...modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ...processing.processing_vidlada import VidLaDAProcessor
+from ...processing.read_ahead_vidlada import map_ahead
 from ...processing.video_once_vidlada import VISUAL_INPUTS, VideoOnce
-from .batches import Batch, map_ahead
+from .batches import Batch
 from .model_args import ModelArgs
 
 
@@ -80,7 +81,9 @@ class Answerer:
         def read(batch: Batch) -> Any:
             return self._read_shared(batch) if batch.shares_video else self._read_each(batch)
 
-        for batch, done in zip(batches, map_ahead(read, batches, self.args.workers), strict=True):
+        for batch, done in zip(
+            batches, map_ahead(read, batches, self.args.workers, ahead=self.args.workers), strict=True
+        ):
             yield batch, self._encode_shared(batch, size, *done) if batch.shares_video else iter([self._send(done)])
 
     def _encode_shared(

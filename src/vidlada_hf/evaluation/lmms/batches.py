@@ -1,13 +1,8 @@
 """Which questions are answered together: those of one video after each other, so that it is read and encoded once."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -75,20 +70,4 @@ def plan_batches(prompts: Iterable[Prompt], size: int, share_video: bool = False
     return batches
 
 
-def map_ahead(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    """`function` of each item, in order. So many threads are ahead of what is used, and no further."""
-    waiting = deque(items)
-    with ThreadPoolExecutor(workers, thread_name_prefix="read-ahead") as pool:
-        ahead = deque(pool.submit(function, waiting.popleft()) for _ in range(min(workers, len(waiting))))
-        try:
-            while ahead:
-                done = ahead.popleft().result()
-                if waiting:
-                    ahead.append(pool.submit(function, waiting.popleft()))
-                yield done
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
-__all__ = ["Batch", "Prompt", "map_ahead", "plan_batches"]
+__all__ = ["Batch", "Prompt", "plan_batches"]
