@@ -313,6 +313,10 @@ def test_models_that_cannot_be_captured_say_why():
     quantized = tiny_model()
     quantized.model.language_model.layers[2].mlp.up_proj.__class__ = type("Linear8bit", (torch.nn.Linear,), {})
     assert "Linear8bit may look at values" in why_not_captured(quantized, DualCache(), CPU)
+    packed, layer = type("Int4Tensor", (torch.Tensor,), {}), quantized.model.language_model.layers[2].mlp
+    layer.up_proj.__class__ = torch.nn.Linear
+    layer.up_proj.weight = torch.nn.Parameter(layer.up_proj.weight.detach().as_subclass(packed))
+    assert "quantized or split (it is of type Int4Tensor)" in why_not_captured(quantized, DualCache(), CPU)
     flex = tiny_model()
     flex.set_attn_implementation({"text_config": "flex_attention"})
     assert "flex_attention" in why_not_captured(flex, NoCache(), CPU)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 
 from vidlada_hf.modeling import fingerprints_vidlada
 from vidlada_hf.modeling.fingerprints_vidlada import fingerprint_checkpoint, fingerprint_model, fingerprint_visual
@@ -154,3 +155,13 @@ def test_each_part_that_made_a_cache_counts(name):
     assert fingerprint_checkpoint(model, "pixels 0") != before["pixels 0"]
     is_seen = fingerprint_checkpoint(model, "features 0") != before["features 0"]
     assert is_seen == (name == "language_model")
+
+
+def test_a_weight_made_of_several_tensors_is_read_in_all_of_them(text_model):
+    """As torchao's quantized ones are: numbers and scales."""
+    layer, found = projection(text_model), []
+    numbers = layer.weight.detach()
+    for scale in (1.0, 2.0, 1.0):
+        layer.weight = torch.nn.Parameter(TwoTensor(numbers, numbers * scale))
+        found.append(fingerprint_model(text_model))
+    assert found[0] == found[2] != found[1]

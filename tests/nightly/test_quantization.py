@@ -21,6 +21,8 @@ BLOCKS = (ROOT / "docs" / "quantization.md").read_text().split("```python\n")[1:
 # After a block, which defines `ways` and loads one of them.
 CHECKS = """
 import sys
+import tempfile
+from vidlada_hf.cli import app
 from vidlada_hf import VidLaDAProcessor
 from vidlada_hf.evaluation.decoding import answer_questions
 from vidlada_hf.evaluation.memory_plan import PRECISIONS, count_weights
@@ -67,6 +69,18 @@ for name in CACHE_STRATEGIES:
     assert "quantized" in why or "Linear8bitLt" in why or "Linear4bit" in why, why
 
 processor, questions = VidLaDAProcessor.from_pretrained(EMBEDDED_CHECKPOINT), load_questions()
+with tempfile.TemporaryDirectory() as folder:
+    for part in (model, processor):
+        part.save_pretrained(folder)
+    app(["ask", str(EMBEDDED_CHECKPOINT / "demo" / "clip.mp4"), "What color is the bar?", "--model", folder],
+        standalone_mode=False)
+    again = VidLaDAForConditionalGeneration.from_pretrained(folder, device_map="cpu").eval()
+first, second = (
+    next(answer_questions(each, processor, questions, 8, 10, max_new_tokens=32)) for each in (model, again)
+)
+assert first == second
+shared = next(answer_questions(model, processor, questions, 8, 10, share_video=True, max_new_tokens=32))
+assert sum(map(is_right, questions, shared)) >= 8, shared
 for name in CACHE_STRATEGIES:
     answers = [
         text

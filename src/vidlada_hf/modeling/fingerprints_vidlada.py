@@ -70,18 +70,27 @@ def fingerprint_model(part: Any) -> str:
 
 
 def list_weights(part: Any) -> tuple[list[torch.Tensor], list[Any]]:
-    """The weights whose values are here (of those cut over processes this one's part); and which adapters of `peft`
-    are on, whose weights are there either way. `modules()` takes ten times as long."""
+    """The weights whose values are here, as ordinary tensors; and which adapters of `peft` are on, whose weights are
+    there either way. `modules()` takes ten times as long."""
     weights, adapters, modules = [], [], [part]
     while modules:
         module = modules.pop()
         modules += filter(None, module._modules.values())
         for weight in module._parameters.values():
             if weight is not None and not weight.is_meta:
-                weights.append(weight.to_local() if hasattr(weight, "to_local") else weight)
+                weights += ordinary_tensors(weight)
         if isinstance(getattr(type(module), "disable_adapters", None), property):
             adapters.append([module.disable_adapters, list(module.active_adapters), dict(module.scaling)])
     return weights, adapters
+
+
+def ordinary_tensors(weight: Any) -> list[torch.Tensor]:
+    """A weight itself; of one that is cut over processes this one's part, of a quantized one what it is made of."""
+    if hasattr(weight, "to_local"):
+        return [weight.to_local()]
+    if not hasattr(weight, "__tensor_flatten__"):
+        return [weight]
+    return [tensor for name in weight.__tensor_flatten__()[0] for tensor in ordinary_tensors(getattr(weight, name))]
 
 
 def fingerprint_visual(visual: dict[str, Any]) -> str | None:
