@@ -3,7 +3,7 @@
 The model is built on torch's meta device, where tensors have shapes and no memory. There a video is encoded, and the
 first two steps of an answer run as on a GPU, while `LiveBytes` counts the bytes of the tensors that are alive at once.
 The first step computes all tokens, so that none behind it needs more. Steps like the second are captured in CUDA
-graphs, which compute in memory of their own.
+graphs, which compute in memory of their own; of quantized models none are.
 
 Not counted are CUDA and its libraries, what lies unused between tensors (`RESERVED` is left free for both), what single
 kernels need inside, and padding.
@@ -198,7 +198,8 @@ class MemoryPlan:
             ValueError: an impossible canvas; or the strategy cannot serve this model or this video.
         """
         layout, text_config = workload.layout(self.model.model.tokens_per_frame), self.model.config.text_config
-        steps = workload.first_steps(layout.canvas.start)
+        captures = self.is_plain and vars(type(cache)).get("captures", False)
+        steps = workload.first_steps(layout.canvas.start)[: 1 + captures]
         cache.check(text_config, layout)
         size = (*layout.position_ids.shape, text_config.hidden_size)
         with LiveBytes() as live, cache_session(cache, layout):
@@ -211,8 +212,7 @@ class MemoryPlan:
                 needs.append(live.peak - start)
             kept = live.now - before
             del pixels, prompts
-        captures = self.is_plain and vars(type(cache)).get("captures", False)
-        return MemoryNeed(kept, max(encoding, before + needs[0]) - kept, sum(needs[1:]) if captures else 0)
+        return MemoryNeed(kept, max(encoding, before + needs[0]) - kept, sum(needs[1:]))
 
     def _encode(self, live: LiveBytes, frames: int) -> tuple[torch.Tensor, int]:
         """The pixels of so many frames, which the caller of `generate` holds; and the peak while they are encoded."""
