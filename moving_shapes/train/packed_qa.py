@@ -6,7 +6,8 @@ The tower is frozen, and its features of a scene are kept, also for later stages
 
 There are four kinds of dense labels:
 - cell labels: what happens to the shape in a cell over the clip (`dense_labels`);
-- grounding: the same labels of the shape that a question is about, at the first token of the answer;
+- grounding: the same labels of the shape that a question is about, at the first token of the answer; in captions and
+  descriptions, of the shape that each sentence is about, at its first token;
 - letters: the letter of an option, at the option's word. Where options are listed it is one token back; in an answer
   the word has to be looked up in the list;
 - correct options: whether an option is the answer. Without these labels the model preferred any shape of the video
@@ -201,7 +202,7 @@ class PackedQATask(Task):
 
         Returns:
             The tensors of `Packer.pack`, and `features` (batch, tokens, hidden), `cell_labels` (batch, tokens, labels),
-            `letter_before` (batch, tokens), `shape_labels` (turns of the batch, labels), `is_correct` (batch, tokens)
+            `letter_before` (batch, tokens), `shape_labels` (sentences, labels), `is_correct` (batch, tokens)
             with `correct_options`, `attended_turn` (batch,), `rotations`: for each kind of words (batch, words, words),
             and `types`: a list for each sequence.
         """
@@ -291,8 +292,8 @@ class PackedQATask(Task):
         if not masked.any():
             return loss, metrics
         if options.grounding:
-            starts = batch["answer_length"] > 0
-            is_hidden = masked[starts]  # the first word of an answer would give its shape away
+            starts = batch["begins_sentence"]
+            is_hidden = masked[starts]  # the first word of a short answer would give its shape away
             own, scores = self._classify(
                 "grounding", hidden[options.depth + 2][starts][is_hidden], batch["shape_labels"][is_hidden]
             )

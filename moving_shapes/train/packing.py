@@ -23,7 +23,7 @@ BLOCK = 32  # tokens, of the usual decoding
 TEXT, NEWLINE = -1, -2  # in `cell`, where a token is none
 # The entries of a sequence for each token, see `Packer.pack`, and their values behind its end.
 FILLERS = dict.fromkeys(
-    ("position_ids", "input_ids", "loss_weight", "answer_length", "exclusion_codes", "in_answer"), 0
+    ("position_ids", "input_ids", "loss_weight", "answer_length", "exclusion_codes", "in_answer", "begins_sentence"), 0
 ) | {"segment": -1, "cell": TEXT}
 
 
@@ -75,8 +75,8 @@ class Packer:
         Returns:
             For each token `segment` (0 for what all turns attend to, k for turn k), `position_ids`, `input_ids`, `cell`
             (its index, `NEWLINE` or `TEXT`), `loss_weight` (0 unless it is masked), `answer_length` (at the first token
-            of an answer, else 0), `exclusion_codes`, and `in_answer` (bool: in an answer or its padding). For each turn
-            `types`, and `shape_labels` (turns, labels).
+            of an answer, else 0), `exclusion_codes`, `in_answer` (bool: in an answer or its padding) and
+            `begins_sentence` (bool). For each turn `types`, and for each sentence `shape_labels` (sentences, labels).
         """
         parts = {name: [value] for name, value in self._video_tokens(scene, rng).items()}
         chosen = self._choose(turns, kind, rng)
@@ -84,7 +84,7 @@ class Packer:
         for number, (turn, padding) in enumerate(chosen, 1):
             for name, value in self._turn_tokens(turn, padding, number, behind, rng).items():
                 parts[name].append(value)
-        labels = np.stack([turn.shape_labels for turn, _ in chosen]) if chosen else np.empty((0, len(LABELS)), np.int64)
+        labels = np.concatenate([np.empty((0, len(LABELS)), np.int64), *(turn.shape_labels for turn, _ in chosen)])
         joined: dict[str, Any] = {name: np.concatenate(values) for name, values in parts.items()}
         return joined | {"types": [turn.type for turn, _ in chosen], "shape_labels": labels}
 
@@ -108,6 +108,7 @@ class Packer:
             "answer_length": np.zeros(size, np.int64),
             "exclusion_codes": np.zeros(size, np.int64),
             "in_answer": np.zeros(size, bool),
+            "begins_sentence": np.zeros(size, bool),
         }
 
     def _turn_tokens(
@@ -125,6 +126,7 @@ class Packer:
             "answer_length": (np.arange(size) == first) * turn.answer_length,
             "exclusion_codes": np.pad(turn.exclusion_codes, (0, len(padding))),
             "in_answer": np.arange(size) >= first,
+            "begins_sentence": np.isin(np.arange(size) - first, turn.sentences),
         }
 
     def _choose(self, turns: list[Turn], kind: str | None, rng: np.random.Generator) -> list[tuple[Turn, np.ndarray]]:

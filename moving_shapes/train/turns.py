@@ -13,6 +13,7 @@ from .dense_labels import LABELS, UNKNOWN, label_shape, remove_kind
 from .option_lists import draw_option_list
 from .tiny_model import BOS, END_HEADER, END_OF_TURN, HEADER
 
+NO_SHAPE = np.zeros(1, np.int64), np.full((1, len(LABELS)), UNKNOWN)  # sentences, and their labels
 SHORT_TYPES = tuple(type for type in (*BENCHMARK_TYPES, *HELPER_TYPES) if type not in LONG_TYPES)
 
 
@@ -25,7 +26,9 @@ class Turn:
         input_ids: (tokens,), int64.
         answer_length: how many of them, the last ones, are the answer and its end of turn.
         exclusion_codes: (tokens,), int64, of `exclusion_codes`.
-        shape_labels: (labels,), int64, of the shape that it is about; `UNKNOWN` where it is about none.
+        sentences: where each sentence of the answer begins, from 0, int64 (sentences,); a short answer is one.
+        shape_labels: (sentences, labels), int64, of the shape that a sentence is about; `UNKNOWN` where it is about
+            none.
         masked_token: the only token of the answer that is masked, from 0; None: any.
     """
 
@@ -33,6 +36,7 @@ class Turn:
     input_ids: np.ndarray
     answer_length: int
     exclusion_codes: np.ndarray
+    sentences: np.ndarray
     shape_labels: np.ndarray
     masked_token: int | None = None
 
@@ -76,7 +80,7 @@ class TurnWriter:
         """A turn of the type "options", see `draw_option_list`."""
         listed, answer, masked_token = draw_option_list(rng)
         ids, length = self._encode(listed, answer)
-        return Turn("options", ids, length, np.zeros(len(ids), np.int64), np.full(len(LABELS), UNKNOWN), masked_token)
+        return Turn("options", ids, length, np.zeros(len(ids), np.int64), *NO_SHAPE, masked_token)
 
     def without_kind(self, turns: list[Turn], kind: str | None) -> list[Turn]:
         """Those turns whose answers hold no word of a kind; None: all of them."""
@@ -96,8 +100,7 @@ class TurnWriter:
         ids, length = self._encode(words(text), words(question.training_answer))
         codes = np.zeros(len(ids), np.int64)
         codes[-length:-1] = exclusion_codes(question, scene)
-        labels = label_shape(scene, question.shapes[0], times) if question.shapes else np.full(len(LABELS), UNKNOWN)
-        return Turn(question.type, ids, length, codes, labels)
+        return Turn(question.type, ids, length, codes, *label_sentences(question, scene, times))
 
     def _encode(self, question: Sequence[str], answer: Sequence[str]) -> tuple[np.ndarray, int]:
         """The ids of a turn, and how many of them are the answer's with its end of turn."""
@@ -105,4 +108,17 @@ class TurnWriter:
         return np.array(question_ids + self.between + answer_ids + [self.end_of_turn]), len(answer_ids) + 1
 
 
-__all__ = ["Turn", "TurnWriter"]
+def label_sentences(question: Question, scene: Scene, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`sentences` and `shape_labels` of a turn. Each sentence of a caption names its shape."""
+    if not question.shapes:
+        return NO_SHAPE
+    if question.type not in LONG_TYPES:
+        return np.zeros(1, np.int64), label_shape(scene, question.shapes[0], times)[None]
+    written = [words(fact) for fact in question.facts]
+    names = [shape.name for shape in scene.shapes]
+    labels = [label_shape(scene, names.index(" ".join(sentence[1:3])), times) for sentence in written]
+    starts = np.cumsum([0, *(len(sentence) for sentence in written[:-1])])
+    return starts, np.stack(labels)
+
+
+__all__ = ["Turn", "TurnWriter", "label_sentences"]

@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from moving_shapes.questions import LONG_TYPES
+from moving_shapes.scenes.scene import COLORS, SHAPES
+from moving_shapes.train.dense_labels import LABELS
 from moving_shapes.train.packing import BLOCK, FRAME_TOKENS, NEWLINE, draw_block_masks, packed_attention_mask
 from tests.moving_shapes.train.conftest import small_task
 
@@ -163,3 +165,22 @@ def test_only_long_answers_are_masked_by_blocks(parts):
             if type == "caption" and masked[0] + BLOCK < len(batch["input_ids"][i][own]):
                 rest = batch["loss_weight"][i][own][masked[0] + BLOCK :]
                 assert (rest > 0).all()
+
+
+def test_each_sentence_of_a_caption_is_labeled_with_its_shape(parts):
+    """At its first token; a short answer is one sentence."""
+    task = small_task(parts, kinds={"many_events": 1.0}, text_tokens=2000, long_answers=1.0, long_turns=2)
+    batch = task.collate([0, 1, 2, 3])
+    starts = batch["begins_sentence"].nonzero()
+    assert len(starts) == len(batch["shape_labels"])
+    tokenizer, long = task.processor.tokenizer, 0
+    for (i, token), labels in zip(starts.tolist(), batch["shape_labels"], strict=True):
+        type = batch["types"][i][int(batch["segment"][i, token]) - 1]
+        if type in LONG_TYPES:
+            the, color, shape = (tokenizer.decode([id]) for id in batch["input_ids"][i, token : token + 3].tolist())
+            by_name = dict(zip(LABELS, labels.tolist(), strict=True))
+            assert (the, color, shape) == ("the", COLORS[by_name["first_color"]], SHAPES[by_name["shape"]])
+            long += 1
+        else:
+            assert batch["answer_length"][i, token] > 0
+    assert long > 40
