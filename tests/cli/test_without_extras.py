@@ -35,6 +35,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("batch", CLIP.parent, "--question", QUESTION, "--out", "out.jsonl", "--frames", 8), 0, "All 1 lines"),
         (("demo",), 0, "For a picture of the last answer being denoised: pip install 'vidlada_hf[demo]'"),
         (("export", EMBEDDED_CHECKPOINT, "exported"), 0, "Exported"),
+        (("plan", "--model", EMBEDDED_CHECKPOINT, "--cache-strategy", "mars"), 0, "bnb-nf4"),
         (("schedule",), 0, "times fewer operations"),
         (("schedule", "--plot", "plan.png"), 1, "matplotlib is not installed: pip install 'vidlada_hf[demo]'"),
         (("bench",), 1, "matplotlib is not installed: pip install 'vidlada_hf[eval]'"),
