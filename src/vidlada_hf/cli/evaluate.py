@@ -65,6 +65,6 @@ def evaluate(
         given |= {"cache_strategy": strategy, "share_video": share_video}
         settings = {**{k: v for k, v in given.items() if v is not None}, **parse_model_args(model_args)}
         run = EvalRun(names, str(output), settings, str(include) if include else None, batch_size, limit)
-        tell_if_embedded(model)
         data = run_tasks(run, processes, download)
+        tell_if_embedded(model)
     typer.echo(f"{table(data)}\n\nResults: {output}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 from tqdm import tqdm
@@ -96,10 +96,11 @@ class _VidLaDA(lmms):
             known = [ahead[i][1] if i in ahead else info for i, info in enumerate(known)]
         return rounds
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """For each request its given answer's *negative* log-likelihood in nats, and whether it would be generated.
 
-        lmms-eval takes the choice with the least value: the models that it comes with return their loss.
+        lmms-eval takes the choice with the least value: the models that it comes with return their loss. Version 0.7.3
+        makes a text of a bare pair, so that no task could score it; what a `GenerationResult` holds it leaves alone.
         """
         raise NotImplementedError
 
@@ -186,7 +187,7 @@ class VidLaDAChat(_VidLaDA):
         messages, is_over, _, known = payload
         return None if is_over else messages, known
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         raise NotImplementedError("lmms-eval asks chat models for no likelihoods: run this task with --force_simple.")
 
 
@@ -203,7 +204,7 @@ class VidLaDASimple(_VidLaDA):
     def settings_of(self, request: Instance) -> dict[str, Any]:
         return request.args[1]
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         groups: dict[Any, list[int]] = {}
         for i, request in enumerate(requests):
             if not is_padding(request):
@@ -215,7 +216,7 @@ class VidLaDASimple(_VidLaDA):
                 for i, result in zip(places, scored, strict=True):
                     found[i] = result
                 bar.update(len(places))
-        return found
+        return [GenerationResult(pair) for pair in found]
 
     def _score(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Given answers to one prompt."""

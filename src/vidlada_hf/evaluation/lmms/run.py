@@ -126,7 +126,7 @@ def run_task(model: Any, task: str, manager: Any, run: EvalRun) -> dict[str, Any
     """One task on a model; None in all processes but the first.
 
     Raises:
-        ValueError: its data cannot be loaded.
+        ValueError: lmms-eval gave up loading its data or scoring its answers.
     """
     from argparse import Namespace
 
@@ -149,7 +149,7 @@ def run_task(model: Any, task: str, manager: Any, run: EvalRun) -> dict[str, Any
         )
     except tenacity.RetryError as error:
         cause = error.last_attempt.exception()
-        raise ValueError(f"The data of {task} cannot be loaded: {cause}") from error
+        raise ValueError(f"lmms-eval could not load the data of {task}, or score its answers: {cause}") from error
 
 
 def summarize(task: str, results: Mapping[str, Any]) -> dict[str, Any]:
