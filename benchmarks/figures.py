@@ -45,14 +45,9 @@ def quality_rows(load: Load) -> list[Row]:
             "parity",
         ),
         (
-            "`vidlada-tiny`, 8 frames: right answers",
-            f"{percent(plain)} of {plain['questions']:,}",
-            script,
-            "tiny_accuracy",
-        ),
-        (
-            "the same from mp4 / through the pipeline / exported, without this package",
-            " / ".join(percent(accuracy[way]["scores"]["all"]) for way in ways),
+            "`vidlada-tiny`, 8 frames: right answers; from mp4 / through the pipeline / exported, without this package",
+            f"{percent(plain)} of {plain['questions']:,}; "
+            + " / ".join(percent(accuracy[way]["scores"]["all"]) for way in ways),
             script,
             "tiny_accuracy",
         ),
