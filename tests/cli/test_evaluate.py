@@ -10,7 +10,6 @@ import pytest
     [
         ((), "No benchmark is named"),
         (("nowhere", "--tasks", "mvbench"), "nowhere is no folder"),
-        (("--tasks", "mvbench", "--cache-strategy", "mars:{"), "no JSON"),
     ],
 )
 def test_eval_refuses_in_a_line(vidlada, arguments: tuple[str, ...], reason: str) -> None:

@@ -18,8 +18,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# What a command cannot do without, by the extra that installs it; `datasets` only for some sources of questions.
+# What a command cannot do without, by the extra that installs it; `datasets` only for some sources of questions. No
+# extra installs lmms_eval: its own requirements contradict ours.
 EXTRAS = {
+    "eval-env": ("lmms_eval",),
     "demo": ("matplotlib",),
     "eval": ("matplotlib",),
     "train": ("yaml", "pydantic", "datasets", "peft", "tensorboard"),
@@ -98,7 +100,7 @@ def user_errors(extra: str = "", kept: str = "") -> Iterator[None]:
         refuse(error, 1)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package == "lmms_eval":  # its own requirements contradict ours, so that no extra can name it
+        if package == "lmms_eval":
             refuse("lmms_eval is not installed here: `make eval-env` makes an environment that has it", 1)
         if package not in EXTRA_MODULES:
             raise

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..hub.locate import find_checkpoint
-from .common import app, tell_if_embedded, user_errors
+from .common import app, require_extra, tell_if_embedded, user_errors
 
 
 @app.command("eval")
@@ -56,6 +56,7 @@ def evaluate(
         if not names:
             raise ValueError("No benchmark is named: give --tasks, such as --tasks videomme,mvbench.")
         find_checkpoint(model)
+        require_extra("eval-env")
         from ..evaluation.decoding import parse_cache
         from ..evaluation.lmms.run import EvalRun, parse_model_args, table
         from ..evaluation.lmms.run import evaluate as run_tasks
