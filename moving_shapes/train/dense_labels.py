@@ -24,9 +24,14 @@ LABELS = {
     "is_last": 2,
     "shape_count": 5,  # of the whole clip
     "arrival": len(SHAPES) + 1,  # the shape that is in this frame and not in the one before; none
+    "next_color": len(COLORS) + 1,  # of the shape that comes next in reading order; none
+    "next_shape": len(SHAPES) + 1,
 }
 UNKNOWN = -1
-_OF_KIND: dict[str | None, tuple[str, ...]] = {"color": ("first_color", "last_color"), "shape": ("shape", "arrival")}
+_OF_KIND: dict[str | None, tuple[str, ...]] = {
+    "color": ("first_color", "last_color", "next_color"),
+    "shape": ("shape", "arrival", "next_shape"),
+}
 
 
 def label_cells_over_time(scene: Scene, times: np.ndarray, cells: Cells) -> np.ndarray:
@@ -41,6 +46,7 @@ def label_cells_over_time(scene: Scene, times: np.ndarray, cells: Cells) -> np.n
 def label_shape(scene: Scene, index: int, times: np.ndarray) -> np.ndarray:
     """Labels of shape `index` of the scene, those that are the same in all frames: int64 (labels,)."""
     shape = scene.shapes[index]
+    following = scene.shapes[index + 1] if index + 1 < len(scene.shapes) else None
     visible = shape.visible(times)
     label = {
         "shape": SHAPES.index(shape.shape),
@@ -55,6 +61,8 @@ def label_shape(scene: Scene, index: int, times: np.ndarray) -> np.ndarray:
         "is_last": int(index == len(scene.shapes) - 1),
         "shape_count": len(scene.shapes) - 1,
         "arrival": UNKNOWN,
+        "next_color": len(COLORS) if following is None else COLORS.index(following.color),
+        "next_shape": len(SHAPES) if following is None else SHAPES.index(following.shape),
     }
     return np.array([label[name] for name in LABELS])
 

@@ -38,6 +38,14 @@ from .turns import Turn, TurnWriter
 from .word_rotation import draw_rotation, rotate_words
 
 _EPOCHS = 10**6  # at most
+# Label -> the kinds and the labels of what it is combined with in one shape.
+COMBINED_WITH = {
+    "first_color": (("shape", "shape"),),
+    "last_color": (("shape", "shape"),),
+    "shape": (("color", "first_color"), ("color", "last_color")),
+    "next_color": (("shape", "next_shape"),),
+    "next_shape": (("color", "next_color"),),
+}
 
 
 @dataclass(frozen=True)
@@ -316,19 +324,18 @@ class PackedQATask(Task):
             is_defined = label >= 0
             if not is_defined.any():
                 continue
-            if name in ("first_color", "last_color"):
-                scores = scores.masked_fill(~self._in_training_with("shape", by_name["shape"]), -torch.inf)
-            if name == "shape":
-                colors = by_name["first_color"], by_name["last_color"]
-                possible = self._in_training_with("color", colors[0]) & self._in_training_with("color", colors[1])
-                scores = scores.masked_fill(~possible, -torch.inf)
+            for kind, other in COMBINED_WITH.get(name, ()):
+                scores = scores.masked_fill(
+                    ~self._in_training_with(kind, by_name[other])[:, : LABELS[name]], -torch.inf
+                )
             loss = loss + nn.functional.cross_entropy(scores[is_defined], label[is_defined])
             metrics[f"{head}/{name}"] = accuracy(scores, label)
         return loss / len(LABELS), metrics
 
     def _in_training_with(self, kind: str, label: torch.Tensor) -> torch.Tensor:
-        """Which classes training combines with these colors or shapes; all with `UNKNOWN`: bool (tokens, classes)."""
-        table = self.in_training if kind == "color" else self.in_training.T
+        """Which classes, and none, training combines with these colors or shapes: bool (tokens, classes + 1). All of
+        them with `UNKNOWN` and with none."""
+        table = nn.functional.pad(self.in_training if kind == "color" else self.in_training.T, (0, 1, 0, 1), value=True)
         return table[label] | (label == UNKNOWN)[:, None]
 
     def _classify_letters(

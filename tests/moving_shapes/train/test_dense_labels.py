@@ -2,7 +2,7 @@ import numpy as np
 
 from moving_shapes import MovingShapes, frame_times
 from moving_shapes.scenes.cells import label_cells
-from moving_shapes.scenes.scene import COLORS, MOTIONS
+from moving_shapes.scenes.scene import COLORS, MOTIONS, SHAPES
 from moving_shapes.train.dense_labels import LABELS, label_cells_over_time
 
 
@@ -20,3 +20,8 @@ def test_labels_are_the_events_of_the_shape_in_the_cell():
         assert label["order"] == index and label["first_color"] == COLORS.index(shape.color)
         assert label["motion"] == (-1 if shape.motion is None else MOTIONS.index(shape.motion))
         assert label["visible_at_end"] == shape.visible(times)[-1]
+        if index + 1 < len(scene.shapes):
+            assert COLORS[label["next_color"]] == scene.shapes[index + 1].color
+            assert SHAPES[label["next_shape"]] == scene.shapes[index + 1].shape
+        else:
+            assert (label["next_color"], label["next_shape"]) == (len(COLORS), len(SHAPES))

@@ -5,6 +5,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from moving_shapes.questions import CHOICE_TYPES
+from moving_shapes.scenes.scene import SHAPES
+from moving_shapes.train.combinations import training_combinations
 from moving_shapes.train.dense_labels import LABELS
 from moving_shapes.train.packed_qa import PackedQATask
 from moving_shapes.train.scene_pool import _ENCODED
@@ -22,7 +24,10 @@ def test_the_video_attends_to_a_turn_in_some_sequences(parts):
     assert not small_task(parts, attended_turn=1.0, text_tokens=0).collate(numbers)["attended_turn"].any()
 
 
-@pytest.mark.parametrize("kind, removed", [("color", ("first_color", "last_color")), ("shape", ("shape", "arrival"))])
+@pytest.mark.parametrize(
+    "kind, removed",
+    [("color", ("first_color", "last_color", "next_color")), ("shape", ("shape", "arrival", "next_shape"))],
+)
 def test_rotated_words_are_in_no_answer_and_no_label(parts, kind, removed):
     """All other words and labels still are."""
     task = small_task(parts, rotated_words={"color": 0.5}, option_turns=4)
@@ -158,3 +163,11 @@ def test_a_pool_holds_a_share_of_a_kind_of_scenes(parts):
     for number, kind in enumerate(kinds):
         if kind != "many_events":
             assert mixed.draw(number)[0] == plain.draw(number)[0]
+
+
+def test_dense_labels_exclude_what_training_does_not_combine(parts):
+    """But for the class of no shape, and where the label is not known."""
+    task = small_task(parts)
+    possible = task._in_training_with("shape", torch.tensor([2, len(SHAPES), -1]))
+    assert possible[0].tolist() == [*training_combinations()[:, 2].tolist(), True]
+    assert not possible[0].all() and possible[1:].all()
