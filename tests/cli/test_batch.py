@@ -89,6 +89,7 @@ def test_ctrl_c_keeps_what_is_there(batch, monkeypatch) -> None:
     ("options", "reason"),
     [
         (("--batch-size", 0), "`batch_size` must be at least 1"),
+        (("--frames", 0), "`num_frames=0` is impossible"),
         (("--cache-strategy", "nars"), "'nars'"),
         (("--unmasking", "quota:3"), "'quota' takes no number"),
         (("--device", "gpu"), "no device 'gpu'"),

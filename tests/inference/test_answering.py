@@ -84,6 +84,7 @@ def test_mistakes_are_found_before_the_weights_are_loaded(checkpoint, monkeypatc
     for options, problem in (
         ({"batch_size": 0}, "`batch_size` must be at least 1"),
         ({"workers": 0}, "`workers` must be at least 1"),
+        ({"processor_kwargs": {"num_frames": 0}}, "`num_frames=0` is impossible"),
         ({"block_length": 3}, "`block_length`"),
         ({"cache_strategy": "nars"}, "'nars'"),
         ({"device": "cuda:99"}, "no device 'cuda:99'"),

@@ -32,6 +32,10 @@ def test_a_folder_and_a_list_of_paths_say_the_same(folder):
     assert list_requests(videos, ["What?", "Who?"]) == expected
     paths = write(folder / "list.txt", "b.mp4", "", "more/a.MKV")
     assert list_requests(paths, ["What?", "Who?"], videos) == expected
+    paths.write_bytes(b"\xef\xbb\xbfb.mp4\r\nmore/a.MKV\r\n")  # as a program of Windows writes it
+    assert list_requests(paths, ["What?", "Who?", "What?"], videos) == expected
+    with pytest.raises(ValueError, match="A question is empty"):
+        list_requests(paths, ["What?", " "], videos)
 
 
 def test_records_have_questions_and_ids_of_their_own(folder):

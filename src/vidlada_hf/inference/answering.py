@@ -16,6 +16,7 @@ from ..modeling.arguments_vidlada import check_positions
 from ..processing.begun_answers_vidlada import refuse_long_text
 from ..processing.processing_vidlada import VidLaDAProcessor
 from ..processing.read_ahead_vidlada import map_ahead
+from ..processing.sampling_vidlada import check_sampling
 from ..processing.video_once_vidlada import VideoOnce
 from .ask import ask_about, prepare
 from .batching import batch_by_length
@@ -89,6 +90,7 @@ class VideoAnswerer:
         self.config = load_settings(name, settings)
         self.batch_size, self.workers = batch_size, workers
         self.processor_kwargs = processor_kwargs or {}
+        check_sampling(*map(self.processor_kwargs.get, ("num_frames", "fps", "max_frames")))
         self.processor = VidLaDAProcessor.from_pretrained(name)
         self.network = load_network(name, resolve_device(device), dtype)
         self._own = threading.local()

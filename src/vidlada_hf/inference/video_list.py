@@ -90,6 +90,9 @@ def list_requests(
         FileNotFoundError: there is no such list, or no video of it.
         ValueError: a record that is none, without a question, or twice in the list; an address.
     """
+    questions = list(dict.fromkeys(questions))
+    if not all(question.strip() for question in questions):
+        raise ValueError("A question is empty: write what to ask (`--question`).")
     folder = videos or (source if source.is_dir() else source.parent)
     requests: dict[tuple[str, str], Request] = {}
     for place, record in _read_records(source):
@@ -121,7 +124,7 @@ def _read_records(source: Path) -> Iterator[tuple[str, Any]]:
         yield from ((str(path), {"video": path.relative_to(source).as_posix()}) for path in sorted(files))
         return
     try:
-        text = source.read_text(encoding="utf-8")
+        text = source.read_text(encoding="utf-8-sig")  # Windows' programs put a mark before the first line
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{source} is neither a folder of videos nor a list of them.") from error
     except UnicodeDecodeError as error:
