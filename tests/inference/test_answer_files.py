@@ -53,6 +53,15 @@ def test_an_answer_takes_the_place_of_an_error_and_is_not_doubled(tmp_path):
     assert lines_of(files.path) == [right]
 
 
+def test_of_several_errors_the_last_one_is_kept(tmp_path):
+    files = AnswerFiles(tmp_path / "out.jsonl", SETUP)
+    for number in range(5):
+        with files.open_part(0, 1) as part:
+            write_lines(part, [line(1, None, f"error {number}")])
+        (newest,) = files.merge([]).values()
+        assert newest["error"] == f"error {number}" and lines_of(files.path) == [newest]
+
+
 def test_whoever_merges_last_has_it_all(tmp_path):
     """Processes end at any time, and each makes the file of what it finds."""
     files = [AnswerFiles(tmp_path / "out.jsonl", SETUP) for _ in range(4)]
@@ -79,11 +88,21 @@ def test_other_settings_and_other_files_are_refused(tmp_path):
     assert files.merge([]) == {} and not path.exists()
     with files.open_part(0, 1) as part:
         write_lines(part, [line(1)])
-    with pytest.raises(ValueError, match="was made with `model` 'a', and now it is 'b'"):
+    with pytest.raises(ValueError, match="now it is 'b': .* delete .*out.jsonl and .*out.jsonl.parts"):
         AnswerFiles(path, {"model": "b"})
     (tmp_path / "notes.jsonl").write_text('{"video": "a.mp4"}\n')
     with pytest.raises(ValueError, match="notes.jsonl, line 1, is no answer: name another file"):
         AnswerFiles(tmp_path / "notes.jsonl", SETUP)
+
+
+def test_places_where_nothing_can_be_written_are_refused(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder: name a file"):
+        AnswerFiles(tmp_path, SETUP)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="Nothing can be written to .*file: name another file"):
+        AnswerFiles(tmp_path / "file" / "out.jsonl", SETUP)
+    AnswerFiles(tmp_path / "not" / "yet" / "out.jsonl", SETUP)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_names_that_are_no_text_are_kept(tmp_path):

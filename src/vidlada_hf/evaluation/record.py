@@ -12,6 +12,7 @@ class Record:
     Args:
         path: the file. Its folder is made.
         setup: what the results depend on, plain values.
+        remedy: what to do about a file of another set-up.
 
     Attributes:
         data: what the file holds; changed in place, then saved.
@@ -20,7 +21,9 @@ class Record:
         ValueError: the file's results came from another set-up; the message says where they differ.
     """
 
-    def __init__(self, path: Path, setup: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, setup: dict[str, Any], remedy: str = "pass another file, or delete this one"
+    ) -> None:
         self.path = path
         self.data: dict[str, Any] = {"setup": json.loads(json.dumps(setup))}
         if not path.exists():
@@ -29,12 +32,11 @@ class Record:
             stored = json.loads(path.read_text(encoding="utf-8"))
             stored_setup = stored["setup"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no file of results: pass another one, or delete it.") from error
+            raise ValueError(f"{path} is no file of results: {remedy}.") from error
         for name, value in self.data["setup"].items():
             if stored_setup.get(name) != value:
                 raise ValueError(
-                    f"{path} was made with `{name}` {stored_setup.get(name)!r}, and now it is {value!r}: pass "
-                    "another file, or delete this one."
+                    f"{path} was made with `{name}` {stored_setup.get(name)!r}, and now it is {value!r}: {remedy}."
                 )
         self.data = stored
 

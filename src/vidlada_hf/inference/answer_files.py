@@ -6,6 +6,7 @@ again at any time: an answer is known by the id of its video and its question, a
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,17 +28,21 @@ class AnswerFiles:
 
     Raises:
         ValueError: answers that were made with another set-up, or a file that is none of answers.
+        OSError: the path is that of a folder, or nothing can be written there.
     """
 
     def __init__(self, path: Path, setup: dict[str, Any]) -> None:
         self.path, self.parts = path, path.with_name(path.name + ".parts")
-        self.record = Record(self.parts / "settings.json", setup)
+        _check_writable(path)
+        remedy = f"name another file (`--out`); to begin anew, delete {path} and {self.parts}"
+        self.record = Record(self.parts / "settings.json", setup, remedy)
         self.read()
 
     def read(self) -> dict[Key, Line]:
         """All lines that are there. Of several about one question an answer is taken, or else the last error."""
         lines: dict[Key, Line] = {}
-        for file in [*sorted(self.parts.glob("*.jsonl")), *([self.path] if self.path.exists() else [])]:
+        parts = sorted(self.parts.glob("*.jsonl"), key=lambda part: (part.stat().st_mtime_ns, part.name))
+        for file in [*([self.path] if self.path.exists() else []), *parts]:
             for line in _read(file, strict=file == self.path):
                 key = line["id"], line["question"]
                 if key not in lines or lines[key]["answer"] is None:
@@ -65,6 +70,15 @@ class AnswerFiles:
             replace_file(self.path, "".join(map(format_line, ordered.values())))
             written = lines
         return lines
+
+
+def _check_writable(path: Path) -> None:
+    """Raises an OSError where no such file can be written, before a model is loaded."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file for the answers (`--out`).")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise OSError(f"Nothing can be written to {folder}: name another file for the answers (`--out`).")
 
 
 def write_lines(part: TextIO, lines: Sequence[Line]) -> None:
