@@ -7,6 +7,7 @@ from zipfile import ZipFile
 NEEDED = (
     "vidlada_hf/py.typed",
     "vidlada_hf/hub/model_card.md",
+    "vidlada_hf/page/page.css",
     "vidlada_hf/checkpoints/vidlada-tiny/model.safetensors",
     "vidlada_hf/checkpoints/vidlada-tiny/demo/clip.mp4",
     "vidlada_hf/checkpoints/vidlada-tiny/demo/questions.jsonl",

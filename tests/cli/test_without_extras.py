@@ -11,7 +11,7 @@ from vidlada_hf import EMBEDDED_CHECKPOINT
 
 ROOT = Path(__file__).parents[2]
 # Others come along: yaml with transformers, and with some versions of typer pydantic.
-OF_EXTRAS = {"datasets", "matplotlib", "peft", "tensorboard"}
+OF_EXTRAS = {"datasets", "gradio", "matplotlib", "peft", "tensorboard"}
 CLIP = EMBEDDED_CHECKPOINT / "demo" / "clip.mp4"
 QUESTION = "Which shape appears first?"
 
@@ -39,6 +39,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("schedule",), 0, "times fewer operations"),
         (("schedule", "--plot", "plan.png"), 1, "matplotlib is not installed: pip install 'vidlada_hf[demo]'"),
         (("bench",), 1, "matplotlib is not installed: pip install 'vidlada_hf[eval]'"),
+        (("page",), 1, "gradio is not installed: pip install 'vidlada_hf[page]'"),
         (("train", "recipe.yaml"), 1, "is not installed: pip install 'vidlada_hf[train]'"),
     ],
 )

@@ -24,6 +24,7 @@ EXTRAS = {
     "eval-env": ("lmms_eval",),
     "demo": ("matplotlib",),
     "eval": ("matplotlib",),
+    "page": ("gradio",),
     "train": ("yaml", "pydantic", "datasets", "peft", "tensorboard"),
 }
 EXTRA_MODULES = {module for modules in EXTRAS.values() for module in modules}

@@ -30,8 +30,10 @@ class LayerwiseTokens(ComputedTokens):
 
 
 class DLLMCache(SelectiveKVCache):
-    """Named "interval" (dLLM-Cache, arXiv 2506.06295, section 3 and the authors' code).
+    """Named "interval" (dLLM-Cache, arXiv 2506.06295): prompt and answer are recomputed at intervals, in between the
+    part of the answer that changed most.
 
+    Section 3 of the paper, and the authors' code.
     Every `prompt_interval` steps the prompt is recomputed, every `generation_interval` steps the answer (canvas and
     suffix). In other steps a layer computes the values of all answer tokens, and recomputes those tokens whose values
     are least similar (cosine) to the stored ones. All other tokens reuse what attention and MLP gave when they were

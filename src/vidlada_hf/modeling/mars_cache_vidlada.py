@@ -121,8 +121,10 @@ class GroupTokens(ComputedTokens):
 
 
 class MARSCache(SelectiveKVCache):
-    """Named "mars". Keeps keys and values of all tokens, and the hidden states with which they entered each group.
+    """Named "mars" (MARS-Cache, arXiv 2601.17868): visual and text tokens are recomputed at intervals of their own,
+    deep groups of layers more often than shallow ones, the block in every step.
 
+    Keys and values of all tokens are kept, and the hidden states with which they entered each group.
     The tokens of the block are computed in every step, through all layers. What else is computed is decided for each
     example, kind of tokens and group:
 
