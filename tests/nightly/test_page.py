@@ -226,6 +226,6 @@ def test_pictures(visit: Any, tmp_path: Path, device: str, scheme: str) -> None:
     path = ROOT / "docs" / shown if shown else tmp_path / f"{device}_{scheme}.png"
     tab.screenshot(path=path, full_page=True)
     tab.get_by_role("button", name="Stop", exact=True).click()
-    for name in ("Watch", "Side by side", "Refresh schedule"):
+    for name in ("Watch", "Side by side", "Schedule"):
         tab.get_by_role("tab", name=name).click()
         assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), name

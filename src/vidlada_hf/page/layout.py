@@ -45,7 +45,7 @@ class Page:
                 self._watching()
             with gr.Tab("Side by side"):
                 self._comparing()
-            with gr.Tab("Refresh schedule"):
+            with gr.Tab("Schedule"):
                 self._scheduling()
         blocks.unload(self._leave)
 

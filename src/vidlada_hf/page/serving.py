@@ -1,6 +1,8 @@
 """Serves the page on this machine, and deletes what was uploaded."""
 
 import os
+import signal
+import sys
 import tempfile
 from typing import Any
 
@@ -8,6 +10,7 @@ import gradio as gr
 
 from .layout import Page
 from .markup import STYLE
+from .samples import SAMPLE_VIDEO
 from .videos import PageModel
 
 WAITING = 32  # visitors in the queue; who comes later is told so
@@ -27,7 +30,8 @@ def serve(
     Raises:
         OSError: the port is taken.
     """
-    with tempfile.TemporaryDirectory(prefix="vidlada-page-") as folder:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by itself it would leave the uploads behind
+    with tempfile.TemporaryDirectory(prefix="vidlada-page-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         blocks = gr.Blocks(analytics_enabled=False, title="VidLaDA", delete_cache=(CLEANING, KEPT_SECONDS))
         page = Page(model, is_embedded, blocks)
@@ -40,6 +44,7 @@ def launch_options(host: str, port: int, max_megabytes: int) -> dict[str, Any]:
         "server_name": host,
         "server_port": port,
         "share": False,
+        "allowed_paths": [SAMPLE_VIDEO],
         "max_file_size": max_megabytes << 20,
         "css_paths": str(STYLE),
         "theme": gr.themes.Soft(font=FONTS, font_mono=("ui-monospace", "monospace")),
