@@ -266,7 +266,7 @@ class PackedQATask(Task):
         masked = batch["loss_weight"] > 0
         outputs = self.model.model.language_model(
             inputs_embeds=self._embed(batch, masked),
-            attention_mask=packed_attention_mask(batch["segment"], batch["attended_turn"]),
+            attention_mask=self._attention_mask(batch),
             position_ids=batch["position_ids"],
             output_hidden_states=True,
         )
@@ -276,6 +276,14 @@ class PackedQATask(Task):
             loss = loss + answers
             metrics |= scores | {"answers_loss": answers.item()}
         return {"loss": loss, "metrics": metrics}
+
+    def _attention_mask(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Which tokens attend to which: bool (batch, 1, tokens, tokens)."""
+        return packed_attention_mask(batch["segment"], batch["attended_turn"])
+
+    def _targets(self, batch: dict[str, Any]) -> torch.Tensor:
+        """What is predicted at each token: ids, (batch, tokens)."""
+        return batch["input_ids"]
 
     def _embed(self, batch: dict[str, Any], masked: torch.Tensor) -> torch.Tensor:
         """Embeddings of the words, masks, cells and newlines: (batch, tokens, hidden)."""
@@ -317,9 +325,10 @@ class PackedQATask(Task):
     def _classify(self, head: str, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss and accuracies of `LABELS`, among the combinations of training: hidden (tokens, hidden), labels (tokens,
         labels)."""
-        logits = self.heads[head](rms_normalize(hidden)).split(list(LABELS.values()), -1)
+        scores_of_all = self.heads[head](rms_normalize(hidden))
+        logits = scores_of_all.split(list(LABELS.values()), -1)
         by_name = dict(zip(LABELS, labels.unbind(-1), strict=True))
-        loss, metrics = hidden.new_zeros(()), {}
+        loss, metrics = 0 * scores_of_all.sum(), {}  # the head takes part also where no label is defined
         for (name, label), scores in zip(by_name.items(), logits, strict=True):
             is_defined = label >= 0
             if not is_defined.any():
@@ -349,10 +358,12 @@ class PackedQATask(Task):
             ("answered", in_answer, options.depth + 2),
         ):
             tokens = tokens & (letter_before >= 0)
-            if tokens.any():
-                scores = self.heads["letters"](rms_normalize(hidden[depth][tokens]))
-                loss = loss + nn.functional.cross_entropy(scores, letter_before[tokens])
-                metrics[f"letters/{name}"] = accuracy(scores, letter_before[tokens])
+            scores = self.heads["letters"](rms_normalize(hidden[depth][tokens]))
+            if not tokens.any():  # the head still takes part: processes wait for the gradients of each
+                loss = loss + scores.sum()
+                continue
+            loss = loss + nn.functional.cross_entropy(scores, letter_before[tokens])
+            metrics[f"letters/{name}"] = accuracy(scores, letter_before[tokens])
         return loss, metrics
 
     def _classify_options(
@@ -370,7 +381,7 @@ class PackedQATask(Task):
         self, hidden: torch.Tensor, batch: dict[str, Any], masked: torch.Tensor
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of the masked tokens, and the accuracies of first words."""
-        targets = batch["input_ids"][masked]
+        targets = self._targets(batch)[masked]
         logits = self.model.lm_head(hidden[masked])
         is_right = logits.argmax(-1) == targets
         logits = logits.masked_fill(self.excluded_words[batch["exclusion_codes"][masked]], -torch.inf)

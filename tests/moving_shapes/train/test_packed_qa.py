@@ -171,3 +171,14 @@ def test_dense_labels_exclude_what_training_does_not_combine(parts):
     possible = task._in_training_with("shape", torch.tensor([2, len(SHAPES), -1]))
     assert possible[0].tolist() == [*training_combinations()[:, 2].tolist(), True]
     assert not possible[0].all() and possible[1:].all()
+
+
+def test_heads_take_part_where_a_batch_has_none_of_their_labels(parts):
+    """Processes that train together wait for the gradients of each."""
+    task = small_task(parts, letters=1.0, grounding=1.0)
+    batch = task.collate([0, 1])
+    none = {"letter_before": -1, "shape_labels": -1, "cell_labels": -1}
+    batch |= {name: torch.full_like(batch[name], value) for name, value in none.items()}
+    task(**batch)["loss"].backward()
+    for name in ("cell_labels", "grounding", "letters"):
+        assert (task.heads[name].weight.grad == 0).all()
