@@ -1,10 +1,14 @@
-"""Tables of what the embedded checkpoint answers: `tiny_accuracy*.json`, `tiny_errors.json`, `long_answers.json`."""
+"""Tables of what the embedded checkpoint answers: `tiny_accuracy*.json`, `tiny_errors.json`, `long_answers.json`.
+
+And of what its twins answer: `twins.json`.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import long_answers
 import tiny_errors
+import twins
 import wino
 from gpu_tables import Load
 
@@ -81,4 +85,7 @@ TABLES: dict[str, Callable[[Load], str]] = {
     "tiny_errors": of_file("tiny_errors", tiny_errors.table),
     "long_answers": of_file("long_answers", long_answers.table),
     "wino": of_file("wino", wino.table),
+    "twins": of_file("twins", twins.table),
+    "twins_types": of_file("twins", twins.types_table),
+    "twins_answers": of_file("twins", twins.answers_table),
 }
