@@ -204,7 +204,7 @@ def test_a_refused_file_is_named(visit: Any, tmp_path: Path, name: str, said: st
 
 def test_explanations_follow_the_menus(visit: Any) -> None:
     tab = visit()
-    menu = tab.get_by_role("listbox", name="Cache strategy").first
+    menu = tab.get_by_role("combobox", name="Cache strategy").first
     menu.click()
     tab.get_by_role("option", name="dual").click()
     wait_for_text(tab.locator("body"), "A block's first step recomputes everything, the others only the block")
