@@ -27,6 +27,7 @@ LABELS = {
     "next_color": len(COLORS) + 1,  # of the shape that comes next in reading order; none
     "next_shape": len(SHAPES) + 1,
 }
+LATE_LABELS = ("next_color", "next_shape")  # follow from the order of all shapes: of deeper layers
 UNKNOWN = -1
 _OF_KIND: dict[str | None, tuple[str, ...]] = {
     "color": ("first_color", "last_color", "next_color"),
@@ -84,4 +85,4 @@ def _arrivals(scene: Scene, times: np.ndarray) -> np.ndarray:
     return np.where(arrives.sum(0) > 1, UNKNOWN, arrived)
 
 
-__all__ = ["LABELS", "UNKNOWN", "label_cells_over_time", "label_shape", "remove_kind"]
+__all__ = ["LABELS", "LATE_LABELS", "UNKNOWN", "label_cells_over_time", "label_shape", "remove_kind"]

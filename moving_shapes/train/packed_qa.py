@@ -31,7 +31,7 @@ from ..questions import CHOICE_TYPES, LONG_TYPES, check_type
 from ..scenes.sampling import KINDS as SCENE_KINDS
 from ..vocabulary import LETTERS
 from .combinations import KINDS, excluded_words, training_combinations
-from .dense_labels import LABELS, UNKNOWN, remove_kind
+from .dense_labels import LABELS, LATE_LABELS, UNKNOWN, remove_kind
 from .packing import NEWLINE, Packer, packed_attention_mask, stack_sequences
 from .scene_pool import ScenePool, render_scene
 from .turns import Turn, TurnWriter
@@ -65,6 +65,8 @@ class PackedQAOptions:
         long_turns: how many such a sequence has, as far as there is room.
         block_masks: share of the captions and descriptions that are masked as in the middle of decoding, 0..1; the
             others, and all other answers, at a uniform rate.
+        new_shapes: weight, in captions and descriptions, of the words that name a shape that the sentence before is not
+            about.
         questions_per_type: type -> how many questions of it are tried for each scene (2 if not named, 1 of captions).
             What one type alone teaches, such as to find a shape by its color, needs more.
         attended_turn: share of the sequences in which the video attends to one of the turns, 0..1. Where it never did,
@@ -76,9 +78,10 @@ class PackedQAOptions:
         canvas: lengths of canvases: each answer is padded to one of them, each as likely; 0 for no padding. Without
             padding the number of masks gives away an answer's length, and longer canvases fail.
         padding: padding tokens of an answer that are in the sequence, at most.
-        cell_labels, grounding, letters, correct_options: weights of the dense labels in the loss.
+        cell_labels, late_labels, grounding, letters, correct_options: weights of the dense labels in the loss. Late
+            labels are cell labels that follow from others (`LATE_LABELS`).
         depth: the layer of the text model whose output has to give the cell labels. Correct options take one layer
-            more, grounding, and letters in answers, two more, letters in lists half as many.
+            more, late labels, grounding, and letters in answers, two more, letters in lists half as many.
 
     Raises:
         ValueError: scenes that make no whole groups, an unknown question type, an unknown kind of words or scenes, or
@@ -94,6 +97,7 @@ class PackedQAOptions:
     long_answers: Share = 0.4
     long_turns: Count = 1
     block_masks: Share = 0.0
+    new_shapes: Weight = 1.0
     questions_per_type: Mapping[str, Amount] = field(default_factory=dict)
     attended_turn: Share = 0.0
     rotated_words: Mapping[str, Share] = field(default_factory=dict)
@@ -102,6 +106,7 @@ class PackedQAOptions:
     canvas: Annotated[Sequence[Amount], Field(min_length=1)] = (0,)
     padding: Count = 8
     cell_labels: Weight = 1.0
+    late_labels: Weight = 0.0
     grounding: Weight = 0.0
     letters: Weight = 0.0
     correct_options: Weight = 0.0
@@ -128,7 +133,7 @@ class PackedQAOptions:
     @property
     def deepest(self) -> int:
         """The last layer of the text model whose output has dense labels."""
-        return self.depth + (2 if self.grounding or self.letters else bool(self.correct_options))
+        return self.depth + (2 if self.late_labels or self.grounding or self.letters else bool(self.correct_options))
 
 
 class PackedQATask(Task):
@@ -155,7 +160,9 @@ class PackedQATask(Task):
             raise ValueError(
                 f"`depth` is {settings.depth}: labels would follow layer {settings.deepest} of {layers}. Lower it."
             )
-        self.writer = TurnWriter(processor.tokenizer, settings.questions_per_type, settings.sentences)
+        self.writer = TurnWriter(
+            processor.tokenizer, settings.questions_per_type, settings.sentences, settings.new_shapes
+        )
         self.packer = Packer(
             self.writer,
             settings.text_tokens,
@@ -169,6 +176,7 @@ class PackedQATask(Task):
         )
         heads = {
             "cell_labels": (settings.cell_labels, sum(LABELS.values())),
+            "late_labels": (settings.late_labels, sum(LABELS.values())),
             "grounding": (settings.grounding, sum(LABELS.values())),
             "letters": (settings.letters, len(LETTERS)),
             "correct_options": (settings.correct_options, 2),
@@ -303,15 +311,24 @@ class PackedQATask(Task):
         """Weighted loss and accuracies of all dense labels; `hidden` is that of each layer, (batch, tokens, hidden)."""
         options, labels = self.options, batch["cell_labels"]
         is_labeled = (labels >= 0).any(-1)
-        loss, metrics = self._classify("cell_labels", hidden[options.depth][is_labeled], labels[is_labeled])
+        early = [name for name in LABELS if name not in LATE_LABELS]
+        loss, metrics = self._classify("cell_labels", hidden[options.depth][is_labeled], labels[is_labeled], early)
         loss = options.cell_labels * loss
+        if options.late_labels:
+            own, scores = self._classify(
+                "late_labels", hidden[options.depth + 2][is_labeled], labels[is_labeled], LATE_LABELS
+            )
+            loss, metrics = loss + options.late_labels * own, metrics | scores
         if not masked.any():
             return loss, metrics
         if options.grounding:
             starts = batch["begins_sentence"]
             is_hidden = masked[starts]  # the first word of a short answer would give its shape away
             own, scores = self._classify(
-                "grounding", hidden[options.depth + 2][starts][is_hidden], batch["shape_labels"][is_hidden]
+                "grounding",
+                hidden[options.depth + 2][starts][is_hidden],
+                batch["shape_labels"][is_hidden],
+                tuple(LABELS),
             )
             loss, metrics = loss + options.grounding * own, metrics | scores
         if options.letters:
@@ -322,16 +339,18 @@ class PackedQATask(Task):
             loss, metrics = loss + options.correct_options * own, metrics | scores
         return loss, metrics
 
-    def _classify(self, head: str, hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-        """Loss and accuracies of `LABELS`, among the combinations of training: hidden (tokens, hidden), labels (tokens,
-        labels)."""
+    def _classify(
+        self, head: str, hidden: torch.Tensor, labels: torch.Tensor, names: Sequence[str]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss and accuracies of some of `LABELS`, among the combinations of training: hidden (tokens, hidden), labels
+        (tokens, labels)."""
         scores_of_all = self.heads[head](rms_normalize(hidden))
         logits = scores_of_all.split(list(LABELS.values()), -1)
         by_name = dict(zip(LABELS, labels.unbind(-1), strict=True))
         loss, metrics = 0 * scores_of_all.sum(), {}  # the head takes part also where no label is defined
         for (name, label), scores in zip(by_name.items(), logits, strict=True):
             is_defined = label >= 0
-            if not is_defined.any():
+            if name not in names or not is_defined.any():
                 continue
             for kind, other in COMBINED_WITH.get(name, ()):
                 scores = scores.masked_fill(
@@ -339,7 +358,7 @@ class PackedQATask(Task):
                 )
             loss = loss + nn.functional.cross_entropy(scores[is_defined], label[is_defined])
             metrics[f"{head}/{name}"] = accuracy(scores, label)
-        return loss / len(LABELS), metrics
+        return loss / len(names), metrics
 
     def _in_training_with(self, kind: str, label: torch.Tensor) -> torch.Tensor:
         """Which classes, and none, training combines with these colors or shapes: bool (tokens, classes + 1). All of

@@ -173,7 +173,7 @@ def draw_loss_weights(turn: Turn, padding: int, rng: np.random.Generator, block_
         masked = rng.permutation(length)[:count] if turn.masked_token is None else np.array([turn.masked_token])
         rate = len(masked) / length
     weights = np.zeros(length + padding, np.float32)
-    weights[masked] = length**0.5 / len(masked)
+    weights[masked] = turn.emphasis[masked] * length**0.5 / len(masked)
     if padding:
         weights[length:] = (rng.random(padding) < rate) * length**0.5 / rate / padding
     return weights

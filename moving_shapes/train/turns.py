@@ -29,6 +29,7 @@ class Turn:
         sentences: where each sentence of the answer begins, from 0, int64 (sentences,); a short answer is one.
         shape_labels: (sentences, labels), int64, of the shape that a sentence is about; `UNKNOWN` where it is about
             none.
+        emphasis: what each token of the answer weighs in the loss beside the others, float (answer_length,).
         masked_token: the only token of the answer that is masked, from 0; None: any.
     """
 
@@ -38,6 +39,7 @@ class Turn:
     exclusion_codes: np.ndarray
     sentences: np.ndarray
     shape_labels: np.ndarray
+    emphasis: np.ndarray
     masked_token: int | None = None
 
 
@@ -49,12 +51,15 @@ class TurnWriter:
         questions_per_type: type -> how many questions of it are tried for each scene; 2 of types that are not named, 1
             of captions.
         sentences: share of the questions that are whole sentences, 0..1; the others are a few words.
+        new_shapes: weight of the words that name a shape which the sentence before is not about.
     """
 
-    def __init__(self, tokenizer: Any, questions_per_type: Mapping[str, int], sentences: float) -> None:
+    def __init__(
+        self, tokenizer: Any, questions_per_type: Mapping[str, int], sentences: float, new_shapes: float = 1.0
+    ) -> None:
         tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(questions_per_type)
         self.tried_types = [type for type, times in tries.items() for _ in range(times)]
-        self.sentences = sentences
+        self.sentences, self.new_shapes = sentences, new_shapes
         self.word_ids = tokenizer.get_vocab()
         self.kinds = {kind: [self.word_ids[name] for name in names] for kind, names in KINDS.items()}
         bos, header, end_header, self.end_of_turn = tokenizer.convert_tokens_to_ids(
@@ -80,7 +85,7 @@ class TurnWriter:
         """A turn of the type "options", see `draw_option_list`."""
         listed, answer, masked_token = draw_option_list(rng)
         ids, length = self._encode(listed, answer)
-        return Turn("options", ids, length, np.zeros(len(ids), np.int64), *NO_SHAPE, masked_token)
+        return Turn("options", ids, length, np.zeros(len(ids), np.int64), *NO_SHAPE, np.ones(length), masked_token)
 
     def without_kind(self, turns: list[Turn], kind: str | None) -> list[Turn]:
         """Those turns whose answers hold no word of a kind; None: all of them."""
@@ -100,7 +105,10 @@ class TurnWriter:
         ids, length = self._encode(words(text), words(question.training_answer))
         codes = np.zeros(len(ids), np.int64)
         codes[-length:-1] = exclusion_codes(question, scene)
-        return Turn(question.type, ids, length, codes, *label_sentences(question, scene, times))
+        emphasis = np.ones(length)
+        if question.type in LONG_TYPES:
+            emphasis[find_new_names(question)] = self.new_shapes
+        return Turn(question.type, ids, length, codes, *label_sentences(question, scene, times), emphasis)
 
     def _encode(self, question: Sequence[str], answer: Sequence[str]) -> tuple[np.ndarray, int]:
         """The ids of a turn, and how many of them are the answer's with its end of turn."""
@@ -121,4 +129,18 @@ def label_sentences(question: Question, scene: Scene, times: np.ndarray) -> tupl
     return starts, np.stack(labels)
 
 
-__all__ = ["Turn", "TurnWriter", "label_sentences"]
+def find_new_names(question: Question) -> list[int]:
+    """Of a caption, the words of names of shapes that the sentence before is not about, from 0.
+
+    Most sentences are about the shape of the one before. A model that copies its name is right so often that it hardly
+    learned to go on to the next shape.
+    """
+    found, start, before = [], 0, list[str]()
+    for sentence in map(words, question.facts):
+        if sentence[1:3] != before:
+            found += [start + 1, start + 2]
+        start, before = start + len(sentence), sentence[1:3]
+    return found
+
+
+__all__ = ["Turn", "TurnWriter", "find_new_names", "label_sentences"]

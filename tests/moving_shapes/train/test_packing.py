@@ -184,3 +184,15 @@ def test_each_sentence_of_a_caption_is_labeled_with_its_shape(parts):
         else:
             assert batch["answer_length"][i, token] > 0
     assert long > 40
+
+
+def test_the_names_of_new_shapes_weigh_more(parts):
+    """In captions, the color and the shape of each shape's first sentence."""
+    options = {"kinds": {"many_events": 1.0}, "text_tokens": 2000, "long_answers": 1.0}
+    plain, weighted = (small_task(parts, **options, new_shapes=weight).collate([0, 1, 2, 3]) for weight in (1.0, 4.0))
+    is_masked = plain["loss_weight"] > 0
+    assert torch.equal(is_masked, weighted["loss_weight"] > 0)
+    ratio = (weighted["loss_weight"] / plain["loss_weight"])[is_masked]
+    assert set(ratio.round(decimals=3).tolist()) == {1.0, 4.0}
+    ids = plain["input_ids"][is_masked][ratio > 2]
+    assert torch.isin(ids, torch.tensor(sum(small_task(parts).writer.kinds.values(), []))).all()
