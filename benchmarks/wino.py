@@ -13,20 +13,24 @@ Not part of the package: it would be if it committed a fifth more tokens a forwa
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import long_answers
 import torch
 from tqdm import tqdm
 
-from moving_shapes import MovingShapes
-from moving_shapes.questions import LONG_TYPES
-from vidlada_hf.evaluation.decoding import DecodingRunner, prepare_inputs
-from vidlada_hf.evaluation.report import markdown_table
-from vidlada_hf.modeling.fingerprints_vidlada import fingerprint_model
+sys.path.insert(0, str(Path(__file__).parent))
+
+import long_answers  # noqa: E402
+
+from moving_shapes import MovingShapes  # noqa: E402
+from moving_shapes.questions import LONG_TYPES  # noqa: E402
+from vidlada_hf.evaluation.decoding import DecodingRunner, prepare_inputs  # noqa: E402
+from vidlada_hf.evaluation.report import markdown_table  # noqa: E402
+from vidlada_hf.modeling.fingerprints_vidlada import fingerprint_model  # noqa: E402
 
 CANVAS, BLOCK, FRAMES = 128, 32, 8
 
