@@ -102,17 +102,16 @@ def test_mistakes_are_one_line_and_leave_nothing(batch, tmp_path: Path, options,
     assert not (tmp_path / "answers.jsonl.parts").exists()
 
 
-def test_nothing_heavy_is_imported_where_nothing_is_due(clip: Path, tmp_path: Path) -> None:
-    line = {"id": clip.name, "video": str(clip), "question": QUESTION, "answer": "yes", "error": None}
-    (tmp_path / "out.jsonl").write_text(json.dumps(line) + "\n")
-    (tmp_path / "list.txt").write_text(clip.name)
-    arguments = ["batch", "list.txt", "--videos", str(clip.parent), "--question", QUESTION, "--out", "out.jsonl"]
+def test_nothing_heavy_is_imported_where_nothing_is_due(vidlada, clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(str(clip))
+    arguments = ["batch", str(tmp_path / "list.txt"), "--question", QUESTION, "--out", str(tmp_path / "out.jsonl")]
+    assert vidlada(*arguments)[0] == 0
     code = (
         "import sys, vidlada_hf.cli\n"
         f"assert not vidlada_hf.cli.app({arguments}, standalone_mode=False)\n"
         "assert not {'torch', 'transformers', 'av', 'numpy'} & sys.modules.keys()"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 0 and "All 1 lines" in ran.stdout, ran.stderr
 
 

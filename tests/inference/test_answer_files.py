@@ -1,6 +1,7 @@
 """Answers of several processes: nothing lost, nothing doubled, whoever was killed or merges when."""
 
 import json
+import shutil
 import threading
 
 import pytest
@@ -111,3 +112,13 @@ def test_names_that_are_no_text_are_kept(tmp_path):
         write_lines(part, [line("ä"), line("\udce4")])
     assert {id for id, _ in files.merge([])} == {"ä", "\udce4"}
     assert "ä" in files.path.read_text()
+
+
+def test_answers_whose_settings_are_lost_are_not_gone_on_with(tmp_path):
+    files = AnswerFiles(tmp_path / "out.jsonl", {"frames": 8})
+    with files.open_part(0, 1) as part:
+        write_lines(part, [line("a")])
+    files.merge([("a", "?")])
+    shutil.rmtree(files.parts)
+    with pytest.raises(ValueError, match="out.jsonl is there, but .*settings.json.* is not: name another file"):
+        AnswerFiles(tmp_path / "out.jsonl", {"frames": 4})

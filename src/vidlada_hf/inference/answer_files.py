@@ -27,7 +27,8 @@ class AnswerFiles:
         setup: what answers depend on, plain values. It is kept beside the parts.
 
     Raises:
-        ValueError: answers that were made with another set-up, or a file that is none of answers.
+        ValueError: answers that were made with another set-up, or nobody knows with which; a file that is none of
+            answers.
         OSError: the path is that of a folder, or nothing can be written there.
     """
 
@@ -37,6 +38,8 @@ class AnswerFiles:
         remedy = f"name another file (`--out`); to begin anew, delete {path} and {self.parts}"
         self.record = Record(self.parts / "settings.json", setup, remedy)
         self.read()
+        if path.exists() and not self.record.path.exists():
+            raise ValueError(f"{path} is there, but {self.record.path}, which says how it was made, is not: {remedy}.")
 
     def read(self) -> dict[Key, Line]:
         """All lines that are there. Of several about one question an answer is taken, or else the last error."""
