@@ -1,6 +1,7 @@
 """A JSON file of results that an interrupted run goes on with."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,11 +20,13 @@ class Record:
 
     Raises:
         ValueError: the file's results came from another set-up; the message says where they differ.
+        OSError: the path is that of a folder, or nothing can be written there.
     """
 
     def __init__(
         self, path: Path, setup: dict[str, Any], remedy: str = "pass another file, or delete this one"
     ) -> None:
+        check_writable(path)
         self.path = path
         self.data: dict[str, Any] = {"setup": json.loads(json.dumps(setup))}
         if not path.exists():
@@ -45,6 +48,15 @@ class Record:
         replace_file(self.path, json.dumps(self.data, indent=1, ensure_ascii=False) + "\n")
 
 
+def check_writable(path: Path) -> None:
+    """Raises an OSError where no such file can be written, before there is anything to write."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise OSError(f"Nothing can be written to {folder}: name another file.")
+
+
 def replace_file(path: Path, text: str) -> None:
     """Writes a file, whose folder is made, so that it is never half there, whichever processes write it at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,4 +68,4 @@ def replace_file(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-__all__ = ["Record", "replace_file"]
+__all__ = ["Record", "check_writable", "replace_file"]

@@ -6,14 +6,13 @@ again at any time: an answer is known by the id of its video and its question, a
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 from uuid import uuid4
 
-from ..evaluation.record import Record, replace_file
+from ..evaluation.record import Record, check_writable, replace_file
 
 Key = tuple[str, str]  # id and question
 Line = dict[str, Any]
@@ -34,7 +33,7 @@ class AnswerFiles:
 
     def __init__(self, path: Path, setup: dict[str, Any]) -> None:
         self.path, self.parts = path, path.with_name(path.name + ".parts")
-        _check_writable(path)
+        check_writable(path)
         remedy = f"name another file (`--out`); to begin anew, delete {path} and {self.parts}"
         self.record = Record(self.parts / "settings.json", setup, remedy)
         self.read()
@@ -73,15 +72,6 @@ class AnswerFiles:
             replace_file(self.path, "".join(map(format_line, ordered.values())))
             written = lines
         return lines
-
-
-def _check_writable(path: Path) -> None:
-    """Raises an OSError where no such file can be written, before a model is loaded."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: name a file for the answers (`--out`).")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        raise OSError(f"Nothing can be written to {folder}: name another file for the answers (`--out`).")
 
 
 def write_lines(part: TextIO, lines: Sequence[Line]) -> None:
