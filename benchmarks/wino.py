@@ -56,17 +56,12 @@ RULES = (
 
 
 class Decoder:
-    """Denoises one answer at a time.
+    """Denoises one answer at a time, with the model and the processor of a runner."""
 
-    Args:
-        model, processor: of one checkpoint.
-    """
-
-    def __init__(self, model: Any, processor: Any) -> None:
-        self.model, self.processor = model, processor
-        self.mask = model.config.mask_token_id
-        self.suppressed = list(model.generation_config.suppress_tokens or [])
-        self.ends = torch.tensor(processor.tokenizer.convert_tokens_to_ids(["<|eot_id|>", "<|endoftext|>"]))
+    def __init__(self, runner: DecodingRunner) -> None:
+        self.model, self.processor, self.ends = runner.model, runner.processor, runner.end_token_ids
+        self.mask = self.model.config.mask_token_id
+        self.suppressed = list(self.model.generation_config.suppress_tokens or [])
 
     @torch.no_grad()
     def answer(self, question: Any, rule: Rule) -> tuple[str, int, int]:
@@ -80,7 +75,7 @@ class Decoder:
         canvas, forwards = torch.full((CANVAS,), self.mask), 0
         for start in range(0, CANVAS, BLOCK):
             forwards += self.denoise_block(prompt, canvas, slice(start, start + BLOCK), rule)
-            if torch.isin(canvas, self.ends).any():
+            if self.ends & set(canvas.tolist()):
                 break
         ids = canvas.tolist()
         length = next((i for i, token in enumerate(ids) if token in self.ends), CANVAS)
@@ -142,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     runner = DecodingRunner.from_pretrained(None, FRAMES)
-    decoder = Decoder(runner.model, runner.processor)
+    decoder = Decoder(runner)
     examples = list(MovingShapes("test", options.questions, types=LONG_TYPES))
     data: dict[str, Any] = {
         "setup": {"weights": fingerprint_model(runner.model), "questions": options.questions, "frames": FRAMES},

@@ -187,7 +187,9 @@ class PackedQATask(Task):
         self.pool = ScenePool(model, settings.scenes, settings.group, settings.frames, settings.kinds)
         self.turns: dict[int, list[Turn]] = {}
         self.register_buffer("excluded_words", excluded_words(self.writer.word_ids), persistent=False)
-        self.register_buffer("in_training", training_combinations(), persistent=False)
+        # With a class for no shape, which goes with all.
+        in_training = nn.functional.pad(training_combinations(), (0, 1, 0, 1), value=True)
+        self.register_buffer("in_training", in_training, persistent=False)
         self.letter_ids = torch.tensor([self.writer.word_ids[letter] for letter in LETTERS])
 
     @classmethod
@@ -363,7 +365,7 @@ class PackedQATask(Task):
     def _in_training_with(self, kind: str, label: torch.Tensor) -> torch.Tensor:
         """Which classes, and none, training combines with these colors or shapes: bool (tokens, classes + 1). All of
         them with `UNKNOWN` and with none."""
-        table = nn.functional.pad(self.in_training if kind == "color" else self.in_training.T, (0, 1, 0, 1), value=True)
+        table = self.in_training if kind == "color" else self.in_training.T
         return table[label] | (label == UNKNOWN)[:, None]
 
     def _classify_letters(

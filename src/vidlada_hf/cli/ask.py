@@ -20,6 +20,7 @@ from .options import (
     Model,
     Temperature,
     Unmasking,
+    check_frames,
     decoding_settings,
     given,
 )
@@ -64,8 +65,7 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer and how it was made as JSON.")] = False,
 ) -> None:
     """Answer questions about a video."""
-    if frames is not None and fps is not None:
-        refuse("--frames and --fps are two ways to choose frames: give one of them.", 2)
+    check_frames(frames, fps)
     if stream and as_json:
         refuse("--stream and --json both write to stdout: give one of them.", 2)
     settings = given(

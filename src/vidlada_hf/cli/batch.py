@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..hub.locate import find_checkpoint
-from .common import app, refuse, tell, tell_if_embedded, user_errors
+from .common import app, tell, tell_if_embedded, user_errors
 from .options import (
     BlockLength,
     CacheStrategy,
@@ -19,6 +19,7 @@ from .options import (
     Model,
     Temperature,
     Unmasking,
+    check_frames,
     decoding_settings,
     given,
 )
@@ -63,8 +64,7 @@ def batch(
     ] = False,
 ) -> None:
     """Ask about many videos, in one process or, under torchrun, in several. The same command goes on where it was."""
-    if frames is not None and fps is not None:
-        refuse("--frames and --fps are two ways to choose frames: give one of them.", 2)
+    check_frames(frames, fps)
     with user_errors(kept=f"The answers so far are in {out}; the same command goes on."):
         find_checkpoint(model)
         from ..inference.batch import Batch

@@ -7,14 +7,12 @@ import typer
 
 from ..hub.locate import find_checkpoint
 from .common import app, require_extra, tell_if_embedded, user_errors
+from .options import BlockLength, CacheStrategies, MaxDenoisingSteps, ModelArgument
 
 
 @app.command()
 def bench(
-    model: Annotated[
-        str | None,
-        typer.Argument(help="Folder of a checkpoint or its id on the Hub.", show_default="the embedded one"),
-    ] = None,
+    model: ModelArgument = None,
     questions: Annotated[
         str | None,
         typer.Option(
@@ -31,13 +29,7 @@ def bench(
         bool, typer.Option("--allow-urls", help="Fetch videos that the questions name by an http(s) address.")
     ] = False,
     count: Annotated[int | None, typer.Option(help="Ask the first so many questions.", show_default="all")] = None,
-    cache_strategy: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A cache strategy, or with settings such as 'mars:{\"anchors\": 8}'; may be repeated.",
-            show_default="all of them",
-        ),
-    ] = None,
+    cache_strategy: CacheStrategies = None,
     unmasking: Annotated[
         list[str] | None,
         typer.Option(help="A rule, or with its number such as threshold:0.8; may be repeated.", show_default="all"),
@@ -52,8 +44,8 @@ def bench(
     ] = False,
     frames: Annotated[int, typer.Option(help="Frames of each video.", min=1)] = 8,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the canvas, in tokens.")] = 128,
-    block_length: Annotated[int | None, typer.Option(help="Denoise the canvas in blocks of so many tokens.")] = None,
-    max_denoising_steps: Annotated[int | None, typer.Option(help="Steps over the whole canvas.")] = None,
+    block_length: BlockLength = None,
+    max_denoising_steps: MaxDenoisingSteps = None,
     stop_after: Annotated[
         str,
         typer.Option(

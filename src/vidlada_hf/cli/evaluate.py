@@ -7,14 +7,12 @@ import typer
 
 from ..hub.locate import find_checkpoint
 from .common import app, require_extra, tell_if_embedded, user_errors
+from .options import ModelArgument, OneCacheStrategy
 
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[
-        str | None,
-        typer.Argument(help="Folder of a checkpoint or its id on the Hub.", show_default="the embedded one"),
-    ] = None,
+    model: ModelArgument = None,
     tasks: Annotated[
         str, typer.Option(help="Names of lmms-eval, such as videomme,mvbench. Known ones get the official settings.")
     ] = "",
@@ -27,9 +25,7 @@ def evaluate(
     frames: Annotated[
         int | None, typer.Option(help="Frames of each video, in place of the official one a second.")
     ] = None,
-    cache_strategy: Annotated[
-        str, typer.Option(help="A cache strategy, or with settings such as 'mars:{\"anchors\": 8}'.")
-    ] = "none",
+    cache_strategy: OneCacheStrategy = "none",
     model_args: Annotated[
         str, typer.Option(help="More settings, as lmms-eval writes them: NAME=VALUE,NAME=VALUE.", show_default="none")
     ] = "",

@@ -4,8 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
+from .common import refuse
+
 Model = Annotated[
     str | None, typer.Option(help="Folder of a checkpoint or its id on the Hub.", show_default="the embedded one")
+]
+ModelArgument = Annotated[
+    str | None, typer.Argument(help="Folder of a checkpoint or its id on the Hub.", show_default="the embedded one")
 ]
 Frames = Annotated[int | None, typer.Option(help="Look at so many frames, spread evenly over the video.")]
 Fps = Annotated[float | None, typer.Option(help="Look at so many frames a second.")]
@@ -21,6 +26,11 @@ CacheStrategy = Annotated[
         show_default="the checkpoint's",
     ),
 ]
+_NAMED_STRATEGY = "A cache strategy, or with settings such as 'mars:{\"anchors\": 8}'"
+OneCacheStrategy = Annotated[str, typer.Option(help=f"{_NAMED_STRATEGY}.")]
+CacheStrategies = Annotated[
+    list[str] | None, typer.Option(help=f"{_NAMED_STRATEGY}; may be repeated.", show_default="all of them")
+]
 Unmasking = Annotated[
     str | None,
     typer.Option(
@@ -31,6 +41,12 @@ Unmasking = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Such as cuda:1, cpu or mps.", show_default="a GPU if there is one")]
 Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.", show_default="as stored")]
+
+
+def check_frames(frames: int | None, fps: float | None) -> None:
+    """Ends the command where frames are chosen in two ways."""
+    if frames is not None and fps is not None:
+        refuse("--frames and --fps are two ways to choose frames: give one of them.", 2)
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import typer
 
 from ..hub.locate import find_checkpoint
 from .common import app, user_errors
+from .options import BlockLength, CacheStrategies
 
 
 @app.command()
@@ -21,13 +22,7 @@ def plan(
             help="Folder of a checkpoint or its id on the Hub, of which config.json is read.", show_default="8B"
         ),
     ] = None,
-    cache_strategy: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A cache strategy, or with settings such as 'mars:{\"anchors\": 8}'; may be repeated.",
-            show_default="all of them",
-        ),
-    ] = None,
+    cache_strategy: CacheStrategies = None,
     precision: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,7 +31,7 @@ def plan(
         ),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the canvas, in tokens.", min=1)] = 128,
-    block_length: Annotated[int | None, typer.Option(help="Denoise the canvas in blocks of so many tokens.")] = None,
+    block_length: BlockLength = None,
 ) -> None:
     """Show what answering needs of a GPU's memory, and what fits, before any weights are there."""
     with user_errors():

@@ -6,13 +6,12 @@ from typing import Annotated
 import typer
 
 from .common import app, require_extra, user_errors
+from .options import OneCacheStrategy
 
 
 @app.command()
 def schedule(
-    cache_strategy: Annotated[
-        str, typer.Option(help="A cache strategy, or with settings such as 'mars:{\"anchors\": 8}'.")
-    ] = "mars",
+    cache_strategy: OneCacheStrategy = "mars",
     max_new_tokens: Annotated[int, typer.Option(help="Length of the canvas, in tokens.")] = 128,
     block_length: Annotated[int, typer.Option(help="Denoise the canvas in blocks of so many tokens.")] = 32,
     max_denoising_steps: Annotated[

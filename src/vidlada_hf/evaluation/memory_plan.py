@@ -32,6 +32,7 @@ from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from .decoding import parse_cache
 from .memory import LiveBytes
+from .report import text_table
 
 GB = 10**9
 RESERVED = GB
@@ -334,7 +335,7 @@ def plan_table(
         if usable is not None:
             largest = largest_batch(partial(_total, of_batch), usable - weights)
             rows[-1] += ["yes" if total <= usable else "no", f"{largest}{'+' * (largest == MOST_QUESTIONS)}"]
-    return align(rows)
+    return text_table(rows, left=2)
 
 
 def _total(of_batch: Callable[[int], MemoryNeed], batch_size: int) -> int:
@@ -344,13 +345,6 @@ def _total(of_batch: Callable[[int], MemoryNeed], batch_size: int) -> int:
 def _precision(name: str) -> Precision:
     check_choice("precision", name, tuple(PRECISIONS))
     return PRECISIONS[name]
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as lines, with columns: the first two to the left, all others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ([*map(str.ljust, row[:2], widths), *map(str.rjust, row[2:], widths[2:])] for row in rows)
-    return "\n".join("  ".join(line) for line in lines)
 
 
 __all__ = ["PRECISIONS", "MemoryNeed", "MemoryPlan", "Workload", "count_weights", "parse_bytes", "plan_table"]

@@ -84,13 +84,13 @@ def bench_table(data: dict[str, Any]) -> str:
     return "\n\n".join(map(text_table, (time, work, answers)))
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns under each other, all but the first flush right. Rows may be shorter than the first."""
+def text_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns under each other, the first `left` flush left, the others right. Rows may be shorter than the first."""
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
     lines = []
-    for first, *others in rows:
-        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False))
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    for row in rows:
+        cells = [*map(str.ljust, row[:left], widths), *map(str.rjust, row[left:], widths[left:])]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 

@@ -78,11 +78,10 @@ def evaluate(run: EvalRun, processes: int = 1, download: bool = False) -> dict[s
     manager = find_tasks(run.tasks, Path(run.include) if run.include else None)
     if not download:
         require_data(manager, run.tasks)
-    if all(_record(run, task).data.get("results") for task in run.tasks):
-        pass
-    elif processes > 1:
+    is_done = all(_record(run, task).data.get("results") for task in run.tasks)
+    if not is_done and processes > 1:
         run_in_processes("vidlada_hf.evaluation.lmms.run", [json.dumps(asdict(run))], processes)
-    else:
+    elif not is_done:
         work(run, manager)
     return {task: _record(run, task).data for task in run.tasks}
 
