@@ -11,6 +11,7 @@ as it is.
 import argparse
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,7 +74,25 @@ def lmms_eval(data: dict[str, Any]) -> str:
     return markdown_table(["decoding, processes", "lmms-eval", "own evaluation", "same answers"], rows)
 
 
+def batch_videos(data: dict[str, Any]) -> str:
+    """Videos a second of each way, and how many times that of the first."""
+    ways = data["ways"]
+    slowest = next(iter(ways.values()))["videos_per_second"]
+    rows = [
+        [
+            name,
+            str(way["videos"]),
+            f"{statistics.median(way['seconds']):.1f} s",
+            format_digits(way["videos_per_second"]),
+            f"{way['videos_per_second'] / slowest:.0f}x",
+        ]
+        for name, way in ways.items()
+    ]
+    return markdown_table(["", "videos", "time", "videos a second", "faster"], rows)
+
+
 FROM_ONE_FILE: dict[str, Callable[[dict[str, Any]], str]] = {
+    "batch_videos": batch_videos,
     "lmms_eval": lmms_eval,
     "mars_accuracy": accuracy,
     "mars_parts": accuracy,

@@ -32,14 +32,14 @@ def test_a_table_of_an_unknown_name_is_an_error(tmp_path):
 def test_the_committed_results_make_the_tables(tmp_path):
     page, other = tmp_path / "page.md", tmp_path / "other.md"
     page.write_text("<!-- table mars_parts -->\n<!-- end -->\n<!-- table mars_speed_cpu -->\nold\n<!-- end -->\n")
-    other.write_text("<!-- table mars_scaling -->\n<!-- end -->\n")
+    other.write_text("<!-- table mars_scaling -->\n<!-- end -->\n<!-- table batch_videos -->\n<!-- end -->\n")
     with pytest.raises(SystemExit, match="page.md is out of date"):
         run("tables", page, other, "--check")
     run("tables", page, other)
     run("tables", page, other, "--check")
     text = page.read_text()
     assert "| no anchors | 79.05 % |" in text and "| mars | 47.1 | 32.9x |" in text and "old" not in text
-    assert "| faster | 12.6x |" in other.read_text()
+    assert "| faster | 12.6x |" in other.read_text() and "| batch of 1 | 200 | 24.8 s | 8.06 | 66x |" in other.read_text()
 
 
 def test_a_table_without_results_is_left_as_it_is(tmp_path):
