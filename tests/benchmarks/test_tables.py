@@ -39,7 +39,9 @@ def test_the_committed_results_make_the_tables(tmp_path):
     run("tables", page, other, "--check")
     text = page.read_text()
     assert "| no anchors | 79.05 % |" in text and "| mars | 47.1 | 32.9x |" in text and "old" not in text
-    assert "| faster | 12.6x |" in other.read_text() and "| batch of 1 | 200 | 24.8 s | 8.06 | 66x |" in other.read_text()
+    assert (
+        "| faster | 12.6x |" in other.read_text() and "| batch of 1 | 200 | 24.8 s | 8.06 | 66x |" in other.read_text()
+    )
 
 
 def test_a_table_without_results_is_left_as_it_is(tmp_path):
