@@ -89,6 +89,7 @@ def test_ctrl_c_keeps_what_is_there(batch, monkeypatch) -> None:
     ("options", "reason"),
     [
         (("--batch-size", 0), "`batch_size` must be at least 1"),
+        (("--max-new-tokens", 99999), "`max_new_tokens` (99999) leaves no room for a prompt"),
         (("--frames", 0), "`num_frames=0` is impossible"),
         (("--cache-strategy", "nars"), "'nars'"),
         (("--unmasking", "quota:3"), "'quota' takes no number"),

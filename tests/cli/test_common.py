@@ -24,9 +24,15 @@ def test_help_is_light() -> None:
         ("batch", ".", "--question", "What?", "--out", "out.jsonl", "--model", "./no-such-model"),
         ("bench", "no-such-model"),
         ("demo", "--model", "no-such-model"),
+        ("ask", ".", "What?", "--cache-strategy", "no-such"),
+        ("batch", ".", "--question", "What?", "--out", "out.jsonl", "--unmasking", "no-such"),
+        ("bench", "--dtype", "no-such"),
+        ("bench", "--cache-strategy", "mars", "--cache-strategy", "no-such"),
+        ("bench", "--unmasking", "threshold:no-such"),
+        ("schedule", "--cache-strategy", "mars:no-such"),
     ],
 )
-def test_a_path_where_nothing_is_is_refused_before_anything_heavy_is_imported(arguments) -> None:
+def test_what_is_mistyped_is_refused_before_anything_heavy_is_imported(arguments) -> None:
     code = (
         "import sys, vidlada_hf.cli\n"
         f"code = vidlada_hf.cli.app({list(arguments)}, standalone_mode=False)\n"

@@ -13,8 +13,6 @@ from vidlada_hf.evaluation.decoding import (
     answer_questions,
     combine_setups,
     group_by_video,
-    parse_cache,
-    parse_unmasking,
     prepare_inputs,
     split_batches,
 )
@@ -62,11 +60,6 @@ def test_all_setups_by_default():
 def test_mistakes_raise_before_anything_runs(cache, rule, message):
     with pytest.raises(ValueError, match=message):
         combine_setups([cache], [rule])
-
-
-def test_without_settings_and_numbers():
-    assert parse_cache("mars") == ("mars", {}) and parse_unmasking("factor:2") == ("factor", 2.0)
-    assert parse_unmasking("factor") == ("factor", None)
 
 
 def test_the_settings_of_a_setup_are_in_its_name():

@@ -55,13 +55,22 @@ def test_bad_requests_are_errors_of_their_own(answerer, clips, tmp_path):
     assert all(found[request].answer is not None for request in requests if request not in bad)
 
 
-def test_a_batch_that_does_not_fit_is_answered_in_parts(answerer, clips, monkeypatch):
+def out_of_gpu_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def out_of_cpu_memory():
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("run_out", [out_of_gpu_memory, out_of_cpu_memory])
+def test_a_batch_that_does_not_fit_is_answered_in_parts(answerer, clips, monkeypatch, run_out):
     sizes, generate = [], answerer.network.generate
 
     def out_of_memory(input_ids, **arguments):
         sizes.append(len(input_ids))
         if len(input_ids) > 1:
-            raise torch.OutOfMemoryError("too many")
+            run_out()
         return generate(input_ids, **arguments)
 
     requests = [Request(clip, clip, QUESTION) for clip in clips[:2]]
@@ -89,6 +98,8 @@ def test_mistakes_are_found_before_the_weights_are_loaded(checkpoint, monkeypatc
         ({"cache_strategy": "nars"}, "'nars'"),
         ({"device": "cuda:99"}, "no device 'cuda:99'"),
         ({"device": "gpu"}, "no device 'gpu'"),
+        ({"device": "meta"}, "no device 'meta'"),
+        ({"max_new_tokens": 16384}, "leaves no room for a prompt: the model has 16384 positions"),
     ):
         with pytest.raises(ValueError, match=problem):
             VideoAnswerer(checkpoint, **SETTINGS | options)

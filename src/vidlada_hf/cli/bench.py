@@ -7,7 +7,7 @@ import typer
 
 from ..hub.locate import find_checkpoint
 from .common import app, require_extra, tell_if_embedded, user_errors
-from .options import BlockLength, CacheStrategies, MaxDenoisingSteps, ModelArgument
+from .options import BlockLength, CacheStrategies, Dtype, MaxDenoisingSteps, ModelArgument, UnmaskingRules
 
 
 @app.command()
@@ -30,10 +30,7 @@ def bench(
     ] = False,
     count: Annotated[int | None, typer.Option(help="Ask the first so many questions.", show_default="all")] = None,
     cache_strategy: CacheStrategies = None,
-    unmasking: Annotated[
-        list[str] | None,
-        typer.Option(help="A rule, or with its number such as threshold:0.8; may be repeated.", show_default="all"),
-    ] = None,
+    unmasking: UnmaskingRules = None,
     share_video: Annotated[
         bool,
         typer.Option(
@@ -56,7 +53,7 @@ def bench(
     rounds: Annotated[int, typer.Option(help="Time everything so often, in turn.")] = 5,
     timed_questions: Annotated[int, typer.Option(help="Count and time the first so many questions.")] = 8,
     batch_size: Annotated[int, typer.Option(help="Questions at a time.")] = 1,
-    dtype: Annotated[str, typer.Option(help="Of the weights.", show_default="as stored")] = "auto",
+    dtype: Dtype = "auto",
     output: Annotated[
         Path, typer.Option(help="JSON file of the results; one that is there is completed. The plot goes beside it.")
     ] = Path("bench.json"),

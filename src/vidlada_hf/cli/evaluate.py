@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..hub.locate import find_checkpoint
+from ..setting_names import parse_cache
 from .common import app, require_extra, tell_if_embedded, user_errors
 from .options import ModelArgument, OneCacheStrategy
 
@@ -53,7 +54,6 @@ def evaluate(
             raise ValueError("No benchmark is named: give --tasks, such as --tasks videomme,mvbench.")
         find_checkpoint(model)
         require_extra("eval-env")
-        from ..evaluation.decoding import parse_cache
         from ..evaluation.lmms.run import EvalRun, parse_model_args, table
         from ..evaluation.lmms.run import evaluate as run_tasks
 

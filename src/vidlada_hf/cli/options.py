@@ -1,10 +1,25 @@
 """Options that several commands have, and what becomes of them."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from .common import refuse
+from ..setting_names import UNMASKING_NUMBERS, check_dtype, parse_cache, parse_unmasking
+from .common import refuse, user_errors
+
+
+def _checked(check: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """A callback that ends the command where `check` refuses what was typed, before anything heavy is imported."""
+
+    def callback(typed: Any) -> Any:
+        with user_errors():
+            for text in [typed] if isinstance(typed, str) else typed or ():
+                check(text)
+        return typed
+
+    return callback
+
 
 Model = Annotated[
     str | None, typer.Option(help="Folder of a checkpoint or its id on the Hub.", show_default="the embedded one")
@@ -24,12 +39,16 @@ CacheStrategy = Annotated[
         help="What a step recomputes: none (all, exact), mars, prefix, dual or interval; with settings such as "
         "'mars:{\"anchors\": 8}'.",
         show_default="the checkpoint's",
+        callback=_checked(parse_cache),
     ),
 ]
 _NAMED_STRATEGY = "A cache strategy, or with settings such as 'mars:{\"anchors\": 8}'"
-OneCacheStrategy = Annotated[str, typer.Option(help=f"{_NAMED_STRATEGY}.")]
+OneCacheStrategy = Annotated[str, typer.Option(help=f"{_NAMED_STRATEGY}.", callback=_checked(parse_cache))]
 CacheStrategies = Annotated[
-    list[str] | None, typer.Option(help=f"{_NAMED_STRATEGY}; may be repeated.", show_default="all of them")
+    list[str] | None,
+    typer.Option(
+        help=f"{_NAMED_STRATEGY}; may be repeated.", show_default="all of them", callback=_checked(parse_cache)
+    ),
 ]
 Unmasking = Annotated[
     str | None,
@@ -37,10 +56,24 @@ Unmasking = Annotated[
         help="Which tokens a step commits: quota, threshold, local, factor, entropy, klass or prophet; with its number "
         "such as threshold:0.8.",
         show_default="the checkpoint's",
+        callback=_checked(parse_unmasking),
+    ),
+]
+UnmaskingRules = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A rule, or with its number such as threshold:0.8; may be repeated.",
+        show_default="all",
+        callback=_checked(parse_unmasking),
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="Such as cuda:1, cpu or mps.", show_default="a GPU if there is one")]
-Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.", show_default="as stored")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Of the weights: float32, bfloat16 or float16.", show_default="as stored", callback=_checked(check_dtype)
+    ),
+]
 
 
 def check_frames(frames: int | None, fps: float | None) -> None:
@@ -58,20 +91,11 @@ def decoding_settings(cache_strategy: str | None, unmasking: str | None) -> dict
     """Fields of `VidLaDAGenerationConfig` for a strategy and a rule as they are typed."""
     settings: dict[str, Any] = {}
     if cache_strategy is not None:
-        from ..evaluation.decoding import parse_cache
-
         name, config = parse_cache(cache_strategy)
         settings |= {"cache_strategy": name, "cache_config": config or None}
     if unmasking is not None:
-        from ..evaluation.decoding import parse_unmasking
-        from ..modeling.unmasking_vidlada import UNMASKING_STRATEGIES, resolve_unmasking
-
-        name, number = parse_unmasking(unmasking)
-        resolve_unmasking(name)  # raises for an unknown one
-        settings["unmasking"] = name
-        fields = UNMASKING_STRATEGIES[name][1]
-        if number is not None and not fields:
-            raise ValueError(f"The unmasking rule {name!r} takes no number, got {number:g}.")
-        if number is not None:
-            settings[fields[0]] = number
+        settings["unmasking"], number = parse_unmasking(unmasking)
+        field = UNMASKING_NUMBERS[settings["unmasking"]]
+        if field is not None and number is not None:
+            settings[field] = number
     return settings

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..setting_names import parse_cache
 from .common import app, require_extra, user_errors
 from .options import OneCacheStrategy
 
@@ -25,7 +26,6 @@ def schedule(
     with user_errors("demo"):
         if plot is not None:
             require_extra("demo")
-        from ..evaluation.decoding import parse_cache
         from ..evaluation.schedule import draw_refreshes, format_refreshes, plan_refreshes, plan_saving
         from ..modeling.cache_strategies_vidlada import resolve_cache_strategy
         from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig

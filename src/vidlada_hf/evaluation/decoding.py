@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..hub.loading import load_network, resolve_device
 from ..hub.locate import find_checkpoint
 from ..modeling.cache_strategies_vidlada import CACHE_STRATEGIES, resolve_cache_strategy
 from ..modeling.cache_vidlada import DenoisingCache
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
-from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ..modeling.observers_vidlada import StepOutput
 from ..modeling.unmasking_vidlada import UNMASKING_STRATEGIES, UnmaskingStrategy, resolve_unmasking
 from ..modeling.video_cache_vidlada import VideoCache
 from ..processing.processing_vidlada import VidLaDAProcessor
 from ..processing.read_ahead_vidlada import ReadAhead
+from ..setting_names import parse_cache, parse_unmasking
 from .questions import VideoQuestion
 
 STOP_AFTER = ("answer", "block", "canvas")
@@ -76,31 +77,6 @@ class DecodingSetup:
 
 
 EXACT = DecodingSetup()
-
-
-def parse_cache(text: str) -> tuple[str, dict[str, Any]]:
-    """A strategy as it is typed: `NAME`, or `NAME:` and its settings as JSON.
-
-    Raises:
-        ValueError: what follows the colon is no JSON object.
-    """
-    name, colon, rest = text.partition(":")
-    try:
-        settings = json.loads(rest) if colon else {}
-    except ValueError as error:
-        raise ValueError(f"The settings in {text!r} are no JSON ({error}): write {name}:{{...}}.") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"The settings in {text!r} must be a JSON object: write {name}:{{...}}.")
-    return name, settings
-
-
-def parse_unmasking(text: str) -> tuple[str, float | None]:
-    """A rule as it is typed: `NAME`, or `NAME:NUMBER`; ValueError for what is no number."""
-    name, colon, rest = text.partition(":")
-    try:
-        return name, float(rest) if colon else None
-    except ValueError as error:
-        raise ValueError(f"{rest!r} in {text!r} is no number: write {name}:0.9, say.") from error
 
 
 def combine_setups(
@@ -237,9 +213,7 @@ class DecodingRunner:
         """
         name = find_checkpoint(model)
         processor = VidLaDAProcessor.from_pretrained(name)
-        network = VidLaDAForConditionalGeneration.from_pretrained(name, dtype=dtype)
-        network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()  # type: ignore[arg-type]
-        return cls(network, processor, num_frames, **options)
+        return cls(load_network(name, resolve_device(None), dtype), processor, num_frames, **options)
 
     @property
     def config(self) -> VidLaDAGenerationConfig:
@@ -383,8 +357,6 @@ __all__ = [
     "answer_questions",
     "combine_setups",
     "group_by_video",
-    "parse_cache",
-    "parse_unmasking",
     "prepare_inputs",
     "split_batches",
     "unique_setups",

@@ -30,7 +30,7 @@ from ..modeling.canvas_vidlada import RandomSource, sample_tokens
 from ..modeling.configuration_vidlada import VidLaDAConfig
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
-from .decoding import parse_cache
+from ..setting_names import parse_cache
 from .memory import LiveBytes
 from .report import text_table
 

@@ -73,9 +73,17 @@ def format_refreshes(plan: dict[str, torch.Tensor]) -> str:
 
 
 def draw_refreshes(plan: dict[str, torch.Tensor], title: str, path: Path) -> Path:
-    """A picture: a row a kind and group, shallow below, steps to the right. Its path, whose suffix says the format."""
+    """A picture: a row a kind and group, shallow below, steps to the right.
+
+    Args:
+        path: its suffix says the format; without one it becomes .png.
+
+    Returns:
+        Where the picture is.
+    """
     from matplotlib.figure import Figure
 
+    path = path if path.suffix else path.with_suffix(".png")
     names, rows = [], []
     for kind, refreshed in plan.items():
         for group in range(refreshed.shape[1]):

@@ -9,10 +9,13 @@ from itertools import chain, groupby
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch.nn.utils.rnn import pad_sequence
 
+from ..hub.loading import load_network, load_settings, resolve_device
 from ..hub.locate import find_checkpoint
 from ..modeling.arguments_vidlada import check_positions
+from ..modeling.configuration_vidlada import VidLaDAConfig
 from ..processing.begun_answers_vidlada import refuse_long_text
 from ..processing.processing_vidlada import VidLaDAProcessor
 from ..processing.read_ahead_vidlada import map_ahead
@@ -20,7 +23,6 @@ from ..processing.sampling_vidlada import check_sampling
 from ..processing.video_once_vidlada import VideoOnce
 from .ask import ask_about, prepare
 from .batching import batch_by_length
-from .loading import load_network, load_settings, resolve_device
 from .video_list import Request
 
 
@@ -88,6 +90,12 @@ class VideoAnswerer:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
         name = find_checkpoint(model)
         self.config = load_settings(name, settings)
+        self.positions = VidLaDAConfig.from_pretrained(name).text_config.max_position_embeddings
+        if self.config.max_new_tokens >= self.positions:
+            raise ValueError(
+                f"`max_new_tokens` ({self.config.max_new_tokens}) leaves no room for a prompt: the model has "
+                f"{self.positions} positions. Ask for a shorter answer."
+            )
         self.batch_size, self.workers = batch_size, workers
         self.processor_kwargs = processor_kwargs or {}
         check_sampling(*map(self.processor_kwargs.get, ("num_frames", "fps", "max_frames")))
@@ -113,7 +121,7 @@ class VideoAnswerer:
         source, prepared = VideoOnce(requests[0].video), []
         if not hasattr(self._own, "processor"):  # a tokenizer has a state, and serves one thread
             self._own.processor = copy.deepcopy(self.processor)
-        processor, positions = self._own.processor, self.network.config.text_config.max_position_embeddings
+        processor, positions = self._own.processor, self.positions
         for request in requests:
             try:
                 chat = ask_about(source, request.question)
@@ -132,7 +140,9 @@ class VideoAnswerer:
         problem = ""
         try:
             texts = self._generate(batch)
-        except (ValueError, torch.OutOfMemoryError) as error:
+        except (ValueError, RuntimeError) as error:
+            if not (isinstance(error, ValueError) or should_reduce_batch_size(error)):
+                raise
             problem = str(error)  # the error itself would hold on to the tensors of what failed
         if not problem:
             return [Outcome(one.request, answer=text) for one, text in zip(batch, texts, strict=True)]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..hub.loading import load_network, load_settings, resolve_device
 from ..hub.locate import find_checkpoint
 from ..modeling.arguments_vidlada import check_positions
 from ..modeling.configuration_vidlada import VidLaDAConfig
@@ -14,7 +15,6 @@ from ..processing.begun_answers_vidlada import refuse_long_text
 from ..processing.choices_vidlada import check_choices, rank_choices
 from ..processing.processing_vidlada import VidLaDAProcessor
 from ..processing.video_once_vidlada import VISUAL_INPUTS, VideoOnce
-from .loading import load_network, load_settings, resolve_device
 from .terminal import make_streamer
 
 SCORING = ("seed", "cache_strategy", "cache_config")  # settings that scores of choices depend on

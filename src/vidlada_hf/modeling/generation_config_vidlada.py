@@ -168,9 +168,10 @@ class VidLaDAGenerationConfig(GenerationConfig):
         length, steps = self.max_new_tokens, self.max_denoising_steps
         block = self.block_length or min(32, length)
         if length % block and self.block_length is not None and not self.allow_uneven:
+            divisor = max(n for n in range(1, min(block, length) + 1) if length % n == 0)
             raise ValueError(
-                f"`block_length` ({block}) does not divide `max_new_tokens` ({length}). Take a divisor, or set "
-                "`allow_uneven=True` for a shorter last block."
+                f"`block_length` ({block}) does not divide `max_new_tokens` ({length}). Take a divisor such as "
+                f"{divisor}; in Python, `allow_uneven=True` makes the last block shorter."
             )
         starts = range(0, length, block)
         columns = [slice(start, min(start + block, length)) for start in starts]
@@ -184,7 +185,8 @@ class VidLaDAGenerationConfig(GenerationConfig):
         if steps % len(starts) and not self.allow_uneven:
             raise ValueError(
                 f"`max_denoising_steps` ({steps}) is not a multiple of the number of blocks ({len(starts)} of {block} "
-                "tokens). Take a multiple, or set `allow_uneven=True` to give the first blocks one step more."
+                f"tokens). Take a multiple such as {steps - steps % len(starts)}; in Python, `allow_uneven=True` gives "
+                "the first blocks one step more."
             )
         base, rest = divmod(steps, len(starts))
         return [Block(block, base + (i < rest)) for i, block in enumerate(columns)]

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..hub.loading import load_network, load_settings, resolve_device
 from ..hub.locate import find_checkpoint
 from ..inference.ask import ask_about, prepare
-from ..inference.loading import load_network, load_settings, resolve_device
 from ..modeling.arguments_vidlada import check_positions
 from ..processing.begun_answers_vidlada import refuse_long_text
 from ..processing.processing_vidlada import VidLaDAProcessor

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from ...hub.loading import load_network
 from ...hub.locate import find_checkpoint
 from ...modeling.fingerprints_vidlada import fingerprint_model
-from ...modeling.modeling_vidlada import VidLaDAForConditionalGeneration
 from ...processing.processing_vidlada import VidLaDAProcessor
 from ...processing.read_ahead_vidlada import map_ahead
 from ...processing.video_once_vidlada import VISUAL_INPUTS, VideoOnce
@@ -31,8 +31,7 @@ class Answerer:
         self.args, self.device = args, device
         self.name = find_checkpoint(args.pretrained)
         self.processor = VidLaDAProcessor.from_pretrained(self.name)
-        network = VidLaDAForConditionalGeneration.from_pretrained(self.name, dtype=args.dtype)
-        self.network = network.to(device).eval()  # type: ignore[arg-type]
+        self.network = load_network(self.name, str(device), args.dtype)
         self.identity = fingerprint_model(self.network)
         self._threads = threading.local()
 

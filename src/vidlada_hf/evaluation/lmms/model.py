@@ -15,6 +15,7 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 from tqdm import tqdm
 
+from ...hub.loading import resolve_device
 from ...modeling.generation_config_vidlada import VidLaDAGenerationConfig, rename_aliases
 from ...modeling.stock_arguments_vidlada import drop_neutral, settle_sampling
 from .answer_log import AnswerLog, answer_key
@@ -49,7 +50,7 @@ class _VidLaDA(lmms):
         args = ModelArgs.parse(model_args)
         self.batch_size = check_count("batch_size", batch_size)
         self._rank, self._world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self._device = torch.device(device or default_device())
+        self._device = torch.device(resolve_device(device))
         if self._device.type == "cuda":
             torch.cuda.set_device(self._device)
         if self._world_size > 1 and not torch.distributed.is_initialized():
@@ -244,11 +245,6 @@ class VidLaDASimple(_VidLaDA):
             _, _, _, doc_id, task, split = request.args
             choice = choice(self.task_dict[task][split][doc_id])
         return str(choice).strip()
-
-
-def default_device() -> str:
-    """The GPU of this process' local rank, or the CPU."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def is_padding(request: Instance) -> bool:

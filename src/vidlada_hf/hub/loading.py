@@ -8,8 +8,7 @@ import torch
 from ..modeling.arguments_vidlada import check_seed
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.modeling_vidlada import VidLaDAForConditionalGeneration
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+from ..setting_names import check_dtype
 
 
 def resolve_device(device: str | None) -> str:
@@ -25,7 +24,7 @@ def resolve_device(device: str | None) -> str:
     if device is None:
         return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % count}" if count else "cpu"
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" has tensors, and no values
     except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
         reason = str(error).partition("\n")[0]
         raise ValueError(
@@ -45,9 +44,7 @@ def load_network(name: str, device: str, dtype: str = "auto") -> VidLaDAForCondi
     Raises:
         ValueError: no such dtype.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"`dtype` must be one of {', '.join(map(repr, DTYPES))}, got {dtype!r}.")
-    network = VidLaDAForConditionalGeneration.from_pretrained(name, dtype=dtype)
+    network = VidLaDAForConditionalGeneration.from_pretrained(name, dtype=check_dtype(dtype))
     return network.to(device).eval()  # type: ignore[arg-type]
 
 
