@@ -3,8 +3,9 @@
     python benchmarks/measure_checkpoint.py            # about three hours on two idle cores
     python benchmarks/measure_checkpoint.py --check    # which results are of other weights, if any
 
-Runs the scripts below, as many at a time as `--jobs` says, each on one core, and then tables.py. What was measured with
-these weights stays, what was measured with others is deleted first. An interrupted run goes on where it was.
+Runs the scripts below, as many at a time as `--jobs` says, each on one core, and then tables.py and stream_picture.py.
+What was measured with these weights stays, what was measured with others is deleted first. An interrupted run goes on
+where it was.
 """
 
 import argparse
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for done in [lanes.submit(measure, study, options.results, weights) for study in studies]:
             done.result()
     run(("tables.py", "--results", str(options.results)))
+    run(("stream_picture.py",))
 
 
 def weights_of(study: Study, results: Path) -> str | None:
