@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..hub.locate import find_checkpoint
-from .common import app, require_extra, tell_if_embedded, user_errors
+from .common import app, require_extra, require_file, tell_if_embedded, user_errors
 from .options import BlockLength, CacheStrategies, Dtype, MaxDenoisingSteps, ModelArgument, UnmaskingRules
 
 
@@ -66,6 +66,8 @@ def bench(
     }
     with user_errors("eval", f"{output} keeps what was measured; the same command goes on."):
         find_checkpoint(model)
+        if questions is not None and Path(questions).suffix in (".jsonl", ".ndjson", ".json", ".parquet"):
+            require_file(Path(questions))
         require_extra("eval")
         if questions is not None:  # the embedded checkpoint is made for those that come with it
             tell_if_embedded(model)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -76,6 +77,12 @@ def require_video(video: str) -> None:
     """Raises a FileNotFoundError for a path where nothing is, before anything heavy is imported."""
     if "://" not in video and not os.path.exists(video):
         raise FileNotFoundError(f"Cannot read the video {video!r}: no such file or folder. Check the path.")
+
+
+def require_file(path: Path) -> None:
+    """Raises a FileNotFoundError where no file is, before anything heavy is imported."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. Check the path.")
 
 
 def require_extra(extra: str) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..hub.locate import read_config
 from .common import app, refuse, user_errors
 
 
@@ -20,6 +21,7 @@ def convert(
 ) -> None:
     """Rewrite an official checkpoint in this package's format."""
     with user_errors(kept=f"{out_dir} keeps what was converted; the same command goes on."):
+        read_config(official_dir)  # a wrong path is told before anything heavy is imported
         from ..hub.convert import convert_official_checkpoint
 
         convert_official_checkpoint(official_dir, out_dir, vision_config, tokenizer)
@@ -46,6 +48,7 @@ def export(
 ) -> None:
     """Make a folder for the Hub, which loads where this package is not installed."""
     with user_errors(kept=f"{out_dir} was not made."):
+        read_config(model_dir)
         from ..hub.export import export_checkpoint
 
         export_checkpoint(model_dir, out_dir, name, base_model, license, results, dataset)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import app, require_extra, user_errors
+from .common import app, require_extra, require_file, user_errors
 
 
 @app.command()
@@ -21,6 +21,7 @@ def train(
     """Train a model, stage by stage. The same command goes on with a run that was interrupted."""
     with user_errors("train", "The last checkpoint is kept; the same command goes on."):
         require_extra("train")
+        require_file(recipe)
         from ..training.recipe import Recipe
 
         parsed = Recipe.from_yaml(recipe)  # raises for its mistakes before anything is started
