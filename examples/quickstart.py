@@ -42,7 +42,8 @@ pictures = Path(tempfile.mkdtemp())
 from vidlada_hf.processing.video_processing_vidlada import sample_frame_indices
 
 frames, _ = read_video(clip, lambda video: sample_frame_indices(video.total_num_frames, num_frames=8).tolist())
-Image.fromarray(np.hstack(frames)).resize((8 * 104, 104))
+framed = np.pad(frames, [(0, 0), (0, 0), (4, 4), (0, 0)], constant_values=255)
+Image.fromarray(np.hstack(framed)).resize((8 * 104, 100))
 
 # %% [markdown]
 # ## Ask
