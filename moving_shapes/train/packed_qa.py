@@ -67,8 +67,6 @@ class PackedQAOptions:
             others, and all other answers, at a uniform rate.
         new_shapes: weight, in captions and descriptions, of the words that name a shape that the sentence before is not
             about.
-        wrong_predicates: share of the sentences of captions and descriptions that have another, random predicate, a
-            part of which is visible, 0..1 (`turns.misstate`).
         questions_per_type: type -> how many questions of it are tried for each scene (2 if not named, 1 of captions).
             What one type alone teaches, such as to find a shape by its color, needs more.
         attended_turn: share of the sequences in which the video attends to one of the turns, 0..1. Where it never did,
@@ -100,7 +98,6 @@ class PackedQAOptions:
     long_turns: Count = 1
     block_masks: Share = 0.0
     new_shapes: Weight = 1.0
-    wrong_predicates: Share = 0.0
     questions_per_type: Mapping[str, Amount] = field(default_factory=dict)
     attended_turn: Share = 0.0
     rotated_words: Mapping[str, Share] = field(default_factory=dict)
@@ -164,11 +161,7 @@ class PackedQATask(Task):
                 f"`depth` is {settings.depth}: labels would follow layer {settings.deepest} of {layers}. Lower it."
             )
         self.writer = TurnWriter(
-            processor.tokenizer,
-            settings.questions_per_type,
-            settings.sentences,
-            settings.new_shapes,
-            settings.wrong_predicates,
+            processor.tokenizer, settings.questions_per_type, settings.sentences, settings.new_shapes
         )
         self.packer = Packer(
             self.writer,

@@ -157,8 +157,7 @@ class Packer:
 def draw_loss_weights(turn: Turn, padding: int, rng: np.random.Generator, block_masks: float = 0.0) -> np.ndarray:
     """Draws which tokens of an answer and its padding are masked: the weight of each in the loss, 0 where it is not.
 
-    At least one token of the answer is, and not all words of a wrong predicate, unless it is one word and all that is
-    masked. Padding is masked at the same rate, and weighs as much as the answer in all.
+    At least one token of the answer is. Padding is masked at the same rate, and weighs as much as the answer in all.
 
     Args:
         block_masks: share of the long answers that are masked as in the middle of decoding (`draw_block_masks`).
@@ -173,9 +172,6 @@ def draw_loss_weights(turn: Turn, padding: int, rng: np.random.Generator, block_
         count = int(rng.integers(1, length + 1))
         masked = rng.permutation(length)[:count] if turn.masked_token is None else np.array([turn.masked_token])
         rate = len(masked) / length
-    for start, end in turn.wrong:
-        if len(masked) > 1 and np.isin(np.arange(start, end), masked).all():
-            masked = masked[masked != rng.integers(start, end)]
     weights = np.zeros(length + padding, np.float32)
     weights[masked] = turn.emphasis[masked] * length**0.5 / len(masked)
     if padding:

@@ -7,18 +7,13 @@ from typing import Any
 import numpy as np
 
 from .. import BENCHMARK_TYPES, Question, Scene, ask, words
-from ..facts import motion_clause
 from ..questions import HELPER_TYPES, LONG_TYPES
-from ..scenes.scene import MOTIONS
-from ..scenes.splits import get_split
-from ..vocabulary import NUMBERS, ORDINALS
 from .combinations import KINDS, exclusion_codes
 from .dense_labels import LABELS, UNKNOWN, label_shape, remove_kind
 from .option_lists import draw_option_list
 from .tiny_model import BOS, END_HEADER, END_OF_TURN, HEADER
 
 NO_SHAPE = np.zeros(1, np.int64), np.full((1, len(LABELS)), UNKNOWN)  # sentences, and their labels
-NO_PLACES = np.empty((0, 2), np.int64)
 SHORT_TYPES = tuple(type for type in (*BENCHMARK_TYPES, *HELPER_TYPES) if type not in LONG_TYPES)
 
 
@@ -35,7 +30,6 @@ class Turn:
         shape_labels: (sentences, labels), int64, of the shape that a sentence is about; `UNKNOWN` where it is about
             none.
         emphasis: what each token of the answer weighs in the loss beside the others, float (answer_length,).
-        wrong: where each wrong predicate (`misstate`) begins in the answer, from 0, and ends, int64 (predicates, 2).
         masked_token: the only token of the answer that is masked, from 0; None: any.
     """
 
@@ -46,7 +40,6 @@ class Turn:
     sentences: np.ndarray
     shape_labels: np.ndarray
     emphasis: np.ndarray
-    wrong: np.ndarray
     masked_token: int | None = None
 
 
@@ -59,20 +52,14 @@ class TurnWriter:
             of captions.
         sentences: share of the questions that are whole sentences, 0..1; the others are a few words.
         new_shapes: weight of the words that name a shape which the sentence before is not about.
-        wrong_predicates: share of the sentences of captions whose predicate is not the video's, 0..1.
     """
 
     def __init__(
-        self,
-        tokenizer: Any,
-        questions_per_type: Mapping[str, int],
-        sentences: float,
-        new_shapes: float = 1.0,
-        wrong_predicates: float = 0.0,
+        self, tokenizer: Any, questions_per_type: Mapping[str, int], sentences: float, new_shapes: float = 1.0
     ) -> None:
         tries = dict.fromkeys(SHORT_TYPES, 2) | {"caption": 1, "detail": 2} | dict(questions_per_type)
         self.tried_types = [type for type, times in tries.items() for _ in range(times)]
-        self.sentences, self.new_shapes, self.wrong_predicates = sentences, new_shapes, wrong_predicates
+        self.sentences, self.new_shapes = sentences, new_shapes
         self.word_ids = tokenizer.get_vocab()
         self.kinds = {kind: [self.word_ids[name] for name in names] for kind, names in KINDS.items()}
         bos, header, end_header, self.end_of_turn = tokenizer.convert_tokens_to_ids(
@@ -90,7 +77,7 @@ class TurnWriter:
             if question is not None:
                 questions.setdefault(question.questions[0], question)
         return [
-            self._write(question, question.questions[int(rng.random() < self.sentences)], scene, times, rng)
+            self._write(question, question.questions[int(rng.random() < self.sentences)], scene, times)
             for question in questions.values()
         ]
 
@@ -98,9 +85,7 @@ class TurnWriter:
         """A turn of the type "options", see `draw_option_list`."""
         listed, answer, masked_token = draw_option_list(rng)
         ids, length = self._encode(listed, answer)
-        return Turn(
-            "options", ids, length, np.zeros(len(ids), np.int64), *NO_SHAPE, np.ones(length), NO_PLACES, masked_token
-        )
+        return Turn("options", ids, length, np.zeros(len(ids), np.int64), *NO_SHAPE, np.ones(length), masked_token)
 
     def without_kind(self, turns: list[Turn], kind: str | None) -> list[Turn]:
         """Those turns whose answers hold no word of a kind; None: all of them."""
@@ -116,17 +101,14 @@ class TurnWriter:
             if not np.isin(turn.input_ids[-turn.answer_length :], self.kinds[kind]).any()
         ]
 
-    def _write(self, question: Question, text: str, scene: Scene, times: np.ndarray, rng: np.random.Generator) -> Turn:
-        wrong = NO_PLACES
-        if self.wrong_predicates and question.type in LONG_TYPES:
-            question, wrong = misstate(question, self.wrong_predicates, rng)
+    def _write(self, question: Question, text: str, scene: Scene, times: np.ndarray) -> Turn:
         ids, length = self._encode(words(text), words(question.training_answer))
         codes = np.zeros(len(ids), np.int64)
         codes[-length:-1] = exclusion_codes(question, scene)
         emphasis = np.ones(length)
         if question.type in LONG_TYPES:
             emphasis[find_new_names(question)] = self.new_shapes
-        return Turn(question.type, ids, length, codes, *label_sentences(question, scene, times), emphasis, wrong)
+        return Turn(question.type, ids, length, codes, *label_sentences(question, scene, times), emphasis)
 
     def _encode(self, question: Sequence[str], answer: Sequence[str]) -> tuple[np.ndarray, int]:
         """The ids of a turn, and how many of them are the answer's with its end of turn."""
@@ -161,49 +143,4 @@ def find_new_names(question: Question) -> list[int]:
     return found
 
 
-def misstate(question: Question, share: float, rng: np.random.Generator) -> tuple[Question, np.ndarray]:
-    """Gives some sentences of a caption the predicate of another, random fact.
-
-    The facts of a caption follow from the video, so what stands beside a masked word says nothing that the video does
-    not say, and a model hardly learns to look at it. Where it errs, it then goes on with "stays red". Of a wrong
-    predicate one word is always visible (`draw_loss_weights`), and the other one follows from it alone: "stays" from
-    "still", a direction from "moves". So nothing is learned that the video contradicts.
-
-    Args:
-        share: of the sentences, 0..1.
-
-    Returns:
-        The question with its new facts, and where each wrong predicate begins and ends, without its full stop, from 0,
-        int64 (predicates, 2).
-    """
-    facts, wrong, start = list[str](), list[tuple[int, int]](), 0
-    for sentence in question.facts:
-        is_wrong = rng.random() < share
-        if is_wrong:
-            _, color, shape = words(sentence)[:3]
-            sentence = f"the {color} {shape} {draw_predicate(shape, rng)}."
-        end = start + len(words(sentence))
-        if is_wrong:
-            wrong.append((start + 3, end - 1))
-        facts.append(sentence)
-        start = end
-    text = " ".join(facts)
-    changed = replace(question, facts=tuple(facts), answers=(text, text))
-    return changed, np.array(wrong, np.int64).reshape(-1, 2)
-
-
-def draw_predicate(shape: str, rng: np.random.Generator) -> str:
-    """What a shape may do, each verb as likely. It turns only into colors that it has in training."""
-    colors = [color for color, other in get_split("train").combinations if other == shape]
-    number = int(rng.integers(1, len(NUMBERS)))
-    choices = (
-        f"appears {rng.choice(ORDINALS)}",
-        f"appears {NUMBERS[number]} times",
-        motion_clause(str(rng.choice(MOTIONS))),
-        f"turns {rng.choice(colors)}",
-        "disappears",
-    )
-    return choices[rng.integers(len(choices))]
-
-
-__all__ = ["Turn", "TurnWriter", "draw_predicate", "find_new_names", "label_sentences", "misstate"]
+__all__ = ["Turn", "TurnWriter", "find_new_names", "label_sentences"]

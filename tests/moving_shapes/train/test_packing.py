@@ -5,14 +5,7 @@ import torch
 from moving_shapes.questions import LONG_TYPES
 from moving_shapes.scenes.scene import COLORS, SHAPES
 from moving_shapes.train.dense_labels import LABELS
-from moving_shapes.train.packing import (
-    BLOCK,
-    FRAME_TOKENS,
-    NEWLINE,
-    draw_block_masks,
-    draw_loss_weights,
-    packed_attention_mask,
-)
+from moving_shapes.train.packing import BLOCK, FRAME_TOKENS, NEWLINE, draw_block_masks, packed_attention_mask
 from tests.moving_shapes.train.conftest import small_task
 
 
@@ -203,20 +196,3 @@ def test_the_names_of_new_shapes_weigh_more(parts):
     assert set(ratio.round(decimals=3).tolist()) == {1.0, 4.0}
     ids = plain["input_ids"][is_masked][ratio > 2]
     assert torch.isin(ids, torch.tensor(sum(small_task(parts).writer.kinds.values(), []))).all()
-
-
-@pytest.mark.parametrize("block_masks", [0.0, 1.0])
-def test_a_part_of_each_wrong_predicate_is_visible(parts, block_masks):
-    """Else it would be learned as if the video showed it."""
-    task = small_task(parts, wrong_predicates=0.5)
-    task.prepare([0, 1, 2, 3])
-    turns = [turn for number in range(4) for turn in task.turns[number] if len(turn.wrong)]
-    rng, hidden = np.random.default_rng(0), 0
-    assert turns
-    for turn in turns * 40:
-        masked = draw_loss_weights(turn, 0, rng, block_masks) > 0
-        assert masked.any()
-        for start, end in turn.wrong:
-            assert not masked[start:end].all() or (masked.sum() == 1 and end - start == 1)
-            hidden += int(masked[start:end].any())
-    assert hidden > 40

@@ -27,7 +27,7 @@ STAGES = {
         "restricted_sft",
         "sft",
     ),
-    "captions": ("captions", "captions_again", "wrong_predicates", "restricted_sft", "sft"),
+    "captions": ("captions", "captions_again", "restricted_sft", "sft"),
 }
 
 
