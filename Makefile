@@ -53,7 +53,7 @@ tiny: $(VENV)/.installed
 	$(BIN)/vidlada train moving_shapes/train/recipe.yaml --processes 2
 	$(BIN)/python -m moving_shapes.train.ship runs/vidlada-tiny
 	$(BIN)/vidlada train moving_shapes/train/captions.yaml --processes 2
-	$(BIN)/python -m moving_shapes.train.ship runs/vidlada-tiny-captions --continues
+	$(BIN)/python -m moving_shapes.train.ship runs/vidlada-tiny-captions --continues --mean-with 2-captions_again
 
 clean:
 	rm -rf $(VENV) $(EVAL) build dist site demo-output

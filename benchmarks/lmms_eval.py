@@ -18,6 +18,7 @@ from vidlada_hf import EMBEDDED_CHECKPOINT, VidLaDAForConditionalGeneration, Vid
 from vidlada_hf.evaluation.decoding import answer_questions
 from vidlada_hf.evaluation.questions import VideoQuestion, are_right, load_questions
 from vidlada_hf.evaluation.record import Record
+from vidlada_hf.modeling.fingerprints_vidlada import fingerprint_model
 
 HERE = Path(__file__).parent
 STRATEGIES = {"exact": "none", "mars": "mars"}
@@ -75,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--output", type=Path, default=HERE / "lmms_eval.json")
     given = parser.parse_args(arguments)
     asked = write_files(given.folder.resolve(), given.questions)
-    setup = {"model": "vidlada-tiny", "frames": FRAMES, "batch_size": BATCH, "questions": given.questions}
+    weights = fingerprint_model(VidLaDAForConditionalGeneration.from_pretrained(EMBEDDED_CHECKPOINT))
+    setup = {"model": "vidlada-tiny", "weights": weights, "frames": FRAMES, "batch_size": BATCH}
+    setup["questions"] = given.questions
     record = Record(given.output, setup)
     results = record.data.setdefault("results", {})
     for strategy in STRATEGIES:

@@ -1,5 +1,6 @@
 """Everything that depends on the weights of the embedded checkpoint, measured anew, and the documents with it.
 
+    make eval-env                                      # the environment of lmms_eval.py
     python benchmarks/measure_checkpoint.py            # about three hours on two idle cores
     python benchmarks/measure_checkpoint.py --check    # which results are of other weights, if any
 
@@ -70,6 +71,7 @@ STUDIES = (
         *("tiny_accuracy.py", "--questions", "4200", "--only", "8 frames"),
         *("--output", "{results}/tiny_accuracy_4200.json"),
     ),
+    alone("lmms_eval", "lmms_eval.py", "--folder", "{work}/lmms_eval", "--output", "{results}/lmms_eval.json"),
     alone("wino", "wino.py", "--output", "{results}/wino.json", at_once=True),
     alone("loss_variance", "loss_variance.py", "--output", "{results}/loss_variance.json", at_once=True),
 )

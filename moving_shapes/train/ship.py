@@ -1,10 +1,11 @@
 """Makes a finished run of `recipe.yaml` the embedded checkpoint, and keeps its log.
 
     python -m moving_shapes.train.ship runs/vidlada-tiny
-    python -m moving_shapes.train.ship runs/vidlada-tiny-captions --continues   # from the embedded checkpoint
+    python -m moving_shapes.train.ship runs/vidlada-tiny-captions --continues --mean-with 2-captions_again
 
-Copies the last stage's model into the package, without the heads of the dense labels and without code, and writes the
-demo beside it. Joins the logs of all stages in benchmarks/tiny_training.json, and draws benchmarks/tiny_training.png.
+The second run began with the embedded checkpoint, and the mean of two of its stages is shipped. Copies the last stage's
+model into the package, without the heads of the dense labels and without code, and writes the demo beside it. Joins the
+logs of all stages in benchmarks/tiny_training.json, and draws benchmarks/tiny_training.png.
 """
 
 import argparse
@@ -14,28 +15,36 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from safetensors.torch import load_file, save_file
 
 from vidlada_hf.hub.checksums import CHECKSUMS
 from vidlada_hf.hub.locate import EMBEDDED_CHECKPOINT
-from vidlada_hf.training.run import HEADS
+from vidlada_hf.training.run import HEADS, interpolate
 
 from .demo import write_demo
 
 LIMIT = 12e6  # bytes
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LOG = "tiny_training.json"
+WEIGHTS = "model.safetensors"
+CODE_FIELDS = ("auto_map", "custom_pipelines")  # name files of code, which stay in the package
 
 
 def ship(
-    run: Path, checkpoint: Path = EMBEDDED_CHECKPOINT, benchmarks: Path = BENCHMARKS, continues: bool = False
+    run: Path,
+    checkpoint: Path = EMBEDDED_CHECKPOINT,
+    benchmarks: Path = BENCHMARKS,
+    continues: bool = False,
+    mean_with: str | None = None,
 ) -> dict[str, float]:
     """Copies a run's model and log.
 
     Args:
         run: the recipe's `output_dir`.
-        continues: whether it began with the embedded checkpoint: its stages then follow those in the log.
         checkpoint: the folder of the embedded checkpoint. Its README.md stays.
         benchmarks: the folder of the log and its curves.
+        continues: whether it began with the embedded checkpoint: its stages then follow those in the log.
+        mean_with: a stage's folder in `run`. What is shipped is the mean of its weights and the last stage's.
 
     Returns:
         The minutes of each stage.
@@ -57,11 +66,30 @@ def ship(
     minutes = {name: round(log[-1].get("seconds", log[-1]["train_runtime"]) / 60, 1) for name, log in logs.items()}
     checkpoint.mkdir(parents=True, exist_ok=True)
     for file in files:
-        shutil.copy(file, checkpoint / file.name)
+        copy_file(file, checkpoint)
+    if mean_with is not None:
+        average_weights(run / mean_with / "model" / WEIGHTS, checkpoint / WEIGHTS)
     write_demo(checkpoint / "demo")
     (benchmarks / LOG).write_text(json.dumps({"minutes": minutes, "log": logs}) + "\n")
     draw_curves(logs, minutes, benchmarks / "tiny_training.png")
     return minutes
+
+
+def copy_file(file: Path, folder: Path) -> None:
+    """Copies a file of a model; a configuration without the names of files of code."""
+
+    def drop_code(fields: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in fields.items() if name not in CODE_FIELDS}
+
+    shutil.copy(file, folder / file.name)
+    if file.name.endswith("config.json"):
+        content = json.loads(file.read_text(encoding="utf-8"), object_hook=drop_code)
+        (folder / file.name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def average_weights(other: Path, weights: Path) -> None:
+    """Writes the mean of two files of float32 or bfloat16 weights into the second, in its dtype."""
+    save_file(interpolate(load_file(other), load_file(weights), 0.5), weights, metadata={"format": "pt"})
 
 
 def stage_number(folder: Path) -> int:
@@ -95,8 +123,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--continues", action="store_true", help="the run began with the embedded checkpoint")
+    parser.add_argument("--mean-with", metavar="STAGE", help="a stage whose weights are averaged with the last one's")
     options = parser.parse_args(arguments)
-    minutes = ship(options.run, continues=options.continues)
+    minutes = ship(options.run, continues=options.continues, mean_with=options.mean_with)
     print(f"{EMBEDDED_CHECKPOINT}; {sum(minutes.values()):.0f} minutes: {minutes}")
 
 

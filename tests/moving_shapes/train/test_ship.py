@@ -1,6 +1,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from moving_shapes.train import ship as module
 from moving_shapes.train.ship import ship
@@ -41,6 +43,22 @@ def test_the_stages_of_a_run_that_continues_follow_those_before(tmp_path, run):
     stages = list(ship(run, checkpoint, tmp_path, continues=True))
     assert stages == ["1-vision", "10-sft", "3-vision", "4-sft"]
     assert list(json.loads((tmp_path / "tiny_training.json").read_text())["log"]) == stages
+
+
+def test_the_mean_of_two_stages_is_shipped(tmp_path, run):
+    last, other = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 0.0], dtype=torch.bfloat16)
+    save_file({"weight": last}, run / "10-sft" / "model" / "model.safetensors")
+    save_file({"weight": other}, run / "1-vision" / "model" / "model.safetensors")
+    ship(run, tmp_path / "checkpoint", tmp_path, mean_with="1-vision")
+    weights = load_file(tmp_path / "checkpoint" / "model.safetensors")["weight"]
+    assert weights.dtype == torch.float32 and weights.tolist() == [2.0, 1.0]
+
+
+def test_configurations_lose_the_names_of_code(tmp_path, run):
+    fields = {"auto_map": {"AutoModel": "modeling_vidlada.Model"}, "custom_pipelines": {}, "nested": {"auto_map": {}}}
+    (run / "10-sft" / "model" / "config.json").write_text(json.dumps(fields | {"size": 3}))
+    ship(run, tmp_path / "checkpoint", tmp_path)
+    assert json.loads((tmp_path / "checkpoint" / "config.json").read_text()) == {"nested": {}, "size": 3}
 
 
 def test_a_large_model_is_not_embedded(tmp_path, run, monkeypatch):
