@@ -85,9 +85,9 @@ answers
 # %%
 from vidlada_hf.evaluation.picture import draw_denoising
 
-question = "Describe the first shape."
+question = "Describe the video."
 inputs = prepare(question)
-settings = {"max_new_tokens": 32, "max_denoising_steps": 12, "unmasking": "quota"}
+settings = {"max_new_tokens": 64, "max_denoising_steps": 24, "unmasking": "quota"}
 output = model.generate(**inputs, return_dict_in_generate=True, **settings)
 canvases = [step.canvas[0].tolist() for step in output.trace]
 print(f"{read(output.sequences, inputs)[0]}\n{len(canvases)} steps, {output.tokens_per_forward[0]:.1f} tokens a step")

@@ -133,7 +133,7 @@ def test_an_uploaded_video_is_asked_about(visit: Any, tmp_path: Path) -> None:
     wait_for_text(newest(tab), re.compile("[3-9] steps"))
     assert newest(tab).locator(".vl-mask").count() > 3 and newest(tab).locator(".vl-new, .vl-known").count() > 0
     wait_for_text(newest(tab), "Done.")
-    wait_for_text(newest(tab), "the yellow cross moves right. the yellow cross disappears.")
+    wait_for_text(newest(tab), "the yellow cross moves down.")
     assert tab.locator("#frames figcaption").all_inner_texts()[::7] == ["0.0 s", "7.9 s"]
     ask(tab, "Which shape appears last?")
     wait_for_text(newest(tab), re.compile("Which shape appears last.*bar.*Done", re.DOTALL))
@@ -175,7 +175,7 @@ def test_side_by_side(visit: Any) -> None:
     exact, faster = tab.locator("#answer-0"), tab.locator("#answer-1")
     for answer in (exact, faster):
         wait_for_text(answer, "Done.")
-        wait_for_text(answer, "the yellow cross moves right. the yellow cross disappears.")
+        wait_for_text(answer, "the yellow cross moves down.")
     steps = [int(re.findall(r"(\d+) steps", answer.inner_text())[0]) for answer in (exact, faster)]
     assert steps[0] > 2 * steps[1]
 

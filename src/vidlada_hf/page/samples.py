@@ -4,6 +4,7 @@ from ..evaluation.questions import load_questions
 
 _QUESTIONS = load_questions()
 SAMPLE_VIDEO = str(_QUESTIONS[0].video)
-SAMPLE_QUESTIONS = ("Describe the first shape.", *(q.question for q in _QUESTIONS if q.type != "caption"))
+# The last one first, a caption: the longest answer.
+SAMPLE_QUESTIONS = tuple(question.question for question in (_QUESTIONS[-1], *_QUESTIONS[:-1]))
 
 __all__ = ["SAMPLE_QUESTIONS", "SAMPLE_VIDEO"]
