@@ -27,11 +27,7 @@ def quality_rows(load: Load) -> list[Row]:
     """Parity with the official code, and what the embedded checkpoint gets right."""
     parity, accuracy = load("parity")["figures"], load("tiny_accuracy")
     logits = max(difference for name, difference in parity.items() if name.startswith("logits"))
-    script = "tiny_accuracy.py --questions 1050"
-    plain, control, own = (
-        accuracy[name]["scores"]["all"]
-        for name in ("8 frames", "8 frames, another scene's video", "8 frames, the controls' half")
-    )
+    plain, control = (accuracy[name]["scores"]["all"] for name in ("8 frames", "8 frames, another scene's video"))
     ways = (
         "8 frames, from mp4",
         "8 frames, mp4 through the pipeline",
@@ -45,19 +41,34 @@ def quality_rows(load: Load) -> list[Row]:
             "parity",
         ),
         (
-            "`vidlada-tiny`, 8 frames: right answers; from mp4 / through the pipeline / exported, without this package",
+            "`vidlada-tiny`, 8 frames: right answers; from mp4 / through the pipeline / exported, without the package; "
+            "with another scene's video",
             f"{percent(plain)} of {plain['questions']:,}; "
-            + " / ".join(percent(accuracy[way]["scores"]["all"]) for way in ways),
-            script,
+            + " / ".join(percent(accuracy[way]["scores"]["all"]) for way in ways)
+            + f"; {percent(control)}",
+            "tiny_accuracy.py --questions 1050",
             "tiny_accuracy",
         ),
-        (
-            f"the same with another scene's video (of {control['questions']}, with their own {percent(own)})",
-            percent(control),
-            script,
-            "tiny_accuracy",
-        ),
+        caption_row(load),
     ]
+
+
+def caption_row(load: Load) -> Row:
+    """What parallel decoding and MARS-Cache do to long answers."""
+    results = load("long_answers")["results"]
+    ways = [results[name] for name in ("none + quota", "none + threshold", "mars + threshold")]
+    return (
+        "its captions, one token a step / parallel / with MARS-Cache too: facts told; tokens a forward pass; seconds",
+        "; ".join(
+            (
+                " / ".join(f"{100 * way['answers']['facts']:.0f} %" for way in ways),
+                " / ".join(f"{way['counts']['tokens'] / way['counts']['forwards']:.1f}" for way in ways),
+                " / ".join(f"{way['summary']['seconds']:.2f}" for way in ways),
+            )
+        ),
+        "long_answers.py",
+        "long_answers",
+    )
 
 
 def mars_rows(load: Load) -> list[Row]:
