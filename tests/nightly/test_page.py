@@ -129,7 +129,7 @@ def newest(tab: Any) -> Any:
 def test_an_uploaded_video_is_asked_about(visit: Any, tmp_path: Path) -> None:
     tab = visit()
     upload(tab, Path(shutil.copy(CLIP, tmp_path / "mine.mp4")))
-    ask(tab, "Describe the first shape.", pause=0.4)
+    ask(tab, "Describe the video.", pause=0.4)
     wait_for_text(newest(tab), re.compile("[3-9] steps"))
     assert newest(tab).locator(".vl-mask").count() > 3 and newest(tab).locator(".vl-new, .vl-known").count() > 0
     wait_for_text(newest(tab), "Done.")
@@ -148,7 +148,7 @@ def upload(tab: Any, path: Path) -> None:
 
 def test_stop_frees_the_model_at_once(visit: Any) -> None:
     tab, another = visit(), visit()
-    ask(tab, "Describe the first shape.", pause=1.0)
+    ask(tab, "Describe the video.", pause=1.0)
     wait_for_text(newest(tab), "2 steps")
     another.get_by_role("button", name="Ask", exact=True).click()
     wait_for_text(another.locator("#answers"), re.compile("queue: 1/1"))
@@ -159,7 +159,7 @@ def test_stop_frees_the_model_at_once(visit: Any) -> None:
 
 def test_a_visitor_who_leaves_frees_the_model(visit: Any) -> None:
     tab, another = visit(), visit()
-    ask(tab, "Describe the first shape.", pause=1.0)
+    ask(tab, "Describe the video.", pause=1.0)
     wait_for_text(newest(tab), "1 step")
     tab.close()
     started = time.monotonic()
@@ -171,7 +171,7 @@ def test_a_visitor_who_leaves_frees_the_model(visit: Any) -> None:
 def test_side_by_side(visit: Any) -> None:
     tab = visit()
     tab.get_by_role("tab", name="Side by side").click()
-    ask(tab, "Describe the first shape.", button="Ask both")
+    ask(tab, "Describe the video.", button="Ask both")
     exact, faster = tab.locator("#answer-0"), tab.locator("#answer-1")
     for answer in (exact, faster):
         wait_for_text(answer, "Done.")
@@ -219,10 +219,10 @@ def test_pictures(visit: Any, tmp_path: Path, device: str, scheme: str) -> None:
     shown = {("desktop", "light"): "page.png", ("phone", "dark"): "page_phone.png"}.get((device, scheme))
     if device == "desktop":
         tab.get_by_role("tab", name="Side by side").click()
-        ask(tab, "Describe the first shape.", pause=0.5, button="Ask both")
+        ask(tab, "Describe the video.", pause=0.5, button="Ask both")
         wait_for_text(tab.locator("#answer-0"), "5 steps")
     else:
-        ask(tab, "Describe the first shape.", pause=0.7)
+        ask(tab, "Describe the video.", pause=0.7)
         wait_for_text(newest(tab), "7 steps")
     path = ROOT / "docs" / shown if shown else tmp_path / f"{device}_{scheme}.png"
     tab.screenshot(path=path, full_page=True)
