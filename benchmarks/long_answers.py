@@ -28,13 +28,12 @@ from moving_shapes.scoring import count_facts
 from moving_shapes.train.tiny_model import build_tiny
 from moving_shapes.vocabulary import words
 from vidlada_hf.evaluation.bench import BenchOptions, run_bench
-from vidlada_hf.evaluation.decoding import DecodingRunner, DecodingSetup
+from vidlada_hf.evaluation.decoding import DecodingRunner, combine_setups
 from vidlada_hf.evaluation.record import Record
 from vidlada_hf.evaluation.report import markdown_table
-from vidlada_hf.modeling.unmasking_vidlada import UNMASKING_STRATEGIES
 
 CACHES = ("none", "mars", "dual", "interval")
-SETUPS = [DecodingSetup(cache, unmasking=rule) for cache in CACHES for rule in UNMASKING_STRATEGIES]
+SETUPS = combine_setups(CACHES)
 BASE, DRAWS = SETUPS[0].name, 4000  # what all are compared with; draws of questions for an interval
 GRAM = 4  # words in a row, as in the usual measure of repetition (arXiv 1908.04319)
 

@@ -39,6 +39,7 @@ _HOMES = {
         "ProphetUnmasking",
         "ThresholdUnmasking",
         "UnmaskingStrategy",
+        "WINOUnmasking",
     ],
     "processing.processing_vidlada": ["VidLaDAProcessor"],
     "processing.video_processing_vidlada": ["VidLaDAVideoProcessor"],

@@ -18,6 +18,7 @@ UNMASKING_NUMBERS = {
     "entropy": "unmask_entropy_bound",
     "klass": "unmask_stable_threshold",
     "prophet": "unmask_gap",
+    "wino": "unmask_draft_threshold",
 }
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

@@ -54,6 +54,13 @@ def test_it_agrees_for_padded_batches_with_guidance_and_a_suffix(name):
     assert planned == pytest.approx(counted, rel=0.002)
 
 
+def test_a_shadow_is_counted():
+    inputs = batch(example(tiny_model(), 5), example(tiny_model(), 3, before=7))
+    rule = {"unmasking": "wino", "unmask_draft_threshold": 0.5}
+    counted, planned = run(resolve_cache_strategy("none"), inputs, max_new_tokens=8, block_length=8, **rule)
+    assert planned == pytest.approx(counted, rel=0.002)
+
+
 @pytest.mark.parametrize("name", ["prefix", "dual", "interval"])
 def test_it_agrees_where_a_short_example_is_padded_far(name):
     """One token a step, so that most steps compute the block alone."""

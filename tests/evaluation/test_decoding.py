@@ -40,8 +40,11 @@ def test_setups_as_they_are_typed():
 
 
 def test_all_setups_by_default():
-    assert len(combine_setups()) == len(CACHE_STRATEGIES) * len(UNMASKING_STRATEGIES)
-    assert {setup.unmasking for setup in combine_setups(["dual"])[1:]} == set(UNMASKING_STRATEGIES)
+    alone = len(CACHE_STRATEGIES) - 1  # strategies that a rule is left out with
+    assert len(combine_setups()) == len(CACHE_STRATEGIES) * len(UNMASKING_STRATEGIES) - alone
+    assert {setup.unmasking for setup in combine_setups(["none"])} == set(UNMASKING_STRATEGIES)
+    assert {setup.unmasking for setup in combine_setups(["dual"])[1:]} == set(UNMASKING_STRATEGIES) - {"wino"}
+    assert [setup.name for setup in combine_setups(None, ["wino:0.7"])] == ["none + quota", "none + wino:0.7"]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,8 @@ def test_all_setups_by_default():
         ("mars", "threshold:high", "'high' in 'threshold:high' is no number"),
         ("mars", "threshold:-1", "`unmask_threshold` must be a number above 0"),
         ("mars", "quota:2", "'quota' takes no number, got 2"),
+        ("mars", "wino", "WINOUnmasking .* MARSCache .* take `cache_strategy='none'`"),
+        ("none", "wino:2", "`unmask_draft_threshold` is a probability"),
     ],
 )
 def test_mistakes_raise_before_anything_runs(cache, rule, message):

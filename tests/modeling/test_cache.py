@@ -28,7 +28,7 @@ from .layouts import (
     simulate,
     text_model,
 )
-from .ways import OFTEN, WAYS
+from .ways import OFTEN, WAYS, in_every_way
 
 few = settings(max_examples=15, deadline=None)
 
@@ -419,8 +419,9 @@ def test_the_documented_strategies_are_exact_where_they_refresh(model):
 # --- with everything that `generate` can do --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("name", "config"), [*((name, None) for name in CACHE_STRATEGIES), ("mars", OFTEN)])
+@pytest.mark.parametrize(
+    ("name", "config", "way"), in_every_way([*((name, None) for name in CACHE_STRATEGIES), ("mars", OFTEN)])
+)
 def test_every_strategy_serves_a_batch_in_every_way(model, name, config, way):
     settings = {"cache_strategy": name, "cache_config": config, **WAYS[way]}
     examples = [example(model, 4, before=2), example(model, 1, after=9, seed=2), example(model, 0, before=6, seed=3)]

@@ -22,7 +22,7 @@ from vidlada_hf.modeling.cuda_graphs_vidlada import StepGraphs, why_not_captured
 from vidlada_hf.modeling.kv_cache_vidlada import ComputedTokens, TokenPlan
 
 from ..tiny_models import MASK, batch, example, tiny_model
-from .ways import OFTEN, WAYS
+from .ways import OFTEN, WAYS, in_every_way
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 STRATEGIES = [*((name, None) for name in CACHE_STRATEGIES), ("mars", OFTEN)]
@@ -82,8 +82,7 @@ def answers(model, inputs, **arguments) -> torch.Tensor:
 # --- the same tokens -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("name", "config"), STRATEGIES)
+@pytest.mark.parametrize(("name", "config", "way"), in_every_way(STRATEGIES))
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "ragged"])
 def test_recorded_steps_give_the_same_tokens(model, recordings, name, config, way, equal):
     settings = {"cache_strategy": name, "cache_config": config, "block_length": 6, **WAYS[way]}
@@ -357,8 +356,7 @@ def on_gpu(inputs: dict) -> dict:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("name", "config"), STRATEGIES)
+@pytest.mark.parametrize(("name", "config", "way"), in_every_way(STRATEGIES))
 def test_captured_is_eager(gpu_model, name, config, way):
     settings = {"cache_strategy": name, "cache_config": config, "block_length": 6, **WAYS[way]}
     for equal in (True, False):

@@ -196,6 +196,7 @@ def test_adaptive_rules_finish_in_fewer_steps_and_each_example_alone(model, unma
         "unmask_stable_threshold": 0.1,
         "unmask_kl_bound": 1.0,
         "unmask_gap": 0.3,
+        "unmask_draft_threshold": 0.3,
         "unmasking": unmasking,
     }
     settings["suppress_tokens"] = [PAD, MASK]

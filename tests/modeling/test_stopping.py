@@ -18,7 +18,7 @@ class Letters:
 
 def canvas(ids: list[int], masked: list[bool] | None = None) -> Canvas:
     ids_ = torch.tensor([ids])
-    return Canvas(ids_, torch.tensor([masked or [False] * len(ids)]), torch.tensor([len(ids)]))
+    return Canvas(ids_, torch.tensor([masked or [False] * len(ids)]), torch.tensor([len(ids)]), 0)
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=10), st.lists(st.integers(0, 2), min_size=1, max_size=3))

@@ -15,6 +15,7 @@ from vidlada_hf.modeling.unmasking_vidlada import (
     LocalUnmasking,
     ProphetUnmasking,
     ThresholdUnmasking,
+    WINOUnmasking,
     num_transfer_tokens,
     resolve_unmasking,
 )
@@ -152,6 +153,27 @@ def test_prophet_looks_at_masked_positions_only():
     eligible = torch.tensor([[True, False]])
     chosen = ProphetUnmasking(5.0).start().select(logits.softmax(-1).amax(-1), eligible, torch.tensor([0]), logits)
     assert not chosen.any()
+
+
+def test_wino_takes_back_what_is_doubted_most_but_less_than_it_commits():
+    rule = WINOUnmasking(0.6, 0.9)
+    confidence, eligible, logits = probabilities([0.65, 0.5, 0.6, 0.9])
+    committed = rule.select(confidence, eligible, ONE, logits)
+    assert committed.tolist() == [[True, False, True, True]]
+    belief = torch.tensor([[0.7, 0.95, torch.inf, 0.2, 0.5]], dtype=torch.float64)
+    doubtable = belief.isfinite()
+    taken = [rule.take_back(belief, doubtable, committed, ONE * quota)[0].tolist() for quota in range(5)]
+    assert taken[0] == [True, False, False, True, True]  # not what has 0.95
+    assert taken[1] == [False, False, False, True, True]
+    assert taken[2] == [False, False, False, True, False]
+    assert taken[3] == taken[4] == [False] * 5
+
+
+def test_other_rules_take_nothing_back():
+    belief, positions = torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool)
+    for build, _ in UNMASKING_STRATEGIES.values():
+        rule = build()
+        assert rule.looks_again == rule.take_back(belief, positions, positions, ONE).any()
 
 
 def test_what_a_call_keeps_is_its_own():

@@ -1,5 +1,11 @@
 """All that `generate` can do, and a MARS-Cache that does it all in few steps."""
 
+from collections.abc import Sequence
+from typing import Any
+
+from vidlada_hf.modeling.cache_strategies_vidlada import resolve_cache_strategy, serves
+from vidlada_hf.modeling.unmasking_vidlada import resolve_unmasking
+
 from ..tiny_models import MASK
 
 
@@ -31,8 +37,19 @@ WAYS = {
         "suppress_tokens": [0, MASK],
     },
     "prophet": {"unmasking": "prophet", "unmask_gap": 0.3, "suppress_tokens": [0, MASK]},
+    "wino": {"unmasking": "wino", "unmask_draft_threshold": 0.3, "suppress_tokens": [0, MASK]},
     "noise": {"temperature": 1.0, "remasking": "random", "seed": 3},
 }
+
+
+def in_every_way(strategies: Sequence[tuple[str, Any]]) -> list[tuple[str, Any, str]]:
+    """Strategies by name, with their settings, each with the ways that it serves."""
+    return [
+        (name, config, way)
+        for name, config in strategies
+        for way, settings in WAYS.items()
+        if serves(resolve_cache_strategy(name), resolve_unmasking(settings.get("unmasking", "quota")))
+    ]
 
 
 # Visual tokens are refreshed within the twelve steps too, by frames and with anchors that were searched for.

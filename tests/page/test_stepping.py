@@ -19,8 +19,7 @@ def generate(steps: int, log: list, gate: threading.Event | None = None, *, step
             if gate is not None:
                 gate.wait(10)
             canvas[0, i] = i
-            committed = torch.arange(steps)[None] == i
-            step_callback(SimpleNamespace(canvas=canvas.clone(), committed=committed))
+            step_callback(SimpleNamespace(canvas=canvas.clone(), num_tokens=torch.tensor([i + 1])))
         log.append("whole")
     finally:
         log.append("freed")

@@ -93,6 +93,7 @@ def test_what_is_wrong_is_said(model: PageModel, tmp_path: Path) -> None:
     long = encode(tmp_path / "long.mp4", frames=70, fps=1)
     assert "long.mp4 lasts 70 seconds" in problem(Wish(str(long), "What?"))
     assert "Unknown `unmasking` 'best'" in problem(asked("What?"), {"unmasking": "best"})
+    assert "take `cache_strategy='none'`" in problem(asked("What?"), FASTER | {"unmasking": "wino"})
 
 
 def test_schedule_of_a_strategy() -> None:

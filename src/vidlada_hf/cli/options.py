@@ -53,8 +53,8 @@ CacheStrategies = Annotated[
 Unmasking = Annotated[
     str | None,
     typer.Option(
-        help="Which tokens a step commits: quota, threshold, local, factor, entropy, klass or prophet; with its number "
-        "such as threshold:0.8.",
+        help="Which tokens a step commits: quota, threshold, local, factor, entropy, klass, prophet or wino; with its "
+        "number such as threshold:0.8.",
         show_default="the checkpoint's",
         callback=_checked(parse_unmasking),
     ),

@@ -142,7 +142,12 @@ def plan_work(
 def _(
     strategy: NoCache, shape: TextShape, sizes: Sizes, steps: Sequence[DenoisingStep], refreshed: Sequence[Any] = ()
 ) -> Any:
-    return [[LayerWork(sizes.total, sizes.total**2)] * shape.layers for _ in steps]
+    works = []
+    for step in steps:
+        shadow = shadow_tokens(step)
+        work = LayerWork(sizes.total + shadow, sizes.total**2 + shadow * (sizes.total + shadow))
+        works.append([work] * shape.layers)
+    return works
 
 
 @plan_work.register
@@ -253,6 +258,11 @@ def shift(span: slice, by: int) -> slice:
     return slice(span.start + by, span.stop + by)
 
 
+def shadow_tokens(step: DenoisingStep) -> int:
+    """Masks that a step computes beside the sequence."""
+    return step.span.stop - step.span.start if step.shadow else 0
+
+
 def cost_of_steps(
     strategy: DenoisingCache,
     shape: TextShape,
@@ -272,7 +282,8 @@ def cost_of_steps(
         A cost a step, summed over the examples; None for a strategy that `plan_work` does not know.
     """
     batch, length = layout.frame_index.shape
-    flops = [2 * shape.hidden * shape.vocabulary * (s.span.stop - s.span.start) * batch for s in steps]  # the head
+    predicted = [s.span.stop - s.span.start + shadow_tokens(s) for s in steps]
+    flops = [2 * shape.hidden * shape.vocabulary * tokens * batch for tokens in predicted]  # the head
     weights = shape.layers * shape.layer_parameters + shape.hidden * shape.vocabulary
     stored = 0
     for example in range(batch):

@@ -10,7 +10,7 @@ import torch
 
 from ..hub.loading import load_network, resolve_device
 from ..hub.locate import find_checkpoint
-from ..modeling.cache_strategies_vidlada import CACHE_STRATEGIES, resolve_cache_strategy
+from ..modeling.cache_strategies_vidlada import CACHE_STRATEGIES, refuse_unserved, resolve_cache_strategy, serves
 from ..modeling.cache_vidlada import DenoisingCache
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..modeling.observers_vidlada import StepOutput
@@ -35,7 +35,7 @@ class DecodingSetup:
         share_video: the video's keys and values are there, and do not see the question: answers are not exact.
 
     Raises:
-        ValueError: a name or a setting that is unknown or impossible.
+        ValueError: a name or a setting that is unknown or impossible, or a strategy that does not serve the rule.
     """
 
     cache_strategy: str = "none"
@@ -73,7 +73,9 @@ class DecodingSetup:
                     f"The unmasking rule {self.unmasking!r} takes no number, got {self.unmasking_value:g}."
                 )
             rule = build(self.unmasking_value)
-        return resolve_cache_strategy(self.cache_strategy, self.cache_config or None), rule
+        cache = resolve_cache_strategy(self.cache_strategy, self.cache_config or None)
+        refuse_unserved(cache, rule)
+        return cache, rule
 
 
 EXACT = DecodingSetup()
@@ -82,11 +84,18 @@ EXACT = DecodingSetup()
 def combine_setups(
     caches: Sequence[str] | None = None, rules: Sequence[str] | None = None, share_video: bool = False
 ) -> list[DecodingSetup]:
-    """Every strategy with every rule, both as they are typed; exact decoding first, none twice. None: all of them."""
+    """Every strategy with every rule, both as they are typed; exact decoding first, none twice. None: all of them that
+    go with the others.
+
+    Raises:
+        ValueError: see `DecodingSetup`.
+    """
     parsed_caches = [parse_cache(cache) for cache in caches or CACHE_STRATEGIES]
     parsed_rules = [parse_unmasking(rule) for rule in rules or UNMASKING_STRATEGIES]
-    combined = [DecodingSetup(*cache, *rule, share_video) for cache in parsed_caches for rule in parsed_rules]
-    return unique_setups([EXACT, *combined])
+    pairs = [(cache, rule) for cache in parsed_caches for rule in parsed_rules]
+    if not (caches and rules):
+        pairs = [(c, r) for c, r in pairs if serves(resolve_cache_strategy(c[0]), resolve_unmasking(r[0]))]
+    return unique_setups([EXACT, *(DecodingSetup(*cache, *rule, share_video) for cache, rule in pairs)])
 
 
 def unique_setups(setups: Sequence[DecodingSetup]) -> list[DecodingSetup]:

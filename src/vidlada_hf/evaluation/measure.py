@@ -87,7 +87,7 @@ class StepRecorder:
         cache: the strategy that runs.
         layout: of the batch.
         steps: that ran.
-        tokens: committed.
+        tokens: committed, see `StepOutput.num_tokens`.
         forwards: summed over the examples that could commit any.
         kept_bytes: the most that the strategy held after a step.
     """
@@ -102,7 +102,7 @@ class StepRecorder:
     def __call__(self, output: StepOutput) -> None:
         self.layout = self.cache.layout
         self.steps.append(output.step)
-        self.tokens += int(output.committed.sum())
+        self.tokens = int(output.num_tokens.sum())
         self.forwards += sum(output.step.active[: len(output.committed)])
         self.kept_bytes = max(self.kept_bytes, count_kept_bytes(self.cache))
 

@@ -1,4 +1,4 @@
-"""The cache strategies that have a name, and their settings."""
+"""The cache strategies that have a name, their settings, and which unmasking rules they serve."""
 
 import inspect
 from typing import Any
@@ -8,6 +8,7 @@ from .cache_vidlada import DenoisingCache, NoCache
 from .dllm_cache_vidlada import DLLMCache
 from .kv_cache_vidlada import DualCache, PrefixCache
 from .mars_cache_vidlada import MARSCache, MARSCacheConfig
+from .unmasking_vidlada import UnmaskingStrategy
 
 # Name -> class, and the class of its settings where these are an object of their own.
 CACHE_STRATEGIES: dict[str, tuple[Any, Any]] = {
@@ -48,4 +49,19 @@ def resolve_cache_strategy(strategy: str | DenoisingCache, settings: dict[str, A
     return strategy
 
 
-__all__ = ["CACHE_STRATEGIES", "resolve_cache_strategy"]
+def serves(strategy: DenoisingCache, rule: UnmaskingStrategy) -> bool:
+    """Whether a strategy computes all that an unmasking rule looks at."""
+    return not getattr(rule, "looks_again", False) or bool(vars(type(strategy)).get("computes_shadow", False))
+
+
+def refuse_unserved(strategy: DenoisingCache, rule: UnmaskingStrategy) -> None:
+    """Raises a ValueError for a rule that looks at what a strategy does not compute."""
+    if not serves(strategy, rule):
+        raise ValueError(
+            f"{type(rule).__name__} (`unmasking`) looks at committed tokens again, which {type(strategy).__name__} "
+            "(`cache_strategy`) does not compute: take `cache_strategy='none'`, or another rule such as "
+            "`unmasking='threshold'`."
+        )
+
+
+__all__ = ["CACHE_STRATEGIES", "refuse_unserved", "resolve_cache_strategy", "serves"]

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
 
-from .shared_attention_vidlada import attend_with_shared
+from .shared_attention_vidlada import attend_masked, attend_with_shared
 
 
 def count_positions(attention_mask: torch.Tensor) -> torch.Tensor:
@@ -72,6 +74,9 @@ class DenoisingStep:
         active: for each example, whether it has something to commit; empty: all have. What is returned for the others
             is not looked at. A strategy that leaves them alone, and counts an example's own steps, gives each example
             of a batch what it gets alone.
+        shadow: whether the step also wants the block's shadow. As many masks as the block is long then stand behind the
+            sequence, each at the position of a token of the block. Each sees the sequence without that token, and
+            itself; nobody sees it. What it predicts is what the rest says of the token that stands there.
     """
 
     index: int
@@ -79,11 +84,17 @@ class DenoisingStep:
     step_in_block: int
     span: slice
     active: tuple[bool, ...] = ()
+    shadow: bool = False
 
 
 class DenoisingCache(ABC):
-    """Decides what each denoising step recomputes. One object serves one `generate` at a time."""
+    """Decides what each denoising step recomputes. One object serves one `generate` at a time.
 
+    Attributes:
+        computes_shadow: whether it serves steps that want a shadow. It holds for the very class that says so.
+    """
+
+    computes_shadow: ClassVar[bool] = False
     layout: SequenceLayout | None = None
 
     def check(self, text_config: Any, layout: SequenceLayout) -> None:  # noqa: B027  # most have nothing to check
@@ -119,11 +130,12 @@ class DenoisingCache(ABC):
 
         Args:
             text_model: the `VidLaDATextModel`.
-            inputs_embeds: (batch, positions, hidden), the whole sequences as they stand now.
+            inputs_embeds: (batch, positions, hidden), the whole sequences as they stand now; behind them the masks of a
+                shadow that the step wants.
             step: which step this is, and the span wanted.
 
         Returns:
-            (batch, block, hidden), after the final norm.
+            (batch, block, hidden), after the final norm; behind them the same of the shadow, if the step wants it.
         """
 
     def run_layer(
@@ -261,24 +273,29 @@ class SpanPlan(StepPlan):
 
     Args:
         block: (block,), int64, the block's positions, on the model's device.
+        shadow: whether the block's shadow is computed too.
     """
 
     block: torch.Tensor
+    shadow: bool
 
 
 class NoCache(PlannedCache):
     """Named "none": recomputes every token at every step. Exact, and the reference for all other strategies."""
 
     captures = True
+    computes_shadow = True
 
     def plan(self, step: DenoisingStep) -> SpanPlan:
-        """The active examples. A padded batch is not captured: transformers looks at its mask on the host."""
+        """The active examples. A padded batch is not captured: transformers looks at its mask on the host; nor are
+        steps with a shadow, of which a block has few."""
         assert self.layout is not None
         batch, device = len(self.layout.position_ids), self.layout.position_ids.device
         active = step.active or (True,) * batch
         examples = None if all(active) else upload(torch.tensor(active).nonzero()[:, 0], device)
         block = upload(torch.arange(step.span.start, step.span.stop), device)
-        return SpanPlan(batch, examples, repeats=self.layout.attention_mask is None, block=block)
+        repeats = self.layout.attention_mask is None and not step.shadow
+        return SpanPlan(batch, examples, repeats, block=block, shadow=step.shadow)
 
     def run(self, text_model: nn.Module, inputs_embeds: torch.Tensor, plan: SpanPlan) -> torch.Tensor:
         """Runs all tokens of the active examples through all layers; 0 for the others."""
@@ -287,16 +304,81 @@ class NoCache(PlannedCache):
         if chosen is not None:
             inputs_embeds, positions = inputs_embeds[chosen.to(inputs_embeds.device)], positions[chosen]
             mask = None if mask is None else mask[chosen]
-        cache = None if self.layout.shared is None else self  # whose `attend` adds what all share
-        outputs = text_model(
-            inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=positions, denoising_cache=cache
-        )
-        hidden_states = outputs.last_hidden_state
-        return plan.spread(hidden_states.index_select(1, plan.block.to(hidden_states.device)))
+        if plan.shadow:
+            hidden_states = self._run_with_shadow(text_model, inputs_embeds, mask, positions, plan.block)
+        else:
+            cache = None if self.layout.shared is None else self  # whose `attend` adds what all share
+            outputs = text_model(
+                inputs_embeds=inputs_embeds, attention_mask=mask, position_ids=positions, denoising_cache=cache
+            )
+            hidden_states = outputs.last_hidden_state
+            hidden_states = hidden_states.index_select(1, plan.block.to(hidden_states.device))
+        return plan.spread(hidden_states)
+
+    def _run_with_shadow(
+        self,
+        text_model: Any,
+        inputs_embeds: torch.Tensor,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        block: torch.Tensor,
+    ) -> torch.Tensor:
+        """(examples, positions + block, hidden) -> (examples, 2 x block, hidden), of the block and of its shadow."""
+        assert self.layout is not None
+        length, seen = positions.shape[1], shadow_mask(block, positions.shape[1], mask)
+        if mask is not None and self.layout.shared is None:  # as the text model does where there is no strategy
+            mask = create_bidirectional_mask(text_model.config, inputs_embeds[:, :length], mask)
+        hidden_states = text_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=mask,
+            position_ids=torch.cat([positions, positions[:, block]], dim=1),
+            denoising_cache=self,
+            shadow_mask=seen,
+        ).last_hidden_state
+        own = hidden_states.index_select(1, block.to(hidden_states.device))
+        return torch.cat([own, hidden_states[:, length:]], dim=1)
+
+    def attend(
+        self,
+        attention: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        *,
+        shadow_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """The sequence as if there were no shadow, and the shadow under its own mask."""
+        if shadow_mask is None:
+            return super().attend(attention, query, key, value, attention_mask, **kwargs)
+        assert self.layout is not None
+        length = query.shape[2] - shadow_mask.shape[2]
+        own_query, own_key, own_value = (part[:, :, :length] for part in (query, key, value))
+        attended = super().attend(attention, own_query, own_key, own_value, attention_mask, **kwargs)
+        shared = None if self.layout.shared is None else self.layout.shared.keys_of(attention.layer_idx)
+        shadow = attend_masked(attention, query[:, :, length:], key, value, shadow_mask, shared)
+        return torch.cat([attended, shadow], dim=1)
 
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor]:
         """Everything, always."""
         return {kind: torch.ones(len(steps), 1, dtype=torch.bool) for kind in ("visual", "text")}
+
+
+def shadow_mask(block: torch.Tensor, length: int, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """What the masks of a shadow see of the sequence, and of each other behind it.
+
+    Args:
+        block: (block,), int64, the positions whose shadow it is.
+        length: of the sequence.
+        attention_mask: (examples, length), bool, False where padded; None: nothing is.
+
+    Returns:
+        (examples or 1, 1, block, length + block), bool.
+    """
+    others = block[:, None] != torch.arange(length, device=block.device)
+    sees = torch.cat([others, torch.eye(len(block), dtype=torch.bool, device=block.device)], dim=1)[None, None]
+    return sees if attention_mask is None else sees & F.pad(attention_mask, (0, len(block)), value=True)[:, None, None]
 
 
 # Held while a thread captures a CUDA graph, and by whoever does what must not happen meanwhile: free what graphs use,

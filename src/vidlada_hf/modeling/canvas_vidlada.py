@@ -39,36 +39,57 @@ class Canvas:
         ids: (batch, canvas), int64.
         masked: (batch, canvas), bool, positions not committed yet. Tracked, never found again by comparing ids.
         stop: (batch,), int64, the column where the answer ends; the canvas' length while no stop was found.
+        mask_token_id: what stands where nothing is committed.
+        given: (batch, canvas), bool, tokens that stood there before the first step.
         halted: (batch,), bool, examples that a stopping criterion has ended: they commit nothing more.
         broken: (batch,), bool, examples for which the model gave no number somewhere.
-        committed, forwards: (batch,), int64, tokens committed and forward passes that could commit any.
+        counted: (batch, canvas), bool, positions that were committed, and not behind a stop that was there already.
+        forwards: (batch,), int64, forward passes that could commit any.
     """
 
     ids: torch.Tensor
     masked: torch.Tensor
     stop: torch.Tensor
+    mask_token_id: int
+    given: torch.Tensor = field(init=False)
     halted: torch.Tensor = field(init=False)
     broken: torch.Tensor = field(init=False)
-    committed: torch.Tensor = field(init=False)
+    counted: torch.Tensor = field(init=False)
     forwards: torch.Tensor = field(init=False)
     _view: CanvasView | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.committed, self.forwards = torch.zeros_like(self.stop), torch.zeros_like(self.stop)
+        self.given, self.counted = ~self.masked, torch.zeros_like(self.masked)
+        self.forwards = torch.zeros_like(self.stop)
         self.halted = torch.zeros_like(self.stop, dtype=torch.bool)
         self.broken = torch.zeros_like(self.halted)
 
     def eligible(self, columns: slice) -> torch.Tensor:
         """(batch, columns), bool: masked and before the stop, of examples that go on."""
-        column = torch.arange(self.ids.shape[1], device=self.ids.device)
-        return (self.masked & (column < self.stop[:, None]) & ~self.halted[:, None])[:, columns]
+        return (self.masked & self.is_before(self.stop) & ~self.halted[:, None])[:, columns]
+
+    def is_before(self, columns: torch.Tensor) -> torch.Tensor:
+        """(batch,), int64 -> (batch, canvas), bool: the positions before this column of each example."""
+        return torch.arange(self.ids.shape[1], device=self.ids.device) < columns[:, None]
 
     def commit(self, columns: slice, tokens: torch.Tensor, committed: torch.Tensor, active: torch.Tensor) -> None:
         """Writes the committed tokens and counts them; `active` marks the examples that could commit in this pass."""
         self.ids[:, columns] = torch.where(committed, tokens, self.ids[:, columns])
         self.masked[:, columns] &= ~committed
-        self.committed += committed.sum(-1)
+        self.counted[:, columns] |= committed & self.is_before(self.stop)[:, columns]
         self.forwards += active
+        self._view = None
+
+    def doubtable(self, columns: slice) -> torch.Tensor:
+        """(batch, columns), bool: committed, up to the token in which a stop begins."""
+        return (~self.masked & ~self.given & self.is_before(self.stop + 1))[:, columns]
+
+    def take_back(self, columns: slice, taken: torch.Tensor) -> None:
+        """Masks tokens again. A stop may have been among them, so that stops are to be looked for again."""
+        self.ids[:, columns].masked_fill_(taken, self.mask_token_id)
+        self.masked[:, columns] |= taken
+        self.counted[:, columns] &= ~taken
+        self.stop.masked_fill_(taken.any(-1), self.ids.shape[1])
         self._view = None
 
     def stop_at(self, columns: torch.Tensor) -> None:
@@ -95,9 +116,13 @@ class Canvas:
             self._view = CanvasView(ids, masked.bool(), eligible.bool(), stop[:, 0], broken[:, 0].bool())
         return self._view
 
+    def num_tokens(self) -> torch.Tensor:
+        """(batch,), int64, how many of the answer's tokens are committed."""
+        return self.counted.sum(-1)
+
     def tokens_per_forward(self) -> torch.Tensor:
         """(batch,), float."""
-        return self.committed / self.forwards.clamp(min=1)
+        return self.num_tokens() / self.forwards.clamp(min=1)
 
 
 class RandomSource:
@@ -170,8 +195,14 @@ def sample_tokens(
     tokens = noisy.argmax(-1)
     if settings.remasking == "random":
         return tokens, random_source.uniform(logits.shape[1], dtype=torch.float32, active=active)
-    exact = logits.to(dtype)
-    return tokens, (exact.gather(-1, tokens[..., None])[..., 0] - exact.logsumexp(-1)).exp()
+    return tokens, token_probabilities(logits, tokens)
+
+
+def token_probabilities(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits (..., vocabulary) and tokens (...), int64 -> their probabilities (...), float64 (float32 where the device
+    has no float64)."""
+    exact = logits.to(exact_dtype(logits.device))
+    return (exact.gather(-1, tokens[..., None])[..., 0] - exact.logsumexp(-1)).exp()
 
 
 def assemble_sequences(
@@ -206,4 +237,12 @@ def prepare_suffix(suffix: Any, tokenizer: Any, device: torch.device) -> torch.T
     return ids
 
 
-__all__ = ["Canvas", "CanvasView", "RandomSource", "assemble_sequences", "prepare_suffix", "sample_tokens"]
+__all__ = [
+    "Canvas",
+    "CanvasView",
+    "RandomSource",
+    "assemble_sequences",
+    "prepare_suffix",
+    "sample_tokens",
+    "token_probabilities",
+]

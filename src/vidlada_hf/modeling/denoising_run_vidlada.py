@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, upload
-from .canvas_vidlada import Canvas, RandomSource
+from .canvas_vidlada import Canvas, RandomSource, token_probabilities
 from .generation_config_vidlada import Block, VidLaDAGenerationConfig
 from .unmasking_vidlada import FixedQuotaUnmasking, UnmaskingStrategy, num_transfer_tokens
 from .video_cache_vidlada import ChatBeginning, VideoCache
@@ -94,8 +94,9 @@ class StepTargets:
     Args:
         step: which step it is.
         columns: of the canvas, the block's.
-        eligible: (batch, block), bool, masked positions before any stop.
-        active: (batch,), bool, examples with an eligible position; `active_examples` are the same on the host.
+        eligible: (batch, block), bool, masked positions before any stop; of a rule that looks again also those behind.
+        active: (batch,), bool, examples with a masked position before any stop; `active_examples` are the same on the
+            host.
         quota: (batch,), int64, tokens that each example commits by the fixed schedule.
         is_last: whether it is the block's last step, which commits whatever is left.
     """
@@ -159,14 +160,18 @@ class DenoisingRun:
         span = slice(begin + columns.start, begin + columns.stop)
         quotas = num_transfer_tokens(self.canvas.masked[:, columns].sum(-1), block.steps)
         self.request.unmasking.on_block_start(block.steps)
+        looks_again = getattr(self.request.unmasking, "looks_again", False)
         for i in range(block.steps):
             flags = self._active_examples(number, columns, i)
             if not any(flags):
                 return
-            eligible = self.canvas.eligible(columns)
-            step = DenoisingStep(self.num_steps, number, i, span, flags * self.request.branches)
-            is_last = i == block.steps - 1
-            yield StepTargets(step, columns, eligible, eligible.any(-1), flags, quotas[:, i], is_last)
+            eligible, is_last = self.canvas.eligible(columns), i == block.steps - 1
+            active = eligible.any(-1)
+            if looks_again:  # an end may be taken back: what stands behind it is filled too, while something else is
+                eligible = self.canvas.masked[:, columns] & active[:, None]
+            shadow = looks_again and i > 0 and not is_last
+            step = DenoisingStep(self.num_steps, number, i, span, flags * self.request.branches, shadow)
+            yield StepTargets(step, columns, eligible, active, flags, quotas[:, i], is_last)
             self.num_steps += 1
 
     def _active_examples(self, number: int, columns: slice, step_in_block: int) -> tuple[bool, ...]:
@@ -179,16 +184,23 @@ class DenoisingRun:
         return tuple(view.eligible[:, columns].any(-1).tolist())
 
     def commit(
-        self, targets: StepTargets, tokens: torch.Tensor, confidence: torch.Tensor, logits: torch.Tensor
-    ) -> torch.Tensor:
-        """Commits what the unmasking strategy selects; in the block's last step also what a user's rule has left.
+        self,
+        targets: StepTargets,
+        tokens: torch.Tensor,
+        confidence: torch.Tensor,
+        logits: torch.Tensor,
+        shadow: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Commits what the unmasking strategy selects; in the block's last step also what a user's rule has left. Where
+        there is a shadow, the strategy may take tokens back.
 
         Args:
             tokens, confidence: (batch, block).
             logits: (batch, block, vocabulary).
+            shadow: the same of the block's shadow.
 
         Returns:
-            (batch, block), bool, the positions committed.
+            (batch, block), bool, the positions committed, and those masked again.
         """
         eligible = targets.eligible
         chosen = logits.gather(-1, tokens[..., None])[..., 0]  # NaN wherever any is: the largest, to argmax
@@ -196,9 +208,16 @@ class DenoisingRun:
         confidence = confidence.masked_fill(~eligible, -torch.inf)
         selected = self.request.unmasking.select(confidence, eligible, targets.quota, logits) & eligible
         committed = eligible if targets.is_last else selected
+        taken = torch.zeros_like(committed)
+        if shadow is not None:
+            doubtable = self.canvas.doubtable(targets.columns) & targets.active[:, None]
+            belief = token_probabilities(shadow, self.canvas.ids[:, targets.columns]).masked_fill(~doubtable, torch.inf)
+            taken = self.request.unmasking.take_back(belief, doubtable, committed, targets.quota) & doubtable
         self.canvas.commit(targets.columns, tokens, committed, targets.active)
+        if shadow is not None:
+            self.canvas.take_back(targets.columns, taken)
         self.sequences[:, self.answer] = self.canvas.ids
-        return committed
+        return committed, taken
 
 
 def refuse_broken(broken: torch.Tensor) -> None:

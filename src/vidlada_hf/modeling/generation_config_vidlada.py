@@ -10,7 +10,7 @@ from transformers.generation import GenerationConfig
 from transformers.utils import logging
 
 from .arguments_vidlada import check_choice, refuse_unknown
-from .cache_strategies_vidlada import resolve_cache_strategy
+from .cache_strategies_vidlada import refuse_unserved, resolve_cache_strategy
 from .cache_vidlada import DenoisingStep
 from .stock_arguments_vidlada import drop_neutral, is_neutral, settle_sampling
 from .unmasking_vidlada import resolve_unmasking
@@ -52,13 +52,16 @@ class VidLaDAGenerationConfig(GenerationConfig):
         allow_uneven: without it, blocks must divide the canvas and steps must be a multiple of the blocks. With it the
             last block may be shorter, and the first blocks get one step more.
         unmasking: the rule that commits tokens: "quota" (so many a step, the most confident first), "threshold",
-            "local", "factor", "entropy", "klass" or "prophet" (more where the model is sure; see `unmasking_vidlada`).
+            "local", "factor", "entropy", "klass", "prophet" (more where the model is sure) or "wino" (still more, and
+            some are taken back; only with the cache strategy "none"). See `unmasking_vidlada`.
         unmask_threshold, unmask_factor, unmask_entropy_bound: of the rule of that name; probability, factor, nats.
             The first is also the probability of "local"'s anchors.
         unmask_relaxed_threshold: "local": the probability that commits a position near an anchor.
         unmask_stable_threshold, unmask_kl_bound: "klass": the probability that commits a position whose prediction
             changed by less than so many nats in each of the last two steps.
         unmask_gap: "prophet": the lead of the best logit over the second that commits a whole block early on.
+        unmask_draft_threshold, unmask_keep_threshold: "wino": the probability that commits a position, and the one that
+            a committed token must have in later steps, or it is masked again.
         cache_strategy: what a step recomputes: "none" (everything, exact), "mars" (MARS-Cache),
             "prefix", "dual" (Fast-dLLM) or "interval" (dLLM-Cache); see `cache_strategies_vidlada`.
         cache_config: settings of the strategy of that name, a dict such as {"anchors": 4}.
@@ -101,6 +104,8 @@ class VidLaDAGenerationConfig(GenerationConfig):
         "unmask_stable_threshold": 0.6,
         "unmask_kl_bound": 0.01,
         "unmask_gap": 7.5,
+        "unmask_draft_threshold": 0.6,
+        "unmask_keep_threshold": 0.9,
         "cache_strategy": "none",
         "cache_config": None,
         "temperature": 0.0,
@@ -154,8 +159,8 @@ class VidLaDAGenerationConfig(GenerationConfig):
                 raise ValueError(
                     f"`{name}` is stored by its name, got {getattr(self, name)!r}: pass an object to `generate` itself."
                 )
-        resolve_unmasking(self.unmasking, self)
-        resolve_cache_strategy(self.cache_strategy, self.cache_config)
+        rule = resolve_unmasking(self.unmasking, self)
+        refuse_unserved(resolve_cache_strategy(self.cache_strategy, self.cache_config), rule)
 
     def blocks(self) -> list[Block]:
         """The canvas cut in blocks.

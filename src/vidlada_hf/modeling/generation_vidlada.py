@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutpu
 from transformers.utils import GENERATION_CONFIG_NAME, cached_file
 
 from .arguments_vidlada import check_ids, check_positions, prepare_prompts, refuse_unknown
-from .cache_strategies_vidlada import resolve_cache_strategy
+from .cache_strategies_vidlada import refuse_unserved, resolve_cache_strategy
 from .cache_vidlada import DenoisingCache, DenoisingStep, SequenceLayout, cache_session, count_positions
 from .canvas_vidlada import Canvas, RandomSource, assemble_sequences, prepare_suffix, sample_tokens
 from .cuda_graphs_vidlada import StepGraphs, step_graphs
@@ -42,7 +42,7 @@ class VidLaDAGenerationOutput(ModelOutput):
         sequences (`torch.LongTensor` of shape `(batch, tokens)`): prompt, answer up to its stop, suffix; shorter
             sequences are padded on the right.
         tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`): tokens committed a forward pass, counting the
-            passes in which the example had something to commit.
+            passes in which the example had something to commit; not those taken back, or committed behind an end.
         trace: one `StepOutput` a forward pass, on the CPU.
     """
 
@@ -97,7 +97,7 @@ class VidLaDAGenerationMixin:
                the cache strategy compute the hidden states of the block, apply the head, guidance, suppressed tokens.
             b. Logits processors.
             c. Choose a token and a confidence for each position.
-            d. Let the unmasking strategy commit some of them.
+            d. Let the unmasking strategy commit some of them, and take some back that it doubts.
             e. Ask the stopping criteria; look for stops; inform the streamer and the callback.
         3. Cut each answer at its stop, append the suffix, pad on the right.
 
@@ -176,19 +176,23 @@ class VidLaDAGenerationMixin:
                     if logits_processor or not is_own(request.unmasking):
                         logits = logits.clone()  # a graph overwrites them, and these may keep them
                     # 2.b Logits processors.
-                    logits = self._process_logits(logits, run, logits_processor)
+                    logits, *shadow = (
+                        self._process_logits(part, run, logits_processor)
+                        for part in logits.split(targets.eligible.shape[1], dim=1)
+                    )
                     # 2.c Choose a token and a confidence for each position.
                     active = targets.active_examples
                     tokens, confidence = sample_tokens(logits, request.settings, request.random_source, active)
-                    # 2.d Commit some of them.
-                    committed = run.commit(targets, tokens, confidence, logits)
+                    # 2.d Commit some of them, and take some back.
+                    changes = run.commit(targets, tokens, confidence, logits, *shadow)
                     # 2.e Ask the stopping criteria; look for stops; inform the observers.
                     if criteria:
                         run.canvas.halt(criteria(run.sequences, None))
                     stops.update(run.canvas)
                     if observers.are_watching:
                         confidence = confidence.masked_fill(~targets.eligible, -torch.inf)
-                        output = StepOutput(targets.step, tokens, confidence, committed, run.canvas.ids.clone())
+                        state = run.canvas.ids.clone(), run.canvas.num_tokens()
+                        output = StepOutput(targets.step, tokens, confidence, *changes, *state)
                         observers.on_step_end(output, block.columns, run.canvas)
                 observers.on_block_end(block.columns, run.canvas)
 
@@ -250,10 +254,12 @@ class VidLaDAGenerationMixin:
         canvas_ids, suffix = kwargs.pop("canvas", None), kwargs.pop("suffix", None)
         if canvas_ids is not None:
             kwargs.setdefault("max_new_tokens", torch.as_tensor(canvas_ids).shape[-1])
-        if isinstance(cache_strategy, str):
-            kwargs["cache_strategy"], cache_strategy = cache_strategy, None
-        if cache_strategy is not None and kwargs.get("cache_config") is not None:
+        if not isinstance(cache_strategy, str | None) and kwargs.get("cache_config") is not None:
             raise ValueError("`cache_config` belongs to a strategy's name: give the settings to your object itself.")
+        # An object replaces the stored name, which then need not fit the rest.
+        for name, given, plain in (("cache_strategy", cache_strategy, "none"), ("unmasking", unmasking, "quota")):
+            if given is not None:
+                kwargs[name] = given if isinstance(given, str) else plain
         settings, unknown = self._prepare_generation_config(generation_config, **kwargs)
         known = [*settings.FIELDS, *ALIASES, "canvas", "suffix", *inspect.signature(self.generate).parameters]
         of_forward = inspect.signature(self.forward).parameters
@@ -265,16 +271,19 @@ class VidLaDAGenerationMixin:
         check_positions(attention_mask, settings.max_new_tokens + len(suffix_ids), text_config.max_position_embeddings)
         settings.blocks()  # refuses a division that is not exact
         rule = resolve_unmasking(settings.unmasking if unmasking is None else unmasking, settings)
+        cache = resolve_cache_strategy(
+            settings.cache_strategy if cache_strategy is None else cache_strategy, settings.cache_config
+        )
+        refuse_unserved(cache, rule)
         if settings.remasking == "random" and getattr(rule, "needs_probabilities", False):
             raise ValueError(
                 f"{type(rule).__name__} compares probabilities, and `remasking='random'` draws what it compares: take "
                 "`unmasking='quota'`, or `remasking='low_confidence'`."
             )
-        strategy = settings.cache_strategy if cache_strategy is None else cache_strategy
         return GenerationRequest(
             input_ids=input_ids,
             settings=settings,
-            cache=resolve_cache_strategy(strategy, settings.cache_config),
+            cache=cache,
             unmasking=rule.start(),
             canvas=self._prepare_canvas(canvas_ids, settings, input_ids),
             suffix_ids=suffix_ids,
@@ -321,7 +330,8 @@ class VidLaDAGenerationMixin:
                 )
             ids = torch.as_tensor(ids, device=device).long().expand(batch, -1).clone()
             check_ids("canvas", ids.flatten().tolist(), self.config.get_text_config().vocab_size)
-        return Canvas(ids, ids == self.config.mask_token_id, torch.full((batch,), length, device=device))
+        mask_token_id, stop = self.config.mask_token_id, torch.full((batch,), length, device=device)
+        return Canvas(ids, ids == mask_token_id, stop, mask_token_id)
 
     def _prepare_layout(self, request: GenerationRequest, num_frames_per_video: torch.Tensor | None) -> SequenceLayout:
         """Where prompt, canvas and suffix stand, for each branch of guidance."""
@@ -369,23 +379,26 @@ class VidLaDAGenerationMixin:
             yield graphs
 
     def _block_logits(self, run: DenoisingRun, step: DenoisingStep, graphs: StepGraphs | None) -> torch.Tensor:
-        """(batch, block, vocabulary), float32, of the canvas as it stands. Of a captured step, until the next."""
+        """(batch, block, vocabulary), float32, of the canvas as it stands; behind them those of the block's shadow, if
+        the step wants it. Of a captured step, until the next."""
         cache: Any = run.request.cache
         text_model = self.model.language_model
 
         def logits_of(plan: Any) -> torch.Tensor:
-            self._embed_canvas(run)
-            return self._apply_head(cache.run(text_model, run.embeddings, plan), run)
+            return self._apply_head(cache.run(text_model, self._embed(run, step), plan), run)
 
         if graphs is not None:
             return graphs.run(cache.plan(step), logits_of)
-        self._embed_canvas(run)
-        return self._apply_head(cache.denoise(text_model, run.embeddings, step), run)
+        return self._apply_head(cache.denoise(text_model, self._embed(run, step), step), run)
 
-    def _embed_canvas(self, run: DenoisingRun) -> None:
-        """Writes the canvas as it stands into the embeddings of each branch."""
-        embedded = self.model.get_input_embeddings()(run.canvas.ids)
-        run.embeddings[:, run.layout.canvas] = embedded.repeat(run.request.branches, 1, 1)
+    def _embed(self, run: DenoisingRun, step: DenoisingStep) -> torch.Tensor:
+        """(branches x batch, tokens, hidden), the canvas as it stands in it, and behind it the masks of a shadow."""
+        embed, canvas = self.model.get_input_embeddings(), run.canvas
+        run.embeddings[:, run.layout.canvas] = embed(canvas.ids).repeat(run.request.branches, 1, 1)
+        if not step.shadow:
+            return run.embeddings
+        masks = canvas.ids.new_full((len(run.embeddings), step.span.stop - step.span.start), canvas.mask_token_id)
+        return torch.cat([run.embeddings, embed(masks)], dim=1)
 
     def _apply_head(self, hidden_states: torch.Tensor, run: DenoisingRun) -> torch.Tensor:
         """(branches x batch, block, hidden) -> (batch, block, vocabulary), float32, guided, with suppressed tokens."""

@@ -19,14 +19,24 @@ class StepOutput:
         tokens: (batch, block), int64, the token chosen at each position of the block.
         confidence: (batch, block), float, of the chosen tokens; -inf where nothing could be committed.
         committed: (batch, block), bool, the positions committed in this step.
+        taken_back: (batch, block), bool, the positions masked again in this step; none by most rules.
         canvas: (batch, canvas), int64, after the step; `mask_token_id` where not known yet.
+        num_tokens: (batch,), int64, how many stand committed after the step, without those that were committed behind
+            the answer's end.
     """
 
     step: DenoisingStep
     tokens: torch.Tensor
     confidence: torch.Tensor
     committed: torch.Tensor
+    taken_back: torch.Tensor
     canvas: torch.Tensor
+    num_tokens: torch.Tensor
+
+    def to(self, device: torch.device | str) -> "StepOutput":
+        """The same on another device."""
+        tensors = (self.tokens, self.confidence, self.committed, self.taken_back, self.canvas, self.num_tokens)
+        return StepOutput(self.step, *(tensor.to(device) for tensor in tensors))
 
 
 class GenerationObservers:
@@ -44,10 +54,7 @@ class GenerationObservers:
     @property
     def trace(self) -> list[StepOutput]:
         """The steps, on the CPU."""
-        return [
-            StepOutput(out.step, *(value.cpu() for value in (out.tokens, out.confidence, out.committed, out.canvas)))
-            for out in self._trace
-        ]
+        return [output.to("cpu") for output in self._trace]
 
     def on_start(self, input_ids: torch.Tensor) -> None:
         """Gives the streamer the prompts (batch, tokens)."""

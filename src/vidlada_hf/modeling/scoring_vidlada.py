@@ -178,7 +178,7 @@ class VidLaDAScoringMixin:
             settings.pop("video_cache", None),
             None,
             settings.pop("cache_strategy", None),
-            None,
+            "quota",  # nothing is committed: a stored rule need not fit the strategy
             None,
             None,
             {**settings, "canvas": canvases[:, 0]},

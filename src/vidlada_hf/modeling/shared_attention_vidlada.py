@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from .flash_attention_vidlada import flash_attention, has_flash_attention, join_attention
 
@@ -32,6 +33,33 @@ def attend_with_shared(
     else:
         attended = _attend_to_both(attention, groups, shared_key, shared_value, attention_mask)
     return attended.unflatten(0, (len(groups[0][0]), -1)) if len(groups) == 1 else attended[None]
+
+
+def attend_masked(
+    attention: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    shared: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Torch's attention of a few tokens, each of which sees other keys, whatever implementation the layer has.
+
+    Args:
+        attention: the layer's `VidLaDAAttention`.
+        query, key, value: (examples, heads, tokens, head_dim).
+        attention_mask: (examples or 1, 1, queries, keys), bool, True where a query sees a key.
+        shared: as for `attend_with_shared`; all see these.
+
+    Returns:
+        (examples, queries, heads, head_dim).
+    """
+    if shared is not None:
+        common = (tensor.transpose(0, 1).expand(len(query), -1, -1, -1) for tensor in shared)
+        key, value = (torch.cat(parts, dim=2) for parts in zip(common, (key, value), strict=True))
+        attention_mask = torch.nn.functional.pad(attention_mask, (len(shared[0]), 0), value=True)
+    mask = attention_mask.to(query.device)
+    return sdpa_attention_forward(attention, query, key, value, mask, scaling=attention.scaling, is_causal=False)[0]
 
 
 def _attend_twice(
@@ -72,4 +100,4 @@ def _additive_mask(mask: torch.Tensor | None, shared: int, query: torch.Tensor) 
     return torch.nn.functional.pad(added, (shared, 0))[:, None, None]
 
 
-__all__ = ["attend_with_shared"]
+__all__ = ["attend_masked", "attend_with_shared"]

@@ -1,7 +1,8 @@
 """Which masked tokens a denoising step commits.
 
 All rules commit at least this step's share of the fixed schedule, so that a block is always finished in its steps; the
-adaptive ones commit more where the model is sure, and so need fewer steps.
+adaptive ones commit more where the model is sure, and so need fewer steps. One of them also masks tokens again that it
+doubts in a later step: fewer than that step commits, by its share.
 """
 
 import copy
@@ -49,9 +50,12 @@ class UnmaskingStrategy(ABC):
 
     Attributes:
         needs_probabilities: whether confidences must be probabilities, which `remasking="random"` does not give.
+        looks_again: whether it judges committed tokens by the block's shadow (see `DenoisingStep`), in `take_back`. The
+            cache strategy must compute one.
     """
 
     needs_probabilities: ClassVar[bool] = False
+    looks_again: ClassVar[bool] = False
 
     def start(self) -> "UnmaskingStrategy":
         """The object that serves one `generate`: itself where it keeps nothing, as here; else a copy."""
@@ -75,6 +79,26 @@ class UnmaskingStrategy(ABC):
         Returns:
             (batch, block), bool, a subset of `eligible`.
         """
+
+    def take_back(
+        self, confidence: torch.Tensor, doubtable: torch.Tensor, committed: torch.Tensor, quota: torch.Tensor
+    ) -> torch.Tensor:
+        """The positions to mask again; only asked of a rule that `looks_again`, after `select`. Here: none.
+
+        It is not asked in a block's first step, before which nothing is committed, nor in its last, behind which
+        nothing may be masked.
+
+        Args:
+            confidence: (batch, block), float, the probability that the shadow gives to the token that stands at each
+                position; infinite where it is not doubtable.
+            doubtable: (batch, block), bool, positions committed in earlier steps of this block. Given tokens are none.
+            committed: (batch, block), bool, what is committed in this step.
+            quota: (batch,), int64, see `select`. So many more must be committed than are taken back.
+
+        Returns:
+            (batch, block), bool, a subset of `doubtable`.
+        """
+        return torch.zeros_like(doubtable)
 
 
 class FixedQuotaUnmasking(UnmaskingStrategy):
@@ -244,6 +268,35 @@ class ProphetUnmasking(FixedQuotaUnmasking):
         return (eligible & is_clear[:, None]) | super().select(confidence, eligible, quota, logits)
 
 
+class WINOUnmasking(FixedQuotaUnmasking):
+    """Named "wino": every position above a low bound; what is doubted later is masked again (WINO, arXiv 2507.18578).
+
+    Args:
+        draft_threshold: probability that commits a position.
+        keep_threshold: probability that the shadow must give to a committed token, or it is taken back.
+    """
+
+    needs_probabilities = True
+    looks_again = True
+
+    def __init__(self, draft_threshold: float = 0.6, keep_threshold: float = 0.9) -> None:
+        self.draft_threshold = check_probability("unmask_draft_threshold", draft_threshold)
+        self.keep_threshold = check_probability("unmask_keep_threshold", keep_threshold)
+
+    def select(
+        self, confidence: torch.Tensor, eligible: torch.Tensor, quota: torch.Tensor, logits: torch.Tensor
+    ) -> torch.Tensor:
+        """All eligible positions at or above the draft threshold, and at least the quota."""
+        return (confidence >= self.draft_threshold) | super().select(confidence, eligible, quota, logits)
+
+    def take_back(
+        self, confidence: torch.Tensor, doubtable: torch.Tensor, committed: torch.Tensor, quota: torch.Tensor
+    ) -> torch.Tensor:
+        """What is below the keep threshold, the most doubted first, as many as are committed beyond the quota."""
+        allowed = committed.sum(-1) - quota
+        return (confidence < self.keep_threshold) & (rank(-confidence) < allowed[:, None])
+
+
 # Name -> class, and the fields of the generation config that it is made with, in the order of its arguments. The first
 # is the number that can be typed behind its name.
 UNMASKING_STRATEGIES: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -254,6 +307,7 @@ UNMASKING_STRATEGIES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "entropy": (EntropyBoundUnmasking, ("unmask_entropy_bound",)),
     "klass": (KLASSUnmasking, ("unmask_stable_threshold", "unmask_kl_bound")),
     "prophet": (ProphetUnmasking, ("unmask_gap",)),
+    "wino": (WINOUnmasking, ("unmask_draft_threshold", "unmask_keep_threshold")),
 }
 
 
@@ -292,6 +346,7 @@ __all__ = [
     "ProphetUnmasking",
     "ThresholdUnmasking",
     "UnmaskingStrategy",
+    "WINOUnmasking",
     "is_own",
     "num_transfer_tokens",
     "resolve_unmasking",

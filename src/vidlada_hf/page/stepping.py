@@ -17,7 +17,7 @@ class Draft:
         ids: the canvas, the mask's id where nothing is known yet; empty before the first step.
         before: the canvas a step earlier.
         steps: forward passes so far.
-        tokens: committed so far.
+        tokens: that stand committed.
         seconds: that the steps took, without the time between them.
         is_done: whether no step follows.
     """
@@ -58,7 +58,7 @@ def denoise_stepwise(generate: Callable[..., Any]) -> Generator[Draft, None, Non
             raise _Stopped
 
     def on_step(output: Any) -> None:
-        made.put((tuple(output.canvas[0].tolist()), int(output.committed[0].sum())))  # waits for the device
+        made.put((tuple(output.canvas[0].tolist()), int(output.num_tokens[0])))  # waits for the device
         wait_until_wanted()
 
     def work() -> None:
@@ -84,7 +84,7 @@ def denoise_stepwise(generate: Callable[..., Any]) -> Generator[Draft, None, Non
             if step is None:
                 draft = Draft(draft.ids, draft.ids, draft.steps, draft.tokens, seconds, is_done=True)
             else:
-                draft = Draft(step[0], draft.ids, draft.steps + 1, draft.tokens + step[1], seconds)
+                draft = Draft(step[0], draft.ids, draft.steps + 1, step[1], seconds)
             yield draft
     finally:
         stopped.set()

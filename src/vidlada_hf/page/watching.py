@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..evaluation.schedule import plan_refreshes
+from ..hub.loading import load_settings
 from ..modeling.cache_strategies_vidlada import resolve_cache_strategy
 from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from .canvas_text import canvas_pieces
@@ -68,6 +69,8 @@ def watch(model: PageModel, wish: Wish, ways: Sequence[dict[str, str]], stop: th
     if stop.is_set():  # while this waited for its turn
         yield View("", tuple(answer_html(title, "", STOPPED) for title in titles))
         return
+    for way in ways:  # refuses before the video is read what does not go together
+        load_settings(model.name, dict(way))
     prompt = model.prompt(str(wish.video), wish.question, wish.num_frames, wish.share_video, wish.max_new_tokens)
     frames = frames_html(prompt.frames, prompt.times)
     runs = [model.denoise(prompt, max_new_tokens=wish.max_new_tokens, **way) for way in ways]
