@@ -9,7 +9,6 @@ from typing import Any
 import long_answers
 import tiny_errors
 import twins
-import wino
 from gpu_tables import Load
 
 from vidlada_hf.evaluation.report import markdown_table
@@ -84,7 +83,6 @@ TABLES: dict[str, Callable[[Load], str]] = {
     "tiny_facts": facts,
     "tiny_errors": of_file("tiny_errors", tiny_errors.table),
     "long_answers": of_file("long_answers", long_answers.table),
-    "wino": of_file("wino", wino.table),
     "twins": of_file("twins", twins.table),
     "twins_types": of_file("twins", twins.types_table),
     "twins_answers": of_file("twins", twins.answers_table),

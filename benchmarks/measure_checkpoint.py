@@ -72,7 +72,6 @@ STUDIES = (
         *("--output", "{results}/tiny_accuracy_4200.json"),
     ),
     alone("lmms_eval", "lmms_eval.py", "--folder", "{work}/lmms_eval", "--output", "{results}/lmms_eval.json"),
-    alone("wino", "wino.py", "--output", "{results}/wino.json", at_once=True),
     alone("loss_variance", "loss_variance.py", "--output", "{results}/loss_variance.json", at_once=True),
 )
 

@@ -36,11 +36,3 @@ def test_every_rule_is_compared_with_every_cache(tmp_path):
         shares = [value for name, value in entry["answers"].items() if name != "points"]
         assert low <= difference <= high and all(0 <= share <= 1 for share in shares)
     assert module.table(data).count("\n") == len(data["results"]) + 1
-
-
-@pytest.mark.slow
-def test_the_prototype_of_wino_takes_back_and_ends(tmp_path):
-    wino = run("wino", "--questions", 1, "--output", tmp_path / "wino.json")
-    results = load(tmp_path, "wino")["results"]
-    assert list(results) == [rule.name for rule in wino.RULES]
-    assert all(result["tokens_a_forward"] >= 0.5 for result in results.values())
