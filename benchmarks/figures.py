@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import checkpoint_tables
 import gpu_tables
+import long_answers
 import sharing_tables
 from checkpoint_tables import percent
 from gpu_tables import Load
@@ -55,15 +56,15 @@ def quality_rows(load: Load) -> list[Row]:
 
 def caption_row(load: Load) -> Row:
     """What parallel decoding and MARS-Cache do to long answers."""
-    results = load("long_answers")["results"]
-    ways = [results[name] for name in ("none + quota", "none + threshold", "mars + threshold")]
+    data = load("long_answers")
+    ways = [data["results"][name] for name in ("none + quota", "none + threshold", "mars + threshold")]
     return (
-        "its captions, one token a step / parallel / with MARS-Cache too: facts told; tokens a forward pass; seconds",
+        "its captions, one token a step / parallel / with MARS-Cache too: facts told; forward passes; faster",
         "; ".join(
             (
                 " / ".join(f"{100 * way['answers']['facts']:.0f} %" for way in ways),
-                " / ".join(f"{way['counts']['tokens'] / way['counts']['forwards']:.1f}" for way in ways),
-                " / ".join(f"{way['summary']['seconds']:.2f}" for way in ways),
+                " / ".join(f"{long_answers.count_passes(data, way)[0]:.0f}" for way in ways),
+                " / ".join(f"{way['summary']['speedup']:.1f}x" for way in ways),
             )
         ),
         "long_answers.py",
