@@ -1,4 +1,4 @@
-"""Ten prompts answered by every strategy: the tokens are those recorded before the code was reorganized."""
+"""Ten prompts answered by every strategy: the tokens are those recorded before the code was changed."""
 
 import json
 from pathlib import Path

@@ -237,7 +237,11 @@ class NoShadow(NoCache):
     """Of a user, who has not said that it computes a shadow."""
 
 
-@pytest.mark.parametrize("cache", [*sorted(set(CACHE_STRATEGIES) - {"none"}), MARSCache(), NoShadow()], ids=str)
+@pytest.mark.parametrize(
+    "cache",
+    [*sorted(set(CACHE_STRATEGIES) - {"none"}), MARSCache(), NoShadow()],
+    ids=lambda cache: cache if isinstance(cache, str) else type(cache).__name__,
+)
 @pytest.mark.parametrize("rule", ["wino", WINOUnmasking()], ids=["name", "object"])
 def test_a_strategy_without_a_shadow_is_refused_before_any_work(model, monkeypatch, cache, rule):
     monkeypatch.setattr(model.model, "merge_features", None)
