@@ -9,7 +9,7 @@ EVAL := .venv-eval
 PARALLEL := -n 2 --dist loadfile
 CODE := src tests benchmarks examples moving_shapes .ci docs README.md CONTRIBUTING.md
 
-.PHONY: demo test test-slow test-nightly lint format docs build eval-env tiny clean
+.PHONY: demo test test-slow test-nightly lint format docs build eval-env tiny measure clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vidlada demo
@@ -54,6 +54,11 @@ tiny: $(VENV)/.installed
 	$(BIN)/python -m moving_shapes.train.ship runs/vidlada-tiny
 	$(BIN)/vidlada train moving_shapes/train/captions.yaml --processes 2
 	$(BIN)/python -m moving_shapes.train.ship runs/vidlada-tiny-captions --continues --mean-with 2-captions_again
+
+# Measures all that depends on the embedded checkpoint's weights, and writes the documents' tables: two to three hours on
+# two cores. What was measured with these weights stays.
+measure: $(VENV)/.installed $(EVAL)/.installed
+	$(BIN)/python benchmarks/measure_checkpoint.py
 
 clean:
 	rm -rf $(VENV) $(EVAL) build dist site demo-output

@@ -1,7 +1,6 @@
 """Everything that depends on the weights of the embedded checkpoint, measured anew, and the documents with it.
 
-    make eval-env                                      # the environment of lmms_eval.py
-    python benchmarks/measure_checkpoint.py            # about three hours on two idle cores
+    make measure                                       # two to three hours on two cores
     python benchmarks/measure_checkpoint.py --check    # which results are of other weights, if any
 
 Runs the scripts below, as many at a time as `--jobs` says, each on one core, and then tables.py and stream_picture.py.
