@@ -1,5 +1,9 @@
 """Texts of users: control tokens in them are text wherever they stand, and half characters are refused by place."""
 
+import copy
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from vidlada_hf.modeling.arguments_vidlada import text_ids
 from vidlada_hf.processing.processing_vidlada import VidLaDAProcessor
 from vidlada_hf.processing.user_text_vidlada import encode_texts, typed
 
@@ -81,6 +86,37 @@ def test_a_token_cut_over_parts_is_text(processor: VidLaDAProcessor, cut: int) -
     token = "<|eot_id|>"
     parts = [{"type": "text", "text": text} for text in ("a", token[:cut], token[cut:], "b")]
     assert counts(processor, ids_of(processor, chat(parts))) == counts(processor, ids_of(processor, chat("ab")))
+
+
+def test_threads_do_not_change_how_another_one_tokenizes() -> None:
+    """Prompts are read ahead in threads, with other options than those of a choice that is scored meanwhile."""
+    tokenizer = published_tokenizer()
+    prompts = ["<|eot_id|> short", "a longer one " * 20]
+    options = {"padding": True, "add_special_tokens": False}
+    expected, choice = tokenizer(prompts, **options).input_ids, [*b"<|eot_id|>"]
+    done = threading.Event()
+
+    def score_choices() -> set[int]:
+        encode_texts(tokenizer, ["as a processor does first"])
+        lengths = set()
+        while not done.is_set():
+            lengths.add(len(text_ids("<|eot_id|>", tokenizer, "A choice", split_special_tokens=True)))
+        return lengths
+
+    with ThreadPoolExecutor(1) as thread:
+        scored = thread.submit(score_choices)
+        try:
+            assert all(encode_texts(tokenizer, prompts, **options)["input_ids"] == expected for _ in range(500))
+        finally:
+            done.set()
+        assert scored.result() == {len(choice)}
+
+
+def test_a_tokenizer_that_was_used_is_copied_and_pickled() -> None:
+    tokenizer = published_tokenizer()
+    encode_texts(tokenizer, ["one"])
+    for other in (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert encode_texts(other, ["one"])["input_ids"] == encode_texts(tokenizer, ["one"])["input_ids"]
 
 
 def test_what_is_left_of_one_token_is_no_other() -> None:

@@ -1,5 +1,6 @@
 """Checks of arguments: each raises one ValueError that names the value and the remedy."""
 
+import contextlib
 import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -106,7 +107,9 @@ def text_ids(text: str, tokenizer: Any, what: str, **options: Any) -> list[int]:
         raise ValueError(f"{what} {text!r} is a text, which needs `tokenizer=`.")
     if half := re.search("[\ud800-\udfff]", text):
         raise ValueError(f"{what} {text!r} holds half a character ({half[0]!r}): repair the text's encoding.")
-    return list(tokenizer(text, add_special_tokens=False, **options).input_ids)
+    # A processor that reads ahead in a thread uses the tokenizer, too, and marks it so.
+    with getattr(tokenizer, "in_use", contextlib.nullcontext()):
+        return list(tokenizer(text, add_special_tokens=False, **options).input_ids)
 
 
 __all__ = [

@@ -8,6 +8,7 @@ text as it was typed.
 """
 
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
@@ -153,8 +154,27 @@ def typed(token: str) -> str:
 # -- tokens of a prompt -----------------------------------------------------------------------------------------------
 
 
+class OneAtATime:
+    """A lock for a `with`. A copy of it, pickled or not, is a new one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: Any) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OneAtATime, ()
+
+
 def encode_texts(tokenizer: Any, texts: list[str], **options: Any) -> Mapping[str, Any]:
     """What a tokenizer makes of prompts, lists; escaped control tokens become the ids of their characters.
+
+    A tokenizer keeps the options of a call (padding, whether special tokens are split) while it works, and prompts are
+    read ahead in threads: so whoever tokenizes, here and in `text_ids` of `modeling`, holds the tokenizer's `in_use`.
 
     Args:
         tokenizer, options: of its call.
@@ -162,6 +182,11 @@ def encode_texts(tokenizer: Any, texts: list[str], **options: Any) -> Mapping[st
     Raises:
         ValueError: an option that a text with escapes cannot have.
     """
+    with vars(tokenizer).setdefault("in_use", OneAtATime()):
+        return _encode_texts(tokenizer, texts, options)
+
+
+def _encode_texts(tokenizer: Any, texts: list[str], options: dict[str, Any]) -> Mapping[str, Any]:
     if not any(_ESCAPE in text for text in texts):
         return tokenizer(texts, **options)
     if refused := [name for name, value in options.items() if value and name not in _OPTIONS_OF_ESCAPED]:

@@ -8,6 +8,7 @@ import torch
 
 from ...hub.loading import load_network
 from ...hub.locate import find_checkpoint
+from ...modeling.arguments_vidlada import text_ids
 from ...modeling.fingerprints_vidlada import fingerprint_model
 from ...processing.processing_vidlada import VidLaDAProcessor
 from ...processing.read_ahead_vidlada import map_ahead
@@ -59,9 +60,7 @@ class Answerer:
         ((_, (inputs,)),) = self._encode_all([batch], 1)
         tokenizer = self.processor.tokenizer
         scores = self.network.score_choices(**inputs, choices=list(choices), tokenizer=tokenizer)
-        ids = [
-            tokenizer(choice, add_special_tokens=False, split_special_tokens=True)["input_ids"] for choice in choices
-        ]
+        ids = [text_ids(choice, tokenizer, "The choice", split_special_tokens=True) for choice in choices]
         greedy: dict[int, list[int]] = {}
         for length in sorted({len(each) for each in ids}):
             canvas = {"max_new_tokens": length + 1, "block_length": length + 1, "max_denoising_steps": length + 1}
