@@ -27,8 +27,9 @@ LENGTHS |= {"more": (6, 99)}
 
 
 def percent(score: dict[str, Any]) -> str:
-    """Of {"accuracy": 0..1, ...}, such as `89.2 %`."""
-    return f"{100 * score['accuracy']:.1f} %"
+    """Of {"accuracy": 0..1, "questions": ...}, such as `89.2 %`."""
+    right = round(score["accuracy"] * score["questions"])  # it is rounded already, and would be twice
+    return f"{100 * right / score['questions']:.1f} %"
 
 
 def accuracy(load: Load) -> str:

@@ -59,11 +59,11 @@ def caption_row(load: Load) -> Row:
     data = load("long_answers")
     ways = [data["results"][name] for name in ("none + quota", "none + threshold", "mars + threshold")]
     return (
-        "its captions, one token a step / parallel / with MARS-Cache too: facts told; forward passes; faster",
+        "its captions and descriptions, one token a step / parallel / and MARS-Cache: facts told; forward passes; faster",
         "; ".join(
             (
                 " / ".join(f"{100 * way['answers']['facts']:.0f} %" for way in ways),
-                " / ".join(f"{long_answers.count_passes(data, way)[0]:.0f}" for way in ways),
+                " / ".join(f"{long_answers.count_passes(data, way)[0]:.1f}" for way in ways),
                 " / ".join(f"{way['summary']['speedup']:.1f}x" for way in ways),
             )
         ),

@@ -1,4 +1,4 @@
-"""Everything that depends on the weights of the embedded checkpoint, measured anew, and the documents with it.
+"""Everything that depends on the weights of the embedded checkpoint, measured anew, and the documents' tables with it.
 
     make measure                                       # two to three hours on two cores
     python benchmarks/measure_checkpoint.py --check    # which results are of other weights, if any
@@ -6,6 +6,9 @@
 Runs the scripts below, as many at a time as `--jobs` says, each on one core, and then tables.py and stream_picture.py.
 What was measured with these weights stays, what was measured with others is deleted first. An interrupted run goes on
 where it was.
+
+Not made here are docs/denoising.png (`vidlada demo`), the pictures of the page and the answers of quantized models
+(nightly tests), and what `examples/finetune_lora.py` prints.
 """
 
 import argparse
@@ -51,7 +54,7 @@ def alone(name: str, *command: str, part: str = "", at_once: bool = False) -> St
 def mars_study(study: str, name: str) -> Study:
     """A study of mars_accuracy.py: its questions, and then what they say."""
     command = ("mars_accuracy.py", study, "--work", f"{{work}}/{study}", "--output", f"{{results}}/{name}.json")
-    return Study(name, (command, (*command, "--join")))
+    return Study(name, (command, (*command, "--join")), at_once=True)
 
 
 # The longest first, so that no core waits at the end.

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def record(question: str) -> tuple[list[Screen], list[Screen]]:
     """The screens while the command is typed, and those after each step, the last with the answer."""
-    terminal, command = Terminal(), f'vidlada ask {CLIP.name} "{question}" --stream'
+    terminal, command = Terminal(), f'vidlada ask {CLIP.name} "{question}" --frames 8 --stream'
     terminal.write(PROMPT)
     for start in range(0, len(command), LETTERS):
         terminal.write(command[start : start + LETTERS])
@@ -98,7 +98,7 @@ def record(question: str) -> tuple[list[Screen], list[Screen]]:
     typed, terminal.states = terminal.states, []
     terminal.write("\n")
     with working_directory(CLIP.parent), contextlib.redirect_stdout(terminal):
-        app(["ask", CLIP.name, question, "--stream"], standalone_mode=False)
+        app(["ask", CLIP.name, question, "--frames", "8", "--stream"], standalone_mode=False)
     terminal.write(PROMPT)
     terminal.keep()
     return typed, terminal.states

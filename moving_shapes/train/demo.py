@@ -28,7 +28,7 @@ def write_demo(folder: Path) -> None:
 
 
 def draw_demo() -> tuple[Scene, list[Question]]:
-    """A scene of the test split with motion, arrivals and departures, and a question of each of `TYPES`."""
+    """A scene of the test split with motion and arrivals, and a question of each of `TYPES`."""
     rng = np.random.default_rng(_SEED)
     while True:
         scene = sample_scene(rng, "test", "arrivals", 3)

@@ -1,4 +1,4 @@
-"""Makes a finished run of `recipe.yaml` the embedded checkpoint, and keeps its log.
+"""Makes a finished run of `recipe.yaml` or `captions.yaml` the embedded checkpoint, and keeps its log.
 
     python -m moving_shapes.train.ship runs/vidlada-tiny
     python -m moving_shapes.train.ship runs/vidlada-tiny-captions --continues --mean-with 2-captions_again
@@ -50,7 +50,7 @@ def ship(
         The minutes of each stage.
 
     Raises:
-        ValueError: the model is too large to be embedded.
+        ValueError: the model is too large to be embedded, or the stage to average with has no weights.
     """
     stages = sorted((folder for folder in run.iterdir() if (folder / "log.json").is_file()), key=stage_number)
     model = stages[-1] / "model"
@@ -58,6 +58,9 @@ def ship(
     size = sum(file.stat().st_size for file in files)
     if size > LIMIT:
         raise ValueError(f"{model} takes {size / 1e6:.1f} MB, more than the {LIMIT / 1e6:.0f} that may be embedded.")
+    other = run / str(mean_with) / "model" / WEIGHTS
+    if mean_with is not None and not other.is_file():
+        raise ValueError(f"{mean_with!r} is no stage with weights: {other} is missing.")
     logs = json.loads((benchmarks / LOG).read_text())["log"] if continues else {}
     before = len(logs)
     for stage in stages:
@@ -68,7 +71,7 @@ def ship(
     for file in files:
         copy_file(file, checkpoint)
     if mean_with is not None:
-        average_weights(run / mean_with / "model" / WEIGHTS, checkpoint / WEIGHTS)
+        average_weights(other, checkpoint / WEIGHTS)
     write_demo(checkpoint / "demo")
     (benchmarks / LOG).write_text(json.dumps({"minutes": minutes, "log": logs}) + "\n")
     draw_curves(logs, minutes, benchmarks / "tiny_training.png")

@@ -42,7 +42,8 @@ class VidLaDAGenerationOutput(ModelOutput):
         sequences (`torch.LongTensor` of shape `(batch, tokens)`): prompt, answer up to its stop, suffix; shorter
             sequences are padded on the right.
         tokens_per_forward (`torch.FloatTensor` of shape `(batch,)`): tokens committed a forward pass, counting the
-            passes in which the example had something to commit; not those taken back, or committed behind an end.
+            passes in which the example had something to commit; not those taken back, or committed behind an end
+            that was there before.
         trace: one `StepOutput` a forward pass, on the CPU.
     """
 
@@ -184,15 +185,15 @@ class VidLaDAGenerationMixin:
                     active = targets.active_examples
                     tokens, confidence = sample_tokens(logits, request.settings, request.random_source, active)
                     # 2.d Commit some of them, and take some back.
-                    changes = run.commit(targets, tokens, confidence, logits, *shadow)
+                    committed, taken_back = run.commit(targets, tokens, confidence, logits, *shadow)
                     # 2.e Ask the stopping criteria; look for stops; inform the observers.
                     if criteria:
                         run.canvas.halt(criteria(run.sequences, None))
                     stops.update(run.canvas)
                     if observers.are_watching:
                         confidence = confidence.masked_fill(~targets.eligible, -torch.inf)
-                        state = run.canvas.ids.clone(), run.canvas.num_tokens()
-                        output = StepOutput(targets.step, tokens, confidence, *changes, *state)
+                        ids, count = run.canvas.ids.clone(), run.canvas.num_tokens()
+                        output = StepOutput(targets.step, tokens, confidence, committed, ids, taken_back, count)
                         observers.on_step_end(output, block.columns, run.canvas)
                 observers.on_block_end(block.columns, run.canvas)
 

@@ -19,23 +19,23 @@ class StepOutput:
         tokens: (batch, block), int64, the token chosen at each position of the block.
         confidence: (batch, block), float, of the chosen tokens; -inf where nothing could be committed.
         committed: (batch, block), bool, the positions committed in this step.
-        taken_back: (batch, block), bool, the positions masked again in this step; none by most rules.
         canvas: (batch, canvas), int64, after the step; `mask_token_id` where not known yet.
+        taken_back: (batch, block), bool, the positions masked again in this step; none by most rules.
         num_tokens: (batch,), int64, how many stand committed after the step, without those that were committed behind
-            the answer's end.
+            an end that was there before the step.
     """
 
     step: DenoisingStep
     tokens: torch.Tensor
     confidence: torch.Tensor
     committed: torch.Tensor
-    taken_back: torch.Tensor
     canvas: torch.Tensor
+    taken_back: torch.Tensor
     num_tokens: torch.Tensor
 
     def to(self, device: torch.device | str) -> "StepOutput":
         """The same on another device."""
-        tensors = (self.tokens, self.confidence, self.committed, self.taken_back, self.canvas, self.num_tokens)
+        tensors = (self.tokens, self.confidence, self.committed, self.canvas, self.taken_back, self.num_tokens)
         return StepOutput(self.step, *(tensor.to(device) for tensor in tensors))
 
 
