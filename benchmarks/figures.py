@@ -59,7 +59,7 @@ def caption_row(load: Load) -> Row:
     data = load("long_answers")
     ways = [data["results"][name] for name in ("none + quota", "none + threshold", "mars + threshold")]
     return (
-        "its captions and descriptions, one token a step / parallel / and MARS-Cache: facts told; forward passes; faster",
+        "its captions and descriptions, a token a step / parallel / and MARS-Cache: facts told; forward passes; faster",
         "; ".join(
             (
                 " / ".join(f"{100 * way['answers']['facts']:.0f} %" for way in ways),
