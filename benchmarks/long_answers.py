@@ -68,13 +68,12 @@ def points_apart(examples: Sequence[Example], texts: Sequence[str], base: Sequen
 
     The interval is that of 4,000 draws of as many questions, with replacement: facts of one answer go together.
     """
-    expected = np.array([count_facts(example.details, "").expected for example in examples])
-    more = np.array(
-        [
-            count_facts(example.details, text).right - count_facts(example.details, other).right
-            for example, text, other in zip(examples, texts, base, strict=True)
-        ]
+    counts, others = (
+        [count_facts(example.details, text) for example, text in zip(examples, told, strict=True)]
+        for told in (texts, base)
     )
+    expected = np.array([count.expected for count in counts])
+    more = np.array([count.right - other.right for count, other in zip(counts, others, strict=True)])
     drawn = np.random.default_rng(0).integers(0, len(examples), (DRAWS, len(examples)))
     ratios = 100 * more[drawn].sum(1) / expected[drawn].sum(1)
     return [round(float(x), 2) for x in (100 * more.sum() / expected.sum(), *np.percentile(ratios, (2.5, 97.5)))]

@@ -84,8 +84,9 @@ def copy_file(file: Path, folder: Path) -> None:
     def drop_code(fields: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in fields.items() if name not in CODE_FIELDS}
 
-    shutil.copy(file, folder / file.name)
-    if file.name.endswith("config.json"):
+    if not file.name.endswith("config.json"):
+        shutil.copy(file, folder / file.name)
+    else:
         content = json.loads(file.read_text(encoding="utf-8"), object_hook=drop_code)
         (folder / file.name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

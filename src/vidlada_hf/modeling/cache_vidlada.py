@@ -180,11 +180,16 @@ class DenoisingCache(ABC):
         Returns:
             (batch, computed tokens, heads, head_dim).
         """
-        shared = None if self.layout is None else self.layout.shared
+        shared = self.shared_keys(attention)
         if shared is None:
             return attention.attend(query, key, value, attention_mask, **kwargs)[0]
-        keys = shared.keys_of(attention.layer_idx)
-        return attend_with_shared(attention, [(query, key, value)], keys, attention_mask)
+        return attend_with_shared(attention, [(query, key, value)], shared, attention_mask)
+
+    def shared_keys(self, attention: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Of a layer's `VidLaDAAttention`, the keys and values that all examples share; None: there are none."""
+        if self.layout is None or self.layout.shared is None:
+            return None
+        return self.layout.shared.keys_of(attention.layer_idx)
 
     def schedule(self, steps: Sequence[DenoisingStep]) -> dict[str, torch.Tensor] | None:
         """What would be refreshed in these steps, without running anything.
@@ -352,11 +357,10 @@ class NoCache(PlannedCache):
         """The sequence as if there were no shadow, and the shadow under its own mask."""
         if shadow_mask is None:
             return super().attend(attention, query, key, value, attention_mask, **kwargs)
-        assert self.layout is not None
         length = query.shape[2] - shadow_mask.shape[2]
         own_query, own_key, own_value = (part[:, :, :length] for part in (query, key, value))
         attended = super().attend(attention, own_query, own_key, own_value, attention_mask, **kwargs)
-        shared = None if self.layout.shared is None else self.layout.shared.keys_of(attention.layer_idx)
+        shared = self.shared_keys(attention)
         shadow = attend_masked(attention, query[:, :, length:], key, value, shadow_mask, shared)
         return torch.cat([attended, shadow], dim=1)
 

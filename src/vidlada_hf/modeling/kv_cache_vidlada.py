@@ -272,10 +272,9 @@ class SelectiveKVCache(PlannedCache):
         Returns:
             (1, tokens, heads, head_dim).
         """
-        assert self.layout is not None
         groups = self._alike(query, keys, values, computed)
-        if self.layout.shared is not None:
-            shared = self.layout.shared.keys_of(attention.layer_idx)
+        shared = self.shared_keys(attention)
+        if shared is not None:
             return attend_with_shared(attention, groups, shared).flatten(0, 1)[None]
         parts = [attention.attend(*group, None, **kwargs)[0].flatten(0, 1) for group in groups]
         return (parts[0] if len(parts) == 1 else torch.cat(parts))[None]

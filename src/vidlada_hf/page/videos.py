@@ -11,6 +11,7 @@ from ..hub.loading import load_network, load_settings, resolve_device
 from ..hub.locate import find_checkpoint
 from ..inference.ask import ask_about, prepare
 from ..modeling.arguments_vidlada import check_positions
+from ..modeling.generation_config_vidlada import VidLaDAGenerationConfig
 from ..processing.begun_answers_vidlada import refuse_long_text
 from ..processing.processing_vidlada import VidLaDAProcessor
 from ..processing.video_once_vidlada import VideoOnce
@@ -83,19 +84,11 @@ class PageModel:
         times = metadata.timestamps if metadata.fps else []
         return Prompt(inputs, self._frames(visual["pixel_values_videos"]), times)
 
-    def denoise(self, prompt: Prompt, **settings: Any) -> Generator[Draft, None, None]:
-        """The answer, step by step (see `denoise_stepwise`).
-
-        Args:
-            settings: fields of `VidLaDAGenerationConfig`.
-
-        Raises:
-            ValueError: an impossible setting.
-        """
-        config = load_settings(self.name, settings)
+    def denoise(self, prompt: Prompt, settings: VidLaDAGenerationConfig) -> Generator[Draft, None, None]:
+        """The answer, step by step (see `denoise_stepwise`)."""
         tokenizer = self.processor.tokenizer
         return denoise_stepwise(
-            partial(self.network.generate, **prompt.inputs, generation_config=config, tokenizer=tokenizer)
+            partial(self.network.generate, **prompt.inputs, generation_config=settings, tokenizer=tokenizer)
         )
 
     def _frames(self, pixel_values: Any) -> np.ndarray:

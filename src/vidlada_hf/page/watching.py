@@ -69,11 +69,11 @@ def watch(model: PageModel, wish: Wish, ways: Sequence[dict[str, str]], stop: th
     if stop.is_set():  # while this waited for its turn
         yield View("", tuple(answer_html(title, "", STOPPED) for title in titles))
         return
-    for way in ways:  # refuses before the video is read what does not go together
-        load_settings(model.name, dict(way))
+    # Before the video is read, as they may be refused.
+    settings = [load_settings(model.name, {"max_new_tokens": wish.max_new_tokens, **way}) for way in ways]
     prompt = model.prompt(str(wish.video), wish.question, wish.num_frames, wish.share_video, wish.max_new_tokens)
     frames = frames_html(prompt.frames, prompt.times)
-    runs = [model.denoise(prompt, max_new_tokens=wish.max_new_tokens, **way) for way in ways]
+    runs = [model.denoise(prompt, each) for each in settings]
     show = partial(show_draft, model, wish.max_new_tokens)
     with closing(race(runs)) as states:
         for drafts in states:
